@@ -1,0 +1,5 @@
+"""`python -m pipeline.cli` is `lite-pipeline`."""
+
+from pipeline.cli import main
+
+main()

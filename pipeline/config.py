@@ -1,0 +1,146 @@
+"""The two configurations of a build: what decides the results, and what decides only the speed.
+
+`OracleConfig` is fingerprinted and stored; a store refuses to go on with another one.
+`RunConfig` may change freely between two runs on the same store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from pipeline.errors import ConfigError
+
+DECODERS = ("pyav", "decord", "torchcodec")
+TARGETS = ("label", "predicted")
+PRECISIONS = ("fp32", "bf16")
+
+# For the reader of a store, not for its identity: the same weights may live in another folder.
+_INFORMATIVE = {"informative": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleConfig:
+    """Everything that changes a byte of the committed files.
+
+    Raises:
+        ConfigError: a field is outside its range; the message names field and rule.
+    """
+
+    dataset: str
+    """Name of the dataset specification."""
+    plan_digest: str
+    """SHA-256 over the plan: video ids, labels, paths, views, in order."""
+    split: str
+    """Split of the dataset the plan lists."""
+    backbone: str = field(metadata=_INFORMATIVE)
+    """The checkpoint as the user named it: a folder or a hub id."""
+    backbone_digest: str
+    """SHA-256 over the checkpoint's weights and configuration."""
+    revision: str | None = field(default=None, metadata=_INFORMATIVE)
+    """The hub revision asked for (the digest already pins the weights)."""
+    decoder: str = "pyav"
+    """Decoder backend; one per store."""
+    sampling: str = "uniform"
+    """Frame sampling: `uniform` over the whole video, or `stride:N`."""
+    num_segments: int = 1
+    """Temporal views per video."""
+    num_crops: int = 1
+    """Spatial views per temporal view."""
+    method: str = "gradcam"
+    """Class-activation method: `gradcam`, `hirescam`, ... (see `pipeline.oracle.METHODS`)."""
+    layer: str = "blocks.-1.output"
+    """Module whose output is scored: `embeddings`, or `blocks.N.(mlp|output|norm1)`."""
+    target: str = "label"
+    """Class whose logit is explained: the true `label` or the `predicted` one."""
+    precision: str = "fp32"
+    """Precision of the backbone's forward pass."""
+    tokens_per_clip: int = 128
+    """Patch embeddings kept per clip for the selector; -1 keeps all, 0 none."""
+    seed: int = 0
+    """Seed of the sampled token positions."""
+    shard_size: int = 256
+    """Clips per shard, the unit of work and of commit."""
+
+    def __post_init__(self) -> None:
+        _one_of("decoder", self.decoder, DECODERS)
+        _one_of("target", self.target, TARGETS)
+        _one_of("precision", self.precision, PRECISIONS)
+        _at_least("num_segments", self.num_segments, 1)
+        _at_least("num_crops", self.num_crops, 1)
+        _at_least("shard_size", self.shard_size, 1)
+        _at_least("tokens_per_clip", self.tokens_per_clip, -1)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the results, as plain JSON values."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata}
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of `identity()` in canonical JSON."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How fast and on what a run works; none of it may change the results.
+
+    Bits of the last place may still move with `batch_size`, the device and the thread count, as
+    they do in any floating-point program; files are byte-identical for equal settings.
+    """
+
+    data_root: str
+    """Folder of the videos; the plan's paths are relative to it."""
+    workers: int = 0
+    """Ray actors; 0 runs in this process and never imports Ray."""
+    gpus_per_worker: float = 0.0
+    """GPUs (or a share of one) each worker asks Ray for."""
+    decode_workers: int = 1
+    """Decoder processes per worker; 0 decodes in the worker itself (PyAV only)."""
+    threads_per_worker: int = 1
+    """Threads of the backbone's CPU kernels."""
+    batch_size: int = 16
+    """Clips per forward pass."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where the process sees one."""
+    ray_address: str | None = None
+    """None starts a local Ray; `auto` or `host:port` joins a cluster."""
+    decode_timeout_s: float = 60.0
+    """Seconds one video may take to decode."""
+    shard_timeout_s: float | None = None
+    """Seconds one shard may take before its worker is killed; None waits for ever."""
+    max_attempts: int = 3
+    """Times a shard may kill its worker before it is given up."""
+    max_pixels: int = 4096 * 2304
+    """Largest frame, in pixels, that is decoded."""
+    max_frames: int = 20_000
+    """Longest video, in frames, that is decoded."""
+
+    def __post_init__(self) -> None:
+        _at_least("workers", self.workers, 0)
+        _at_least("decode_workers", self.decode_workers, 0)
+        _at_least("threads_per_worker", self.threads_per_worker, 1)
+        _at_least("batch_size", self.batch_size, 1)
+        _at_least("max_attempts", self.max_attempts, 1)
+        for name in ("decode_timeout_s", "shard_timeout_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be above 0 seconds, got {value!r}")
+        if self.gpus_per_worker < 0:
+            raise ConfigError(f"gpus_per_worker must not be negative, got {self.gpus_per_worker!r}")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _at_least(name: str, value: int, low: int) -> None:
+    if value < low:
+        raise ConfigError(f"{name} must be at least {low}, got {value!r}")

@@ -1,0 +1,67 @@
+"""Every error this package raises on purpose, in one tree, and the outcomes a clip can have.
+
+A message says what is wrong (with the value), where (path, video, shard) and what to do next.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ClipStatus(StrEnum):
+    """What became of a clip; the `status` column of the store. Everything but `OK` is a failure."""
+
+    OK = "ok"
+    MISSING_FILE = "missing_file"  # no file at that path
+    UNREADABLE = "unreadable"  # permission denied, a directory, a named pipe, a device
+    DECODE_ERROR = "decode_error"  # not a video, no video stream, no decodable or damaged frames
+    DECODE_TIMEOUT = "decode_timeout"  # the decoder did not finish within its time limit
+    DECODER_DIED = "decoder_died"  # the decoder's process crashed on this video
+    TOO_SHORT = "too_short"  # fewer frames than one tubelet holds
+    TOO_LARGE = "too_large"  # more pixels or frames than the configured cap
+    REFUSED = "refused"  # a container this decoder is known to read wrongly
+    MODEL_ERROR = "model_error"  # the backbone raised or returned non-finite values
+    WORKER_DIED = "worker_died"  # the worker process died on this clip every time
+
+
+class LiteError(Exception):
+    """Base of all errors raised on purpose; the command line prints it without a traceback."""
+
+
+class ConfigError(LiteError, ValueError):
+    """An option, or a combination of options, that cannot work."""
+
+
+class BackboneError(LiteError, ValueError):
+    """A checkpoint that cannot be loaded faithfully, or does not fit the dataset."""
+
+
+class DecodeError(LiteError):
+    """A video that could not be decoded.
+
+    Attributes:
+        status: the `ClipStatus` to record for its clips.
+    """
+
+    def __init__(self, status: ClipStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[ClipStatus, str]]:
+        return type(self), (self.status, str(self))  # keeps the status across a process boundary
+
+
+class StoreError(LiteError):
+    """A store that is missing, unfinished, damaged or of another schema."""
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """No store at that place."""
+
+
+class StoreMismatchError(StoreError, ValueError):
+    """A store made by another configuration; the message lists the fields that differ."""
+
+
+class DriverError(LiteError, RuntimeError):
+    """The run as a whole cannot go on: workers fail to start, or the cluster lacks what was asked."""
