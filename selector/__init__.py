@@ -1,1 +1,1 @@
-"""Stage 2 of LITE Pipeline: train, select and evaluate from the store; no videos needed to train."""
+"""Stage 2 of LITE Pipeline: train a token selector from the store, select, evaluate."""
