@@ -64,4 +64,4 @@ class StoreMismatchError(StoreError, ValueError):
 
 
 class DriverError(LiteError, RuntimeError):
-    """The run as a whole cannot go on: workers fail to start, or the cluster lacks what was asked."""
+    """The run as a whole cannot go on: workers fail to start, or the cluster lacks resources."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class TokenGrid(NamedTuple):
-    """Token counts along time, height and width; token `n` sits at `(t, y, x)` in row-major order."""
+    """Token counts along time, height and width; tokens are numbered row-major over (t, y, x)."""
 
     t: int
     h: int

@@ -1,0 +1,156 @@
+"""VideoMAE (Tong et al., 2022) through Hugging Face transformers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.backbones.base import Backbone
+from pipeline.backbones.checkpoint import checkpoint_digest, read_preprocessing, weight_files
+from pipeline.errors import BackboneError
+from pipeline.grid import TokenGrid
+
+_QV_BIAS = re.compile(r"(?P<attention>.*layer\.(\d+)\.attention\.attention)\.(?P<name>[a-z_.]+)$")
+# Old checkpoints call the biases of query and value q_bias and v_bias.
+_MODULE_OF = {"q_bias": "query", "query.bias": "query", "v_bias": "value", "value.bias": "value"}
+
+
+class VideoMAEBackbone(Backbone):
+    """A fine-tuned `VideoMAEForVideoClassification`, frozen and in evaluation mode."""
+
+    def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
+        """Load a checkpoint strictly.
+
+        Raises:
+            BackboneError: a key is missing, unexpected, of another shape or silently zeroed.
+        """
+        super().__init__()
+        self.model: Any = load_strictly(folder).to(device=device, dtype=dtype)
+        config = self.model.config
+        self.num_frames = config.num_frames
+        self.tubelet_size = config.tubelet_size
+        self.patch_size = config.patch_size
+        side = config.image_size // config.patch_size
+        self.grid = TokenGrid(config.num_frames // config.tubelet_size, side, side)
+        self.hidden_size = config.hidden_size
+        self.num_classes = config.num_labels
+        names = [config.id2label[i] for i in range(config.num_labels)]
+        # Hugging Face invents LABEL_0 ... where nobody named the classes.
+        generic = all(name == f"LABEL_{i}" for i, name in enumerate(names))
+        self.label_names = None if generic else names
+        self.preprocessing = read_preprocessing(folder, config.image_size)
+        self.digest = checkpoint_digest(folder)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The encoder's layers."""
+        return self.model.videomae.encoder.layer
+
+    def embed(self, pixel_values: Tensor) -> Tensor:
+        """Tubelet embedding plus the fixed sinusoid positions, (B, N, D)."""
+        return self.model.videomae.embeddings(pixel_values, None)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """`classifier(fc_norm(mean over tokens))`."""
+        return self.model.classifier(self.model.fc_norm(hidden.mean(1))).float()
+
+    def block_part(self, index: int, part: str) -> nn.Module:
+        """`mlp` is fc2's output before the residual, `norm1` the first layer norm."""
+        block: Any = self.blocks[index]
+        parts = {"mlp": block.output.dense, "output": block, "norm1": block.layernorm_before}
+        return parts[part]
+
+
+def load_strictly(folder: Path) -> Any:
+    """`from_pretrained`, refusing every silent repair it would make.
+
+    Raises:
+        BackboneError: names the keys and, for a pre-training checkpoint, what to do.
+    """
+    from transformers import VideoMAEForVideoClassification
+    from transformers.utils import logging as hf_logging
+
+    loader: Any = VideoMAEForVideoClassification  # its stubs do not know output_loading_info
+    show_bar = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()  # one bar a worker is noise
+    try:
+        model, info = loader.from_pretrained(
+            folder, output_loading_info=True, attn_implementation="sdpa", dtype=torch.float32
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BackboneError(f"cannot load {folder}: {error}") from error
+    finally:
+        if show_bar:
+            hf_logging.enable_progress_bar()
+    faults = [
+        f"{kind.replace('_', ' ')}: {_first(info[kind])}"
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+        if info.get(kind)
+    ]
+    if faults:
+        hint = ""
+        if any("classifier" in str(key) for key in info["missing_keys"]):
+            hint = "; a pre-training checkpoint must be fine-tuned for classification first"
+        raise BackboneError(f"{folder} does not load faithfully: {'; '.join(faults)}{hint}")
+    _check_biases(model, folder)
+    if not model.config.use_mean_pooling:
+        raise BackboneError(
+            f"{folder} classifies from its first token (use_mean_pooling is false), which a "
+            "selection may drop; fine-tune with mean pooling"
+        )
+    if model.config.num_frames % model.config.tubelet_size:
+        raise BackboneError(
+            f"{folder}: num_frames {model.config.num_frames} is no multiple of tubelet_size "
+            f"{model.config.tubelet_size}"
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _check_biases(model: Any, folder: Path) -> None:
+    """Compare the loaded query and value biases with the file's.
+
+    Some transformers 5.x releases renamed q_bias/v_bias without converting old files and loaded
+    zeros, with no key reported missing; accuracy falls without a word.
+    """
+    wrong = []
+    for file in weight_files(folder):
+        for key, stored in _read_biases(file):
+            match = _QV_BIAS.match(key)
+            assert match is not None
+            attention = model.get_submodule(match["attention"])
+            module = _MODULE_OF[match["name"]]
+            loaded = getattr(attention, match["name"], None)  # older releases keep q_bias itself
+            if loaded is None:
+                loaded = getattr(attention, module).bias
+            if loaded is None or not torch.equal(loaded.detach(), stored.float()):
+                wrong.append(key)
+    if wrong:
+        raise BackboneError(
+            f"{folder}: this transformers release loaded other values than the file holds for "
+            f"{_first(wrong)}; install a release that converts VideoMAE's q_bias and v_bias"
+        )
+
+
+def _read_biases(file: Path) -> list[tuple[str, Tensor]]:
+    def wanted(key: str) -> bool:
+        match = _QV_BIAS.match(key)
+        return match is not None and match["name"] in _MODULE_OF
+
+    if file.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(file, framework="pt") as tensors:
+            return [(key, tensors.get_tensor(key)) for key in tensors.keys() if wanted(key)]  # noqa: SIM118
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    return [(key, value) for key, value in state.items() if wanted(key)]
+
+
+def _first(keys: Iterable[object], limit: int = 3) -> str:
+    names = sorted(str(key) for key in keys)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
