@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class DatasetSpecError(ValueError):
-    """A specification or an annotation file that cannot be used; says which file, line and value."""
+    """A specification or annotation file that cannot be used; says which file, line and value."""

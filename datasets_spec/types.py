@@ -1,0 +1,101 @@
+"""The nouns of this package: a video, a specification, and what can be wrong with an annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+SPLIT_ALIASES = ("validation", "val", "valid", "validate")
+"""Spellings of the one split that every dataset names differently; the first is ours."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """One line of a dataset: what the plan makes clips of, whether its file exists or not."""
+
+    video_id: str
+    """The dataset's own id; unique within a split."""
+    path: str
+    """File relative to the data root, with forward slashes."""
+    label: int | None
+    """Class id, the index into `read_label_names`; None where the dataset holds it back."""
+    split: str
+    """Name of the split as the specification spells it."""
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """Where the class names come from; their order is the class id."""
+
+    source: str
+    """`names` (listed in the YAML), `file` (a file beside the YAML), `data` (a file of the dataset)
+    or `sorted` (every name the annotations use, sorted)."""
+    names: tuple[str, ...] = ()
+    """The names themselves, for `names`."""
+    files: tuple[str, ...] = ()
+    """Candidates, the first that exists is read: beside the YAML for `file`, below the data root
+    for `data`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """A dataset as its YAML describes it. `load_spec` makes and validates it."""
+
+    name: str
+    """What `--dataset` and the store call it."""
+    format: str
+    """Which reader understands its annotations."""
+    title: str
+    """One line for `lite-pipeline datasets`."""
+    homepage: str
+    """Where to get it."""
+    citation: str
+    """Whom to cite."""
+    labels: LabelSource
+    """Where class names and their order come from."""
+    splits: dict[str, tuple[str, ...]]
+    """Annotation files (for `folder`: folders) per split, candidates in order of preference,
+    relative to the data root; glob patterns for `hmdb51`."""
+    videos: tuple[str, ...]
+    """Video path patterns relative to the data root, in order of preference; may use `{video_id}`,
+    `{split}`, `{label}`, `{label_underscored}` and `{ext}`."""
+    extensions: tuple[str, ...]
+    """Values of `{ext}`, and what counts as a video for `folder`."""
+    sampling: str
+    """`uniform` over the whole video, or `stride:N`."""
+    train_views: tuple[int, int]
+    """(temporal segments, spatial crops) per video when building training data."""
+    eval_views: tuple[int, int]
+    """(temporal segments, spatial crops) per video in the published evaluation."""
+    eval_split: str
+    """The split that papers report on."""
+    source: Path
+    """The YAML this came from."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in an annotation file that cannot be used."""
+
+    kind: str
+    """`malformed`, `duplicate` or `unknown_label`."""
+    message: str
+    """File, line, value, and what was expected."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One usable line of an annotation file, before its label and its file are looked up."""
+
+    video_id: str
+    label: str | int | None
+    """Class name, or class id where the annotation carries one, or None."""
+    where: str
+    """File and line, for messages."""
+    path: str | None = None
+    """File relative to the data root where the annotation says it; else the patterns decide."""
+
+
+Report = Callable[[Problem], None]
+"""Receives each problem: raises it (`read_videos`) or collects it (`check_dataset`)."""
