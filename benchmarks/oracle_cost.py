@@ -1,0 +1,197 @@
+"""What the oracle costs on top of inference: forward only, our oracle, stock pytorch-grad-cam.
+
+    python benchmarks/oracle_cost.py                    # VideoMAE-S and -B, CPU or CUDA
+    python benchmarks/oracle_cost.py --sizes tiny       # seconds, to see that it runs
+
+The three take turns on the same clips in one process, so a busy machine slows all of them alike;
+rates are medians over the rounds, ratios are medians of the round-by-round ratios. Peak memory is
+CUDA's own count on a GPU; on the CPU it is the growth of the process's peak resident size in a
+fresh child per variant, because the allocator does not give memory back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEImageProcessor
+
+from pipeline.backbones import Backbone, load_backbone
+from pipeline.oracle import token_maps
+
+SIZES = {
+    "tiny": {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+             "intermediate_size": 384, "image_size": 64},
+    "S": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6,
+          "intermediate_size": 1536},
+    "B": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+          "intermediate_size": 3072},
+}  # fmt: skip
+LAYER = "blocks.-1.output"
+
+
+def make_backbone(size: str, device: str, precision: str) -> Backbone:
+    """A VideoMAE of the published shape with random weights: cost does not depend on them."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        config = VideoMAEConfig(**SIZES[size], num_labels=174)
+        VideoMAEForVideoClassification(config).save_pretrained(folder)
+        side = config.image_size
+        VideoMAEImageProcessor(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+        ).save_pretrained(folder)
+        return load_backbone(folder, device=device, precision=precision)
+
+
+def forward_only(backbone: Backbone, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+    """(a) Plain inference."""
+    with torch.inference_mode():
+        backbone(pixels)
+
+
+def our_oracle(backbone: Backbone, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+    """(b) Logits and token maps in one forward pass."""
+    with torch.no_grad():
+        tokens = backbone.embed(pixels)
+    token_maps(backbone, tokens, labels, LAYER)
+
+
+def stock_grad_cam(backbone: Backbone, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+    """(c) What people do today: the library on the model as loaded, parameters asking for grads."""
+
+    def to_volume(tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.transpose(1, 2).reshape(len(tokens), -1, *backbone.grid)
+
+    class Maps(GradCAM):
+        """Stops before the up-sampling to pixels, whose axis order does not fit video frames."""
+
+        def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):  # type: ignore[no-untyped-def]
+            seen = self.activations_and_grads
+            return [
+                self.get_cam_image(
+                    input_tensor, None, targets,
+                    seen.activations[0].float().numpy(), seen.gradients[0].float().numpy(),
+                )
+            ]  # fmt: skip
+
+        def aggregate_multi_layers(self, maps):  # type: ignore[no-untyped-def]
+            return maps[0]
+
+    backbone.requires_grad_(True)
+    with Maps(backbone, [backbone.target_module(LAYER)], to_volume) as cam:
+        cam(pixels, [ClassifierOutputTarget(int(label)) for label in labels])
+    backbone.zero_grad(set_to_none=True)
+    backbone.requires_grad_(False)
+
+
+VARIANTS: dict[str, Callable[[Backbone, torch.Tensor, torch.Tensor], None]] = {
+    "forward": forward_only,
+    "oracle": our_oracle,
+    "grad-cam": stock_grad_cam,
+}
+
+
+def make_inputs(backbone: Backbone, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random clips and labels: (B, T, 3, H, W) and (B,)."""
+    side = backbone.image_size
+    pixels = torch.randn(batch, backbone.num_frames, 3, side, side)
+    return pixels.to(backbone.device, backbone.dtype), torch.arange(batch, device=backbone.device)
+
+
+def timed(run: Callable[[], None], device: str) -> float:
+    """Seconds of one call, the device's queue emptied before and after."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_mib(variant: str, size: str, batch: int, device: str, precision: str) -> float:
+    """Peak memory of one variant above the loaded model, in MiB, in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_here, (variant, size, batch, device, precision))
+
+
+def _peak_here(variant: str, size: str, batch: int, device: str, precision: str) -> float:
+    backbone = make_backbone(size, device, precision)
+    pixels, labels = make_inputs(backbone, batch)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        VARIANTS[variant](backbone, pixels, labels)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    VARIANTS[variant](backbone, pixels, labels)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+
+
+def measure(size: str, args: argparse.Namespace) -> dict[str, object]:
+    """Run all variants in turn; rates in clips/s, ratios against forward only."""
+    backbone = make_backbone(size, args.device, args.precision)
+    pixels, labels = make_inputs(backbone, args.batch)
+    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for round_index in range(args.rounds + 1):
+        for name, variant in VARIANTS.items():
+            elapsed = timed(lambda v=variant: v(backbone, pixels, labels), args.device)  # type: ignore[misc]
+            if round_index:  # the first round warms up
+                seconds[name].append(elapsed)
+    row: dict[str, object] = {"size": size}
+    for name, values in seconds.items():
+        pairs = zip(values, seconds["forward"], strict=True)
+        row[name] = {
+            "clips_per_s": args.batch / statistics.median(values),
+            "time_over_forward": statistics.median(value / base for value, base in pairs),
+            "peak_mib": peak_mib(name, size, args.batch, args.device, args.precision),
+        }
+    return row
+
+
+def main() -> None:
+    """Parse, measure, print a Markdown table or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--sizes", nargs="+", default=["S", "B"], choices=SIZES)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    rows = [measure(size, args) for size in args.sizes]
+    if args.json:
+        print(json.dumps(rows))
+        return
+    hardware = (
+        torch.cuda.get_device_name()
+        if args.device == "cuda"
+        else f"{os.cpu_count()} x {platform.machine()} cores, {torch.get_num_threads()} threads"
+    )
+    print(f"{hardware}; {args.precision}; batch {args.batch}; median of {args.rounds} rounds\n")
+    print("| VideoMAE | variant | clips/s | time / forward | peak MiB above the model |")
+    print("|---|---|---|---|---|")
+    for row in rows:
+        for name in VARIANTS:
+            cell = row[name]
+            assert isinstance(cell, dict)
+            print(
+                f"| {row['size']} | {name} | {cell['clips_per_s']:.2f} "
+                f"| {cell['time_over_forward']:.2f} | {cell['peak_mib']:.0f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
