@@ -1,0 +1,168 @@
+"""The default decoder: FFmpeg through PyAV, every frame in output order, in one thread.
+
+Frames are numbered by the order in which the decoder puts them out. Neither headers nor time
+stamps number them: the former miscount (every HMDB51 file), the latter are out of order in AVI.
+
+This module must never call `av.logging.set_level`: with it, a damaged file can deadlock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from pipeline.decode.container import (
+    check_count,
+    check_not_short,
+    count_packets,
+    open_video,
+)
+from pipeline.decode.request import DecodedVideo, DecodeRequest
+from pipeline.decode.resize import ClipFiller, check_pixels
+from pipeline.decode.version import decode_version
+from pipeline.errors import ClipStatus, DecodeError
+
+# A file that ends earlier than this share of its promised length was cut. On 118 healthy files
+# nothing came near it; a missing frame or two say nothing in a very short one.
+_COMPLETE = 0.97
+_MISSING_FRAMES = 1.5
+
+
+def decode(request: DecodeRequest) -> DecodedVideo:
+    """Decode the clips of one video.
+
+    Headers only guess the number of frames. The guess picks the frames, the whole video is decoded
+    and counted, and where the guess was wrong (8 % of real files) it is decoded once more.
+
+    Raises:
+        DecodeError: with the status to record.
+    """
+    deadline = time.monotonic() + request.timeout_s
+    result = _decode_all(request, None, deadline)
+    check_not_short(result.num_frames, request)
+    if result.num_frames != result.guess:
+        result = _decode_all(request, result.num_frames, deadline)
+    if result.num_frames != result.guess:
+        raise DecodeError(
+            ClipStatus.DECODE_ERROR,
+            f"decodes differently every time: {result.guess} frames, then {result.num_frames}",
+        )
+    return DecodedVideo(
+        clips=result.filler.clips,
+        num_frames_total=result.num_frames,
+        padded=request.is_padded(result.num_frames),
+        damaged=result.damaged,
+        rotation=result.rotation,
+        decoder="pyav",
+        decoder_version=decode_version("pyav"),
+    )
+
+
+@dataclass
+class _Pass:
+    """One decoding of the whole video."""
+
+    guess: int
+    filler: ClipFiller
+    num_frames: int = 0
+    num_errors: int = 0
+    rotation: int = 0
+    damaged: bool = False
+
+
+def _decode_all(request: DecodeRequest, guess: int | None, deadline: float) -> _Pass:
+    """Decode every frame; fill the clips as if there were `guess`, by default what headers say."""
+    to_rgb = VideoReformatter()
+    with open_video(request) as (container, stream):
+        if guess is None:
+            guess = stream.frames or _num_packets(request)
+            check_count(guess, request)
+        slots = request.slots(guess)
+        result = _Pass(guess, ClipFiller(request, slots))
+        ends_at: float | None = None
+        for frame in _frames(container, stream, request, deadline, result):
+            index = result.num_frames
+            result.num_frames += 1
+            check_count(result.num_frames, request)
+            check_pixels(frame.height, frame.width, request)
+            turns = round(frame.rotation / 90) % 4
+            if index == 0:
+                result.rotation = turns * 90
+                shape = frame.height, frame.width
+                result.filler.set_first_shape(*(shape[::-1] if turns % 2 else shape))
+            if index in slots:
+                rgb = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                result.filler.add(index, np.rot90(rgb, turns))
+            result.num_errors += bool(frame.is_corrupt)
+            if frame.pts is not None and frame.time_base is not None:
+                end = float((frame.pts + (frame.duration or 0)) * frame.time_base)
+                ends_at = end if ends_at is None else max(ends_at, end)
+        result.damaged = result.num_errors > 0 or _is_cut(
+            container, stream, result.num_frames, ends_at
+        )
+        return result
+
+
+def _num_packets(request: DecodeRequest) -> int:
+    with open_video(request) as (container, stream):
+        return count_packets(container, stream, request).shown
+
+
+def _frames(
+    container: Any, stream: Any, request: DecodeRequest, deadline: float, result: _Pass
+) -> Iterator[Any]:
+    """All frames in output order; damage is counted in `result` and does not end it."""
+    packets = container.demux(stream)
+    flushed = False
+    while True:
+        if time.monotonic() > deadline:
+            raise DecodeError(
+                ClipStatus.DECODE_TIMEOUT,
+                f"not decoded within {request.timeout_s:g} s (stopped at frame "
+                f"{result.num_frames})",
+            )
+        try:
+            packet = next(packets, None)
+        except av.error.InvalidDataError:  # the container is broken from here on
+            result.num_errors += 1
+            packet = None
+        if packet is None and flushed:
+            return
+        try:
+            frames = stream.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.InvalidDataError:
+            result.num_errors += 1
+            frames = []
+        flushed = packet is None or packet.size == 0
+        yield from frames
+        if flushed:
+            return
+
+
+def _is_cut(container: Any, stream: Any, num_frames: int, ends_at: float | None) -> bool:
+    """Whether the file holds clearly less than its header promises."""
+    if container.format.name == "avi":  # where FFmpeg itself corrects the duration
+        return _is_short_of(num_frames, stream.frames, 1.0)
+    if stream.duration:
+        duration = float(stream.duration * stream.time_base)
+    elif container.duration and len(container.streams) == 1:  # else another stream may be longer
+        duration = container.duration / av.time_base
+    else:
+        return False
+    if ends_at is None or not stream.average_rate:
+        return False
+    start = float((stream.start_time or 0) * stream.time_base)
+    return _is_short_of(ends_at - start, duration, float(1 / stream.average_rate))
+
+
+def _is_short_of(length: float, promised: float, one_frame: float) -> bool:
+    return length < _COMPLETE * promised and promised - length > _MISSING_FRAMES * one_frame
