@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import ClipStatus
+from pipeline.store.reader import Store
+from tests.stores import make_store
+
 _BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "clips"
 
 
@@ -25,3 +29,11 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.checkpoints import save_videomae  # late: most tests need no torch
 
     return save_videomae(tmp_path_factory.mktemp("tiny-backbone"))
+
+
+@pytest.fixture
+def tiny_store(tmp_path: Path) -> Store:
+    """Ten clips in three shards, one of them failed and one degenerate; see `tests.stores`."""
+    return make_store(
+        tmp_path / "tiny_store", 10, failed={3: ClipStatus.DECODE_ERROR}, degenerate=(5,)
+    )

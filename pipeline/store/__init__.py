@@ -1,0 +1,1 @@
+"""The store: layout, writer, reader and the check of both."""

@@ -1,0 +1,375 @@
+"""Creates a store and commits shards to it, so that a kill at any instant loses nothing.
+
+Creation: plan, arrays, then `store.json`; without the last there is no store and the same call
+begins anew. A shard: arrays, then its token table, then its clips table, which is the commit; a
+shard without it does not exist for readers and is done again by the next run. One shard is written
+by one process at a time, and no two shards share a file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from pipeline.config import OracleConfig
+from pipeline.errors import ClipStatus, StoreError
+from pipeline.grid import TokenGrid
+from pipeline.store import layout
+from pipeline.store.info import StoreInfo, library_versions, read_info
+from pipeline.store.lock import StoreLock
+from pipeline.store.result import ShardResult
+from pipeline.store.root import TEMP_SUFFIX, ZARR_TEMP_SUFFIX, Root
+
+_log = logging.getLogger(__name__)
+
+_PLAN_GROUP_ROWS = 1 << 16
+
+
+class StoreWriter:
+    """A store held by this run alone; a context manager that lets go of it at the end.
+
+    Attributes:
+        root: picklable; workers write through `write_shard(root, ...)`.
+        info: what `store.json` says.
+    """
+
+    def __init__(self, root: Root, info: StoreInfo, lock: StoreLock) -> None:
+        self.root, self.info, self._lock = root, info, lock
+
+    def committed(self) -> set[int]:
+        """Shards with a commit record."""
+        return committed_shards(self.root)
+
+    def pending(self) -> list[int]:
+        """Shards still to do, ascending."""
+        return sorted(set(range(self.info.num_shards)) - self.committed())
+
+    def to_retry(self, statuses: Iterable[str] | None = None) -> list[int]:
+        """Committed shards with clips that failed; see `select_retry`."""
+        return select_retry(self.root, statuses)
+
+    def close(self) -> None:
+        """Releases the lock."""
+        self._lock.release()
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def create_store(
+    url: str | Root,
+    config: OracleConfig,
+    plan: pa.Table,
+    grid: TokenGrid,
+    hidden_size: int,
+    label_names: list[str],
+) -> StoreWriter:
+    """Creates a store, completes a half-created one, or opens an existing one to continue it.
+
+    Takes the store's lock and removes what a killed run left lying about.
+
+    Args:
+        url: folder or fsspec URL; absent, empty, or a store.
+        config: what decides the results.
+        plan: `layout.PLAN_SCHEMA`, one row per clip, `clip_id` 0 .. n-1 in order.
+        grid: tokens of a clip.
+        hidden_size: length of an embedding.
+        label_names: index = class id; empty where unknown.
+
+    Raises:
+        StoreMismatchError: it was built by another configuration.
+        StoreError: another run is writing, or the place holds something else.
+        ConfigError: a grid or token count that the store cannot hold.
+    """
+    root = url if isinstance(url, Root) else Root(url)
+    plan = _checked_plan(plan, config.shard_size)
+    wanted = StoreInfo(
+        config=config,
+        grid=TokenGrid(*grid),
+        hidden_size=hidden_size,
+        num_clips=plan.num_rows,
+        label_names=list(label_names),
+        libraries=library_versions(),
+    )
+    _ = wanted.arrays  # raises before anything is written
+    _refuse_foreign(root)
+    lock = StoreLock(root)
+    try:
+        if root.exists(layout.STORE_JSON):
+            info = read_info(root)
+            info.check_continues(wanted, str(root))
+        else:
+            info = wanted
+            _create(root, info, plan)
+        remove_leftovers(root)
+    except BaseException:
+        lock.release()
+        raise
+    return StoreWriter(root, info, lock)
+
+
+def write_shard(root: Root, shard: int, result: ShardResult) -> None:
+    """Commits one shard; may be called again for a shard that is committed (a retry).
+
+    The old commit record goes first: until the new one stands, readers see the shard as not done,
+    never as a mixture, and a run killed in between is completed by the next.
+
+    Raises:
+        StoreError: the result does not fit the store, or breaks its rules.
+    """
+    info = read_info(root)
+    rows = info.rows(shard)
+    _check_result(info, shard, rows.stop - rows.start, result)
+    clips = _clips_table(read_plan(root, shard), result)
+    root.remove(layout.clips_path(shard))
+    _write_arrays(root, info, shard, result)
+    root.put(layout.tokens_path(shard), parquet_bytes(_tokens_table(clips, result)))
+    root.put(layout.clips_path(shard), parquet_bytes(clips))
+
+
+def committed_shards(root: Root) -> set[int]:
+    """Shards with a commit record, listed afresh."""
+    shards = (layout.parse_shard_name(name) for name in root.names(layout.CLIPS))
+    return {shard for shard in shards if shard is not None}
+
+
+def select_retry(root: Root, statuses: Iterable[str] | None = None) -> list[int]:
+    """Committed shards that hold clips with one of the statuses, ascending.
+
+    Args:
+        root: the store.
+        statuses: values of `ClipStatus`; None means every failure.
+
+    Raises:
+        StoreError: not a status, or `ok`.
+    """
+    failures = [status.value for status in ClipStatus if status != ClipStatus.OK]
+    wanted = failures if statuses is None else [str(status) for status in statuses]
+    for status in wanted:
+        if status not in failures:
+            raise StoreError(f"no failure is called {status!r}; one of {', '.join(failures)}")
+    found = []
+    for shard in sorted(committed_shards(root)):
+        column = read_parquet(root, layout.clips_path(shard), ["status"])["status"]
+        if not set(column.to_pylist()).isdisjoint(wanted):
+            found.append(shard)
+    return found
+
+
+def remove_leftovers(root: Root) -> list[str]:
+    """Removes temporary files and uncommitted token tables; only while no worker is alive.
+
+    Returns:
+        The paths removed, relative to the root.
+    """
+    committed = committed_shards(root)
+    doomed = []
+    for path in root.walk():
+        folder, _, name = path.rpartition("/")
+        shard = layout.parse_shard_name(name) if folder == layout.TOKENS else None
+        ours = name.startswith(".") and name.endswith(TEMP_SUFFIX)
+        zarrs = folder.startswith(layout.ZARR) and name.endswith(ZARR_TEMP_SUFFIX)
+        if ours or zarrs or (shard is not None and shard not in committed):
+            doomed.append(path)
+    for path in doomed:
+        root.remove(path)
+    if doomed:
+        _log.info("%s: removed %d leftovers of a killed run", root, len(doomed))
+    return doomed
+
+
+def read_plan(root: Root, shard: int | None = None) -> pa.Table:
+    """The frozen plan, or the rows of one shard of it, in order of `clip_id`."""
+    filters = None if shard is None else [("shard", "=", shard)]
+    return read_parquet(root, layout.PLAN, filters=filters)
+
+
+def read_parquet(
+    root: Root, rel: str, columns: Collection[str] | None = None, filters: Any = None
+) -> pa.Table:
+    """One Parquet file of the store.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    try:
+        return pq.read_table(
+            root.join(rel),
+            columns=None if columns is None else list(columns),
+            filters=filters,
+            filesystem=root.fs,
+            partitioning=None,  # or a folder called "a=b" above the store becomes a column
+            page_checksum_verification=True,
+        )
+    except FileNotFoundError as error:
+        raise StoreError(f"{root}/{rel} is missing; see `lite-pipeline verify`") from error
+    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+        raise StoreError(f"{root}/{rel} cannot be read ({error})") from error
+
+
+def parquet_bytes(table: pa.Table, group_rows: int | None = None) -> bytes:
+    """A whole Parquet file in memory, so that it is put in one go; one row group by default."""
+    sink = pa.BufferOutputStream()
+    names = set(table.schema.names)
+    split = {"score"} & names
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=group_rows or max(1, table.num_rows),
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=[name for name in table.schema.names if name not in split],
+        column_encoding=dict.fromkeys(split, "BYTE_STREAM_SPLIT") or None,
+        max_rows_per_page=1 << 20,  # small pages would hide most of the gain of the split
+        write_page_checksum=True,
+    )
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _checked_plan(plan: pa.Table, shard_size: int) -> pa.Table:
+    try:
+        plan = plan.select(layout.PLAN_SCHEMA.names).cast(layout.PLAN_SCHEMA)
+    except (KeyError, pa.ArrowInvalid) as error:
+        raise StoreError(f"the plan does not have the columns of PLAN_SCHEMA: {error}") from error
+    if plan.num_rows == 0:
+        raise StoreError("the plan lists no clips: check --dataset, --data-root, --split, --limit")
+    ids = np.arange(plan.num_rows)
+    if not np.array_equal(plan["clip_id"].to_numpy(), ids):
+        raise StoreError("the plan's clip_id must count 0, 1, 2, ... in order")
+    if not np.array_equal(plan["shard"].to_numpy(), ids // shard_size):
+        raise StoreError(f"the plan's shard must be clip_id // {shard_size} (the shard size)")
+    return plan
+
+
+def _refuse_foreign(root: Root) -> None:
+    names = [name for name in root.names() if not name.endswith(TEMP_SUFFIX)]
+    if layout.STORE_JSON in names:
+        return
+    if layout.CLIPS in names and committed_shards(root):
+        raise StoreError(
+            f"{root} holds committed shards but no {layout.STORE_JSON}: put that file back from "
+            "a copy, or build into another folder"
+        )
+    foreign = sorted(set(names) - {layout.PLAN, layout.ZARR, layout.RUNS, layout.TOKENS})
+    if foreign:
+        raise StoreError(
+            f"{root} is no store and not empty (found {', '.join(foreign[:5])}): build into a "
+            "new folder"
+        )
+
+
+def _create(root: Root, info: StoreInfo, plan: pa.Table) -> None:
+    shard_size = info.config.shard_size
+    group_rows = max(1, _PLAN_GROUP_ROWS // shard_size) * shard_size
+    root.put(layout.PLAN, parquet_bytes(plan, group_rows))
+    group = zarr.create_group(**root.zarr_location(layout.ZARR), overwrite=True)
+    for spec in info.arrays:
+        if spec.chunk_clips < 8 <= shard_size:
+            _log.warning(
+                "shard size %d leaves chunks of %d clip(s) in %r, which read slowly; a multiple "
+                "of 64 is better",
+                shard_size,
+                spec.chunk_clips,
+                spec.name,
+            )
+        group.create_array(
+            spec.name,
+            shape=spec.shape,
+            chunks=(spec.chunk_clips, *spec.shape[1:]),
+            shards=(spec.shard_clips, *spec.shape[1:]),
+            dtype=spec.dtype,
+            # Both carry a checksum, so that `verify` sees a flipped bit.
+            compressors=ZstdCodec(level=3, checksum=True) if spec.compressed else Crc32cCodec(),
+            fill_value=spec.fill_value,
+            chunk_key_encoding={"name": "default", "separator": "."},  # one flat folder
+            dimension_names=spec.dims,
+            attributes={"description": spec.description},
+        )
+    root.sync([f"{layout.ZARR}/zarr.json"])
+    root.sync(f"{layout.ZARR}/{spec.name}/zarr.json" for spec in info.arrays)
+    root.put(layout.STORE_JSON, info.to_json())
+
+
+def _check_result(info: StoreInfo, shard: int, num_clips: int, result: ShardResult) -> None:
+    def wrong(what: str) -> StoreError:
+        return StoreError(f"shard {shard} cannot be committed: {what}")
+
+    if len(result) != num_clips:
+        raise wrong(f"{len(result)} clips instead of {num_clips}")
+    unset = [row for row, clip in enumerate(result.clips) if clip is None]
+    if unset:
+        raise wrong(f"rows {unset[:5]} of it have no outcome")
+    for spec in info.arrays:
+        array = getattr(result, spec.name)
+        if array is None or array.shape != (num_clips, *spec.shape[1:]):
+            got = None if array is None else array.shape
+            raise wrong(f"{spec.name} is {got} instead of {(num_clips, *spec.shape[1:])}")
+    ok = np.array([clip["status"] == ClipStatus.OK for clip in result.clips if clip])
+    has_scores = np.isfinite(result.scores).all(axis=(1, 2, 3))
+    if not np.array_equal(ok, has_scores):
+        raise wrong("scores must be numbers exactly where the clip is ok")
+    if not ((result.scores[ok] >= 0) & (result.scores[ok] <= 1)).all():
+        raise wrong("scores must lie in [0, 1]")
+    if result.token_index is not None:
+        index = result.token_index[ok].astype(np.int32)
+        inside = (index >= 0) & (index < info.grid.num_tokens)
+        if not inside.all() or not (np.diff(index, axis=1) > 0).all():
+            raise wrong("token_index must be ascending token numbers without repeats")
+
+
+def _write_arrays(root: Root, info: StoreInfo, shard: int, result: ShardResult) -> None:
+    keys = [spec.chunk_key(shard) for spec in info.arrays]
+    for key in keys:
+        root.remove(key)  # Zarr reads what it overwrites, and would stumble over a damaged file
+    group = zarr.open_group(**root.zarr_location(layout.ZARR), mode="r+")
+    for spec in info.arrays:
+        array = group[spec.name]
+        assert isinstance(array, zarr.Array)
+        # Otherwise a shard of nothing but fill values writes no file, and every chunk is compared.
+        array = array.with_config({"write_empty_chunks": True})
+        array[info.rows(shard)] = getattr(result, spec.name)
+    root.sync(keys)
+
+
+def _clips_table(plan: pa.Table, result: ShardResult) -> pa.Table:
+    rows = pa.Table.from_pylist(
+        result.clips,
+        schema=pa.schema([layout.CLIPS_SCHEMA.field(name) for name in layout.OUTCOME_COLUMNS]),
+    )
+    columns = plan.combine_chunks().columns + rows.columns
+    return pa.Table.from_arrays(columns, schema=layout.CLIPS_SCHEMA)
+
+
+def _tokens_table(clips: pa.Table, result: ShardResult) -> pa.Table:
+    """Long form of the clips that are ok, `t`, `y`, `x` running as in row-major order."""
+    ok = np.flatnonzero(np.array(clips["status"].to_pylist()) == ClipStatus.OK.value)
+    grid = result.scores.shape[1:]
+    num_tokens = int(np.prod(grid))
+    t, y, x = (np.tile(axis.ravel().astype(np.uint8), len(ok)) for axis in np.indices(grid))
+    columns = [
+        np.repeat(clips["clip_id"].to_numpy()[ok], num_tokens),
+        np.repeat(clips["label"].to_numpy()[ok], num_tokens),
+        t,
+        y,
+        x,
+        result.scores[ok].astype(np.float32).ravel(),
+    ]
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, layout.TOKENS_SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=layout.TOKENS_SCHEMA)

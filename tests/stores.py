@@ -1,0 +1,175 @@
+"""Small stores with made-up numbers, the same on every machine, for tests that read one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import OracleConfig
+from pipeline.errors import ClipStatus
+from pipeline.grid import TokenGrid
+from pipeline.store import layout
+from pipeline.store.reader import Store, open_store
+from pipeline.store.result import ShardResult
+from pipeline.store.root import Root
+from pipeline.store.writer import StoreWriter, create_store, write_shard
+
+GRID = TokenGrid(2, 3, 4)
+HIDDEN_SIZE = 6
+LABEL_NAMES = ["pushing", "pulling", "turning"]
+
+
+def make_config(**changes: Any) -> OracleConfig:
+    """A configuration of a tiny store: shards of 4 clips, 5 embeddings each."""
+    config = OracleConfig(
+        dataset="tiny",
+        plan_digest="0" * 64,
+        split="validation",
+        backbone="synthetic",
+        backbone_digest="1" * 64,
+        tokens_per_clip=5,
+        shard_size=4,
+    )
+    return replace(config, **changes)
+
+
+def make_plan(num_clips: int, shard_size: int, num_classes: int = len(LABEL_NAMES)) -> pa.Table:
+    """A plan of one clip per video, labels in turn."""
+    ids = np.arange(num_clips)
+    return pa.table(
+        {
+            "clip_id": ids,
+            "shard": ids // shard_size,
+            "video_id": [f"video{i:04d}" for i in ids],
+            "path": [f"videos/video{i:04d}.mp4" for i in ids],
+            "label": ids % num_classes,
+            "split": ["validation"] * num_clips,
+            "segment": np.zeros(num_clips, int),
+            "crop": np.zeros(num_clips, int),
+        },
+    ).cast(layout.PLAN_SCHEMA)
+
+
+def make_result(
+    store: StoreWriter | Store, shard: int, failed: Mapping[int, ClipStatus] | None = None
+) -> ShardResult:
+    """Numbers that depend on the clip id alone, so that any order gives the same store."""
+    info = store.info
+    rows = info.rows(shard)
+    config = info.config
+    result = ShardResult(
+        rows.stop - rows.start, info.grid, config.tokens_per_clip, info.hidden_size
+    )
+    for row, clip_id in enumerate(range(rows.start, rows.stop)):
+        status = (failed or {}).get(clip_id)
+        if status is not None:
+            result.set_failed(row, status, f"video{clip_id:04d}: made to fail")
+        else:
+            _set_ok(result, row, clip_id, info.grid, info.hidden_size, len(info.label_names))
+    return result
+
+
+def make_store(
+    path: str | Path,
+    num_clips: int = 10,
+    *,
+    failed: Mapping[int, ClipStatus] | None = None,
+    degenerate: tuple[int, ...] = (),
+    shards: list[int] | None = None,
+    grid: TokenGrid = GRID,
+    hidden_size: int = HIDDEN_SIZE,
+    label_names: list[str] | None = None,
+    **config_changes: Any,
+) -> Store:
+    """Writes a store and opens it.
+
+    Args:
+        path: folder or URL.
+        num_clips: rows of the plan.
+        failed: status by clip id; all others are ok.
+        degenerate: clip ids whose cam is negative everywhere.
+        shards: which to commit, in this order; None commits all.
+        grid: tokens of a clip.
+        hidden_size: length of an embedding.
+        label_names: classes; labels run through them in turn.
+        config_changes: fields of `OracleConfig`, e.g. `shard_size=8, tokens_per_clip=-1`.
+    """
+    names = LABEL_NAMES if label_names is None else label_names
+    config = make_config(**config_changes)
+    plan = make_plan(num_clips, config.shard_size, len(names))
+    root = Root(path)
+    with create_store(root, config, plan, grid, hidden_size, names) as writer:
+        for shard in writer.pending() if shards is None else shards:
+            result = make_result(writer, shard, failed)
+            rows = writer.info.rows(shard)
+            for clip_id in set(degenerate) & set(range(rows.start, rows.stop)):
+                _set_ok(
+                    result,
+                    clip_id - rows.start,
+                    clip_id,
+                    grid,
+                    hidden_size,
+                    len(names),
+                    degenerate=True,
+                )
+            write_shard(root, shard, result)
+    return open_store(root)
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file that is committed data: all but `runs/`."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).parts[0] != "runs"
+    }
+
+
+def _set_ok(
+    result: ShardResult,
+    row: int,
+    clip_id: int,
+    grid: TokenGrid,
+    hidden_size: int,
+    num_classes: int,
+    degenerate: bool = False,
+) -> None:
+    rng = np.random.default_rng(clip_id)
+    # Skewed, as real maps are: a few tokens carry most of the score.
+    cam = rng.standard_normal(grid.num_tokens).astype(np.float32) ** 3
+    if degenerate:
+        cam = -1 - np.abs(cam)
+    positive = np.maximum(cam, 0)
+    span = positive.max() - positive.min()
+    scores = (positive - positive.min()) / span if span > 0 else np.zeros_like(positive)
+    logits = rng.standard_normal(num_classes)
+    probs = np.exp(logits) / np.exp(logits).sum()
+    order = np.argsort(-probs)
+    label = clip_id % num_classes
+    k = 0 if result.token_index is None else result.token_index.shape[1]
+    index = np.sort(rng.permutation(grid.num_tokens)[:k])
+    tokens = rng.standard_normal((grid.num_tokens, hidden_size))[index]
+    result.set_ok(
+        row,
+        scores=scores,
+        cam=cam,
+        prediction=int(order[0]),
+        top5=order[:5].tolist(),
+        confidence=float(probs[order[0]]),
+        true_prob=float(probs[label]),
+        loss=float(-np.log(probs[label])),
+        degenerate=degenerate,
+        num_frames_total=30 + clip_id,
+        padded=False,
+        damaged=False,
+        decoder="pyav",
+        decoder_version="0.0",
+        tokens=tokens if k else None,
+        token_index=index if k else None,
+    )
