@@ -1,0 +1,33 @@
+"""What the driver and a worker say to each other about one shard.
+
+The driver is generic: it hands shard numbers to any object with a `run` method and passes the
+reports on unread. Only this small vocabulary is shared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+ReportT_co = TypeVar("ReportT_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at one shard."""
+
+    number: int = 1
+    """1 for the first try of this run."""
+    cautious: bool = False
+    """True once a worker died with this shard in hand: it then runs alone on its worker, which
+    should leave a trace of what it is about to touch."""
+
+
+class Worker(Protocol[ReportT_co]):
+    """Computes and commits shards, one call each; running a shard twice must be harmless."""
+
+    def run(self, shard: int, attempt: Attempt) -> ReportT_co:
+        """Compute and commit `shard`; the report must be picklable."""
+
+    def close(self) -> None:
+        """Let go of processes and files."""
