@@ -5,8 +5,8 @@
 
 The three take turns on the same clips in one process, so a busy machine slows all of them alike;
 rates are medians over the rounds, ratios are medians of the round-by-round ratios. Peak memory is
-CUDA's own count on a GPU; on the CPU it is the growth of the process's peak resident size in a
-fresh child per variant, because the allocator does not give memory back.
+CUDA's own count on a GPU; on the CPU it is the growth of the resident size to its peak, in a fresh
+child per variant (Linux only: the peak is reset through /proc).
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEImageProcessor
+from transformers.utils.logging import disable_progress_bar
 
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.oracle import token_maps
@@ -134,9 +135,15 @@ def _peak_here(variant: str, size: str, batch: int, device: str, precision: str)
         before = torch.cuda.memory_allocated()
         VARIANTS[variant](backbone, pixels, labels)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from the present size
+    before = _status_kib("VmRSS")
     VARIANTS[variant](backbone, pixels, labels)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    return (_status_kib("VmHWM") - before) / 2**10
+
+
+def _status_kib(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def measure(size: str, args: argparse.Namespace) -> dict[str, object]:
@@ -170,6 +177,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    disable_progress_bar()
     rows = [measure(size, args) for size in args.sizes]
     if args.json:
         print(json.dumps(rows))
