@@ -58,6 +58,38 @@ def first_existing(root: Path, candidates: Sequence[str]) -> Path | None:
     return next((root / name for name in candidates if (root / name).is_file()), None)
 
 
+def annotation_files(spec: DatasetSpec, root: Path, split: str) -> list[Path]:
+    """The files of the first candidate that exists; several only where it is a glob pattern.
+
+    Raises:
+        DatasetSpecError: none exists; lists what was looked for.
+    """
+    for candidate in spec.splits[split]:
+        if found := _matches(root, candidate):
+            return found
+    raise DatasetSpecError(
+        f"{spec.name}: no annotations of split {split!r} in {root}; "
+        f"looked for {', '.join(spec.splits[split])}"
+    )
+
+
+def has_annotations(spec: DatasetSpec, root: Path, split: str) -> bool:
+    """Whether any candidate of the split exists."""
+    return any(_matches(root, candidate) for candidate in spec.splits[split])
+
+
+def _matches(root: Path, candidate: str) -> list[Path]:
+    path = root / candidate
+    if "*" in path.name:
+        return sorted(path.parent.glob(path.name))
+    return [path] if path.is_file() else []
+
+
+def unsafe_name(name: str) -> bool:
+    """Whether a name from an annotation file would lead out of its folder, or is no name."""
+    return not name or "/" in name or "\0" in name or name in (".", "..")
+
+
 def place_rows(spec: DatasetSpec, rows: Sequence[Row], split: str, listing: Listing) -> list[str]:
     """Path of each row's video relative to the data root, whether the file exists or not.
 

@@ -164,6 +164,8 @@ def _labels(fields: _Fields, key: str) -> LabelSource:
     items = fields.strings(f"{key}.{source}", content)
     if source == "names":
         return LabelSource(source, names=items)
+    if source == "file":  # absolute, since another YAML may inherit it
+        items = tuple(str(fields.path.parent / item) for item in items)
     return LabelSource(source, files=items)
 
 

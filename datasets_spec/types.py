@@ -10,6 +10,11 @@ SPLIT_ALIASES = ("validation", "val", "valid", "validate")
 """Spellings of the one split that every dataset names differently; the first is ours."""
 
 
+def same_split(one: str, other: str) -> bool:
+    """Whether two names mean the same split."""
+    return one == other or (one in SPLIT_ALIASES and other in SPLIT_ALIASES)
+
+
 @dataclass(frozen=True)
 class Video:
     """One line of a dataset: what the plan makes clips of, whether its file exists or not."""
@@ -95,6 +100,8 @@ class Row:
     """File and line, for messages."""
     path: str | None = None
     """File relative to the data root where the annotation says it; else the patterns decide."""
+    number: int | None = None
+    """Class id that the annotation gives beside the name, to hold against the class list."""
 
 
 Report = Callable[[Problem], None]

@@ -9,45 +9,42 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datasets_spec.jsonio import entry_line, parse_json
-from datasets_spec.types import Problem, Report, Row
+from datasets_spec.files import annotation_files, unsafe_name
+from datasets_spec.textio import entry_line, parse_json
+from datasets_spec.types import DatasetSpec, Problem, Report, Row
 
 
-def read_rows(path: Path, split: str, report: Report) -> list[Row]:
+def read_rows(spec: DatasetSpec, root: Path, split: str, report: Report) -> list[Row]:
     """Reads one annotation file; entries that cannot be used are reported and left out."""
+    path = annotation_files(spec, root, split)[0]
     text, entries = parse_json(path)
     if not isinstance(entries, list):
-        report(Problem("malformed", f"{path}: expected a list of videos, got {_kind(entries)}"))
+        kind = type(entries).__name__
+        report(Problem("malformed", f"{path}: expected a list of videos, got {kind}"))
         return []
     rows = []
     for index, entry in enumerate(entries):
         fault = _fault(entry)
         if fault is not None:
-            where = f"{path}:{entry_line(text, index)}"
-            report(Problem("malformed", f"{where}: {fault}"))
+            report(Problem("malformed", f"{path}:{entry_line(text, index)}: {fault}"))
             continue
-        video_id = str(entry["id"])
         template = entry.get("template")
-        label = None if template is None else template.replace("[", "").replace("]", "")
-        rows.append(Row(video_id, label, f"{path}: video {video_id!r}"))
+        label = None if template is None else template.replace("[", "").replace("]", "").strip()
+        rows.append(Row(str(entry["id"]), label, f"{path}: entry {index + 1}"))
     return rows
 
 
 def _fault(entry: Any) -> str | None:
     if not isinstance(entry, dict):
-        return f"expected an object with id and template, got {entry!r}"
+        return f"expected an object with id and template, got {entry!r:.80}"
     video_id = entry.get("id")
-    if isinstance(video_id, bool) or not isinstance(video_id, (str, int)) or not str(video_id):
+    if isinstance(video_id, bool) or not isinstance(video_id, (str, int)):
         return f"id {video_id!r} is no video id"
-    if "/" in str(video_id) or str(video_id) in (".", ".."):
-        return f"id {video_id!r} would leave the video folder"
+    if unsafe_name(str(video_id)):
+        return f"id {video_id!r} cannot be a file name"
     template = entry.get("template")
-    if template is not None and (not isinstance(template, str) or not template):
+    if template is not None and (not isinstance(template, str) or not template.strip()):
         return f"template {template!r} of video {video_id!r} is no text"
     if template is None and "label" in entry:
         return f"video {video_id!r} has a label but no template, which names the class"
     return None
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__

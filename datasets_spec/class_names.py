@@ -8,8 +8,10 @@ from typing import Any
 
 from datasets_spec.errors import DatasetSpecError
 from datasets_spec.files import first_existing
-from datasets_spec.jsonio import parse_json, read_text
-from datasets_spec.types import DatasetSpec
+from datasets_spec.textio import parse_json, read_text
+from datasets_spec.types import DatasetSpec, Row
+
+MAX_CLASSES = 2**15  # the store keeps class ids as int16
 
 
 def listed_names(spec: DatasetSpec, root: Path) -> list[str] | None:
@@ -90,3 +92,29 @@ def _by_id(path: Path, pairs: list[tuple[str, int]], first: int = 0) -> list[str
             f"({len(names)} classes, largest id {max(names) + first})"
         )
     return [names[number] for number in range(len(names))]
+
+
+def sorted_names(rows: list[Row]) -> list[str]:
+    """Every class name the rows use, sorted; for class ids, the numbers 0 to the largest.
+
+    Raises:
+        DatasetSpecError: names and ids mixed, an id beyond `MAX_CLASSES`, or no label at all.
+    """
+    labelled = [row for row in rows if row.label is not None]
+    by_id = [row for row in labelled if isinstance(row.label, int)]
+    by_name = [row for row in labelled if isinstance(row.label, str)]
+    if by_id and by_name:
+        raise DatasetSpecError(
+            f"labels mix ids and names: {by_id[0].label!r} ({by_id[0].where}) and "
+            f"{by_name[0].label!r} ({by_name[0].where}); list the names in the YAML's `labels`"
+        )
+    if not labelled:
+        raise DatasetSpecError("no video has a label; list the names in the YAML's `labels`")
+    if by_name:
+        return sorted({str(row.label) for row in by_name})
+    largest = max(by_id, key=lambda row: int(row.label or 0))
+    if int(largest.label or 0) >= MAX_CLASSES:
+        raise DatasetSpecError(
+            f"{largest.where}: class id {largest.label}; ids must be below {MAX_CLASSES}"
+        )
+    return [str(number) for number in range(int(largest.label or 0) + 1)]
