@@ -44,6 +44,7 @@ LAYER = "blocks.-1.output"
 
 def make_backbone(size: str, device: str, precision: str) -> Backbone:
     """A VideoMAE of the published shape with random weights: cost does not depend on them."""
+    disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         config = VideoMAEConfig(**SIZES[size], num_labels=174)
@@ -177,7 +178,6 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    disable_progress_bar()
     rows = [measure(size, args) for size in args.sizes]
     if args.json:
         print(json.dumps(rows))
