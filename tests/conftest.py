@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.errors import ClipStatus
-from pipeline.store.reader import Store
-from tests.stores import make_store
+if TYPE_CHECKING:
+    from pipeline.store.reader import Store
 
 _BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "clips"
 
@@ -34,6 +34,9 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_store(tmp_path: Path) -> Store:
     """Ten clips in three shards, one of them failed and one degenerate; see `tests.stores`."""
+    from pipeline.errors import ClipStatus
+    from tests.stores import make_store  # late: most tests need no store
+
     return make_store(
         tmp_path / "tiny_store", 10, failed={3: ClipStatus.DECODE_ERROR}, degenerate=(5,)
     )

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipeline.config import OracleConfig
 from pipeline.errors import ClipStatus
 from pipeline.grid import TokenGrid
+from pipeline.plan import plan_digest
 from pipeline.store import layout
 from pipeline.store.reader import Store, open_store
 from pipeline.store.result import ShardResult
@@ -103,6 +104,7 @@ def make_store(
     names = LABEL_NAMES if label_names is None else label_names
     config = make_config(**config_changes)
     plan = make_plan(num_clips, config.shard_size, len(names))
+    config = replace(config, plan_digest=plan_digest(plan))
     root = Root(path)
     with create_store(root, config, plan, grid, hidden_size, names) as writer:
         for shard in writer.pending() if shards is None else shards:

@@ -34,6 +34,7 @@ TOKENS = "tokens"
 CLIPS = "clips"
 RUNS = "runs"
 LOCK = f"{RUNS}/lock"
+WRITERS_LOCK = f"{RUNS}/writers.lock"
 
 MAX_ERROR_CHARS = 500
 """Length a clip's error message is cut to."""

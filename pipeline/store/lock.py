@@ -1,10 +1,16 @@
-"""One run at a time on one store: a lock that the kernel releases when its holder dies."""
+"""Locks of a store on a file system; the kernel releases them when their holder dies.
+
+Object stores have no locks. There nobody may start a run while another, or a worker that outlived
+its driver, is still writing.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import StoreError
@@ -15,9 +21,6 @@ from pipeline.store.root import Root
 class StoreLock:
     """An exclusive `flock` on `runs/lock`, held until `release` or the death of the process.
 
-    Object stores have no locks: there two runs at once are not guarded against. They would do the
-    same work twice and, being deterministic, write the same bytes.
-
     Raises:
         StoreError: another run holds it.
     """
@@ -26,9 +29,7 @@ class StoreLock:
         self._descriptor: int | None = None
         if not root.local:
             return
-        path = Path(root.join(layout.LOCK))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = _open(root, layout.LOCK)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -40,9 +41,7 @@ class StoreLock:
             ) from None
         except OSError as error:
             os.close(descriptor)
-            raise StoreError(
-                f"cannot lock {path}: {error}. The file system has no locks; build on another"
-            ) from error
+            raise _no_locks(root, error) from error
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         self._descriptor = descriptor
@@ -52,3 +51,38 @@ class StoreLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+@contextmanager
+def writing(root: Root, shard: int | None = None) -> Iterator[None]:
+    """Waits until nobody else writes this shard (or any shard, with None), and holds it.
+
+    A worker can outlive its driver for some seconds. Without this lock the next run would write
+    the same shard at the same time, or take its half-written files for leftovers.
+    """
+    if not root.local:
+        yield
+        return
+    descriptor = _open(root, layout.WRITERS_LOCK)
+    try:
+        try:
+            # One byte of the file per shard; a length of 0 is the whole file.
+            start, length = (0, 0) if shard is None else (shard, 1)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX, length, start)
+        except OSError as error:
+            raise _no_locks(root, error) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(root: Root, rel: str) -> int:
+    path = Path(root.join(rel))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _no_locks(root: Root, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot lock {root} ({error}): its file system has no locks; build on another"
+    )

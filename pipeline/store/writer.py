@@ -9,11 +9,13 @@ by one process at a time, and no two shards share a file.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
@@ -24,7 +26,7 @@ from pipeline.errors import ClipStatus, StoreError
 from pipeline.grid import TokenGrid
 from pipeline.store import layout
 from pipeline.store.info import StoreInfo, library_versions, read_info
-from pipeline.store.lock import StoreLock
+from pipeline.store.lock import StoreLock, writing
 from pipeline.store.result import ShardResult
 from pipeline.store.root import TEMP_SUFFIX, ZARR_TEMP_SUFFIX, Root
 
@@ -137,10 +139,12 @@ def write_shard(root: Root, shard: int, result: ShardResult) -> None:
     rows = info.rows(shard)
     _check_result(info, shard, rows.stop - rows.start, result)
     clips = _clips_table(read_plan(root, shard), result)
-    root.remove(layout.clips_path(shard))
-    _write_arrays(root, info, shard, result)
-    root.put(layout.tokens_path(shard), parquet_bytes(_tokens_table(clips, result)))
-    root.put(layout.clips_path(shard), parquet_bytes(clips))
+    tokens = tokens_table(clips, result.scores)
+    with writing(root, shard):
+        root.remove(layout.clips_path(shard))
+        _write_arrays(root, info, shard, result)
+        root.put(layout.tokens_path(shard), parquet_bytes(tokens))
+        root.put(layout.clips_path(shard), parquet_bytes(clips))
 
 
 def committed_shards(root: Root) -> set[int]:
@@ -173,11 +177,16 @@ def select_retry(root: Root, statuses: Iterable[str] | None = None) -> list[int]
 
 
 def remove_leftovers(root: Root) -> list[str]:
-    """Removes temporary files and uncommitted token tables; only while no worker is alive.
+    """Removes temporary files and uncommitted token tables, waiting for shards being written.
 
     Returns:
         The paths removed, relative to the root.
     """
+    with writing(root):
+        return _remove_leftovers(root)
+
+
+def _remove_leftovers(root: Root) -> list[str]:
     committed = committed_shards(root)
     doomed = []
     for path in root.walk():
@@ -357,11 +366,16 @@ def _clips_table(plan: pa.Table, result: ShardResult) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=layout.CLIPS_SCHEMA)
 
 
-def _tokens_table(clips: pa.Table, result: ShardResult) -> pa.Table:
-    """Long form of the clips that are ok, `t`, `y`, `x` running as in row-major order."""
+def tokens_table(clips: pa.Table, scores: npt.NDArray[np.float16]) -> pa.Table:
+    """The long form of the clips that are ok, tokens in row-major order of `(t, y, x)`.
+
+    Args:
+        clips: `layout.CLIPS_SCHEMA`, n rows.
+        scores: float16 (n, t, y, x).
+    """
     ok = np.flatnonzero(np.array(clips["status"].to_pylist()) == ClipStatus.OK.value)
-    grid = result.scores.shape[1:]
-    num_tokens = int(np.prod(grid))
+    grid = scores.shape[1:]
+    num_tokens = math.prod(grid)
     t, y, x = (np.tile(axis.ravel().astype(np.uint8), len(ok)) for axis in np.indices(grid))
     columns = [
         np.repeat(clips["clip_id"].to_numpy()[ok], num_tokens),
@@ -369,7 +383,7 @@ def _tokens_table(clips: pa.Table, result: ShardResult) -> pa.Table:
         t,
         y,
         x,
-        result.scores[ok].astype(np.float32).ravel(),
+        scores[ok].astype(np.float32).ravel(),
     ]
     arrays = [pa.array(c, f.type) for c, f in zip(columns, layout.TOKENS_SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=layout.TOKENS_SCHEMA)
