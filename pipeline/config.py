@@ -18,11 +18,32 @@ TARGETS = ("label", "predicted")
 PRECISIONS = ("fp32", "bf16")
 
 # For the reader of a store, not for its identity: the same weights may live in another folder.
-_INFORMATIVE = {"informative": True}
+INFORMATIVE = {"informative": True}
+
+
+@dataclass(frozen=True)
+class Fingerprinted:
+    """What a frozen dataclass of settings gains when its results are committed under it.
+
+    A field with `metadata=INFORMATIVE` is for the reader and not part of the identity.
+    """
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the results, as plain JSON values."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata}
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of `identity()` in canonical JSON."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OracleConfig:
+class OracleConfig(Fingerprinted):
     """Everything that changes a byte of the committed files.
 
     Raises:
@@ -35,11 +56,11 @@ class OracleConfig:
     """SHA-256 over the plan: video ids, labels, paths, views, in order."""
     split: str
     """Split of the dataset the plan lists."""
-    backbone: str = field(metadata=_INFORMATIVE)
+    backbone: str = field(metadata=INFORMATIVE)
     """The checkpoint as the user named it: a folder or a hub id."""
     backbone_digest: str
     """SHA-256 over the checkpoint's weights and configuration."""
-    revision: str | None = field(default=None, metadata=_INFORMATIVE)
+    revision: str | None = field(default=None, metadata=INFORMATIVE)
     """The hub revision asked for (the digest already pins the weights)."""
     decoder: str = "pyav"
     """Decoder backend; one per store."""
@@ -72,19 +93,6 @@ class OracleConfig:
         _at_least("num_crops", self.num_crops, 1)
         _at_least("shard_size", self.shard_size, 1)
         _at_least("tokens_per_clip", self.tokens_per_clip, -1)
-
-    def identity(self) -> dict[str, Any]:
-        """The fields that decide the results, as plain JSON values."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata}
-
-    def fingerprint(self) -> str:
-        """Hex SHA-256 of `identity()` in canonical JSON."""
-        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
