@@ -1,0 +1,215 @@
+"""`lite-pipeline datasets`: what datasets are known, and whether one is ready for a build."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from datasets_spec import DatasetSpec, list_specs, load_spec
+from datasets_spec.agreement import Agreement, ClassAgreement, read_checkpoint_classes
+from datasets_spec.check import DatasetCheck, SplitCheck, check_dataset
+
+_SHIPPED_BACKBONES = Path(__file__).resolve().parents[1] / "backbones" / "checkpoints"
+
+_VERDICTS = {
+    Agreement.SAME: "the same names in the same order",
+    Agreement.REORDERED: "THE SAME NAMES IN ANOTHER ORDER: every label would be wrong",
+    Agreement.RENAMED: "some names differ; those that both know are in the same places",
+    Agreement.UNNAMED: "only the counts agree: the checkpoint does not name its classes",
+    Agreement.DIFFERENT: "NO NAME IN COMMON: a checkpoint of another dataset",
+    Agreement.COUNTS: "THE COUNTS DIFFER",
+}
+
+datasets_app = typer.Typer(
+    help="List the known datasets, or check one before a build.", invoke_without_command=True
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `datasets` and its subcommands."""
+    app.add_typer(datasets_app, name="datasets")
+
+
+@datasets_app.callback()
+def datasets(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the known datasets, or check one before a build."""
+    if context.invoked_subcommand is None:
+        list_datasets(as_json)
+
+
+@datasets_app.command("list")
+def list_datasets(as_json: AsJson = False) -> None:
+    """List the datasets that --dataset knows by name."""
+    specs = [load_spec(name) for name in list_specs()]
+    if as_json:
+        typer.echo(json.dumps([_spec_as_json(spec) for spec in specs], indent=2))
+        return
+    rows = [["name", "sampling", "views", "splits", "what"]]
+    for spec in specs:
+        views = f"{spec.eval_views[0]}x{spec.eval_views[1]}"
+        rows.append([spec.name, spec.sampling, views, " ".join(spec.splits), spec.title])
+    _echo_table(rows)
+    typer.echo("\nviews: temporal segments x spatial crops of the published evaluation")
+    typer.echo("--dataset also takes the path of a YAML; start from a copy of one of these:")
+    typer.echo(f"  {specs[0].source.parent}")
+
+
+@datasets_app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="Name of a dataset, or the path of a YAML.")],
+    data_root: Annotated[Path, typer.Option(help="Folder of annotations and videos.")],
+    split: Annotated[
+        list[str] | None, typer.Option(help="Check this split only; may be repeated.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Checkpoint folder whose class order to compare.")
+    ] = None,
+    sizes: Annotated[
+        bool, typer.Option(help="Look for files of zero bytes (slow on network file systems).")
+    ] = True,
+    show: Annotated[int, typer.Option(min=0, help="Examples to show of each problem.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Count a dataset's videos and name what is missing, double or of an unknown label.
+
+    Exits with 1 if something would break a build. Missing and empty files would not: they
+    become rows of the store with a status of their own.
+    """
+    classes = None if backbone is None else read_checkpoint_classes(_checkpoint_folder(backbone))
+    result = check_dataset(load_spec(name), data_root, split or (), classes, sizes)
+    if as_json:
+        typer.echo(json.dumps(_check_as_json(result, show), indent=2))
+    else:
+        _echo_check(result, show)
+    if result.obstacles():
+        raise typer.Exit(1)
+
+
+def _checkpoint_folder(backbone: str) -> Path:
+    shipped = _SHIPPED_BACKBONES / backbone
+    return shipped if (shipped / "config.json").is_file() else Path(backbone)
+
+
+def _echo_check(result: DatasetCheck, show: int) -> None:
+    typer.echo(f"{result.dataset} in {result.data_root}: {result.num_classes} classes")
+    columns = ("videos", "missing", "empty", "duplicate", "unknown_label", "malformed")
+    rows = [["split", *columns]]
+    for split in result.splits:
+        counts = _counts(split)
+        rows.append([split.split, *(str(counts[column]) for column in columns)])
+    _echo_table(rows)
+    for split in result.splits:
+        if split.error is not None:
+            typer.echo(f"{split.split}: {split.error}")
+        if split.num_unlabelled:
+            typer.echo(f"{split.split}: {split.num_unlabelled} videos have no label")
+        _echo_some(f"{split.split}: missing", split.missing, show)
+        _echo_some(f"{split.split}: empty", split.empty, show)
+        _echo_some(f"{split.split}: unusable", [p.message for p in split.problems], show)
+    for pair, ids in result.overlaps.items():
+        _echo_some(f"{pair}: in both", ids, show)
+    if result.agreement is not None:
+        _echo_agreement(result.agreement, show)
+    obstacles = result.obstacles()
+    for obstacle in obstacles:
+        typer.echo(f"would break a build: {obstacle}")
+    if not obstacles:
+        typer.echo("ready for a build")
+
+
+def _echo_agreement(agreement: ClassAgreement, show: int) -> None:
+    typer.echo(f"classes of the checkpoint: {_VERDICTS[agreement.verdict]}")
+    if agreement.verdict is Agreement.COUNTS:
+        ours, theirs = agreement.num_dataset, agreement.num_checkpoint
+        typer.echo(f"  dataset {ours}, checkpoint {theirs}")
+    lines = [
+        f"{d.class_id}: dataset {d.dataset!r}, checkpoint {d.checkpoint!r}"
+        for d in agreement.differences
+    ]
+    _echo_some("ids that differ", lines, show)
+
+
+def _echo_some(title: str, items: Sequence[str], show: int) -> None:
+    if items:
+        typer.echo(f"{title} ({len(items)})" + (":" if show else ""))
+        for item in items[:show]:
+            typer.echo(f"  {item}")
+        if 0 < show < len(items):
+            typer.echo(f"  and {len(items) - show} more")
+
+
+def _echo_table(rows: list[list[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        typer.echo("  ".join(text.ljust(width) for text, width in cells).rstrip())
+
+
+def _counts(split: SplitCheck) -> dict[str, int]:
+    return {
+        "videos": split.num_videos,
+        "missing": len(split.missing),
+        "empty": len(split.empty),
+        "duplicate": len(split.of_kind("duplicate")),
+        "unknown_label": len(split.of_kind("unknown_label")),
+        "malformed": len(split.of_kind("malformed")),
+        "unlabelled": split.num_unlabelled,
+    }
+
+
+def _check_as_json(result: DatasetCheck, show: int) -> dict[str, Any]:
+    agreement = result.agreement
+    return {
+        "dataset": result.dataset,
+        "data_root": result.data_root,
+        "num_classes": result.num_classes,
+        "splits": {
+            split.split: {
+                **_counts(split),
+                "error": split.error,
+                "missing_first": split.missing[:show],
+                "empty_first": split.empty[:show],
+                "problems_first": [problem.message for problem in split.problems[:show]],
+            }
+            for split in result.splits
+        },
+        "overlaps": {
+            pair: {"count": len(ids), "first": ids[:show]} for pair, ids in result.overlaps.items()
+        },
+        "checkpoint": None
+        if agreement is None
+        else {
+            "verdict": agreement.verdict,
+            "fits": agreement.fits,
+            "num_classes": agreement.num_checkpoint,
+            "num_differences": len(agreement.differences),
+            "differences_first": [
+                {"class_id": d.class_id, "dataset": d.dataset, "checkpoint": d.checkpoint}
+                for d in agreement.differences[:show]
+            ],
+        },
+        "obstacles": result.obstacles(),
+        "ready": not result.obstacles(),
+    }
+
+
+def _spec_as_json(spec: DatasetSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "format": spec.format,
+        "title": spec.title,
+        "homepage": spec.homepage,
+        "citation": spec.citation,
+        "splits": list(spec.splits),
+        "eval_split": spec.eval_split,
+        "sampling": spec.sampling,
+        "train_views": list(spec.train_views),
+        "eval_views": list(spec.eval_views),
+        "yaml": str(spec.source),
+    }
