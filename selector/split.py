@@ -1,0 +1,106 @@
+"""Which clips of a store train the selector, which judge it, and which are left out.
+
+The split is by video, so that two views of one video never stand on both sides, and by a hash of
+the video's id alone: it is the same on every machine, for every seed and variant, and stays the
+same when the store grows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import ClipStatus, ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from pipeline.store.reader import Store
+
+LEFT_OUT, TRAIN, HELD_OUT = 0, 1, 2
+
+
+def is_held_out(video_id: str, fraction: float) -> bool:
+    """Whether a video belongs to the held-out `fraction` of all videos."""
+    digest = hashlib.sha256(video_id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+
+
+@dataclass
+class StoreSplit:
+    """The role of every committed clip; one byte a clip, whatever the store's size."""
+
+    roles: dict[int, np.ndarray] = field(default_factory=dict)
+    """Shard -> (n,) int8 of `LEFT_OUT`, `TRAIN`, `HELD_OUT`."""
+    num_degenerate: int = 0
+    """Clips that are ok but have no positive cam: all their scores are 0, nothing to learn."""
+    num_missing: int = 0
+    """Clips of the plan that are not committed yet."""
+    failed: dict[str, int] = field(default_factory=dict)
+    """Status -> clips that failed."""
+
+    def count(self, role: int, shard: int | None = None) -> int:
+        """Clips of a role, in one shard or in all."""
+        shards = self.roles.values() if shard is None else (self.roles[shard],)
+        return sum(int((roles == role).sum()) for roles in shards)
+
+
+def split_store(
+    store: Store, held_out_fraction: float = 0.1, allow_unfinished: bool = False
+) -> StoreSplit:
+    """Reads the clips tables and gives every clip its role.
+
+    Args:
+        store: the store to train from.
+        held_out_fraction: share of the videos kept for judging, in (0, 1).
+        allow_unfinished: train from the committed shards of a store still being built.
+
+    Raises:
+        ConfigError: the fraction is out of range, or leaves one side without a clip.
+        StoreError: the store is empty, unfinished, or holds no embeddings.
+    """
+    if not 0 < held_out_fraction < 1:
+        raise ConfigError(f"held_out_fraction must lie in (0, 1), got {held_out_fraction!r}")
+    if store.config.tokens_per_clip == 0:
+        raise StoreError(
+            f"{store.root} holds no embeddings (it was built with --tokens-per-clip 0), and the "
+            "selector learns from them; build a store with --tokens-per-clip 128 or all"
+        )
+    split = StoreSplit()
+    clips = store.clips(columns=["shard", "video_id", "status", "degenerate"])
+    ok = clips["status"] == ClipStatus.OK
+    usable = ok & ~clips["degenerate"]
+    held_out = clips["video_id"].map(lambda video: is_held_out(video, held_out_fraction))
+    roles = np.where(usable, np.where(held_out, HELD_OUT, TRAIN), LEFT_OUT).astype(np.int8)
+    shards = clips["shard"].to_numpy()
+    for shard in np.unique(shards).tolist():
+        split.roles[shard] = roles[shards == shard]
+    split.failed = {str(k): int(n) for k, n in clips["status"][~ok].value_counts().items()}
+    split.num_degenerate = int((ok & clips["degenerate"]).sum())
+    split.num_missing = store.num_clips - len(clips)
+    _check_usable(store, split, len(clips), held_out_fraction, allow_unfinished)
+    return split
+
+
+def _check_usable(
+    store: Store, split: StoreSplit, num_committed: int, fraction: float, allow_unfinished: bool
+) -> None:
+    if split.num_missing and not allow_unfinished:
+        raise StoreError(
+            f"{store.root} is unfinished: {num_committed} of {store.num_clips} clips are there. "
+            "Run the same `lite-pipeline build-oracle` again to complete it, or train on what is "
+            "there with --allow-unfinished"
+        )
+    num_train, num_held_out = split.count(TRAIN), split.count(HELD_OUT)
+    if not num_train + num_held_out:
+        raise StoreError(
+            f"{store.root} has no clip to learn from: {sum(split.failed.values())} failed, "
+            f"{split.num_degenerate} without a positive cam, {split.num_missing} not built; see "
+            f"`lite-pipeline failures {store.root}`"
+        )
+    if not num_train or not num_held_out:
+        raise ConfigError(
+            f"{fraction:.0%} of the videos of {store.root} leave {num_train} clips to train and "
+            f"{num_held_out} to judge, and both need one; choose another --held-out"
+        )
