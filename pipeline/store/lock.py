@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ from pathlib import Path
 from pipeline.errors import StoreError
 from pipeline.store import layout
 from pipeline.store.root import Root
+
+# Record locks belong to the process: the kernel drops them all when one thread closes the file.
+_one_thread = threading.Lock()
 
 
 class StoreLock:
@@ -63,17 +67,18 @@ def writing(root: Root, shard: int | None = None) -> Iterator[None]:
     if not root.local:
         yield
         return
-    descriptor = _open(root, layout.WRITERS_LOCK)
-    try:
+    with _one_thread:
+        descriptor = _open(root, layout.WRITERS_LOCK)
         try:
-            # One byte of the file per shard; a length of 0 is the whole file.
-            start, length = (0, 0) if shard is None else (shard, 1)
-            fcntl.lockf(descriptor, fcntl.LOCK_EX, length, start)
-        except OSError as error:
-            raise _no_locks(root, error) from error
-        yield
-    finally:
-        os.close(descriptor)
+            try:
+                # One byte of the file per shard; a length of 0 is the whole file.
+                start, length = (0, 0) if shard is None else (shard, 1)
+                fcntl.lockf(descriptor, fcntl.LOCK_EX, length, start)
+            except OSError as error:
+                raise _no_locks(root, error) from error
+            yield
+        finally:
+            os.close(descriptor)
 
 
 def _open(root: Root, rel: str) -> int:

@@ -147,6 +147,33 @@ def write_shard(root: Root, shard: int, result: ShardResult) -> None:
         root.put(layout.clips_path(shard), parquet_bytes(clips))
 
 
+def load_result(root: Root, shard: int) -> ShardResult:
+    """A committed shard as it stands, to set its failed clips again and commit it anew.
+
+    Writing it unchanged gives the same bytes.
+
+    Raises:
+        StoreError: not committed, or damaged.
+    """
+    info = read_info(root)
+    rows = info.rows(shard)
+    clips = read_parquet(root, layout.clips_path(shard), layout.OUTCOME_COLUMNS)
+    result = ShardResult(clips.num_rows, info.grid, info.config.tokens_per_clip, info.hidden_size)
+    result.clips = clips.to_pylist()
+    group = zarr.open_group(**root.zarr_location(layout.ZARR), mode="r")
+    for spec in info.arrays:
+        array = group[spec.name]
+        assert isinstance(array, zarr.Array)
+        try:
+            setattr(result, spec.name, array[rows])
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StoreError(
+                f"{root}/{spec.chunk_key(shard)} cannot be read ({error}): remove "
+                f"{layout.clips_path(shard)} and run build-oracle again to do the shard anew"
+            ) from error
+    return result
+
+
 def committed_shards(root: Root) -> set[int]:
     """Shards with a commit record, listed afresh."""
     shards = (layout.parse_shard_name(name) for name in root.names(layout.CLIPS))
