@@ -27,7 +27,7 @@ from selector.metrics import RankingMeter, RankingMetrics
 from selector.model import TokenSelector
 from selector.saving import save_selector
 from selector.split import HELD_OUT, split_store
-from selector.training_files import TrainingFiles, TrainLog
+from selector.training_files import TrainingFiles, TrainLog, json_values
 
 if TYPE_CHECKING:
     from pipeline.store.reader import Store
@@ -103,6 +103,8 @@ class TrainProgress:
 class TrainResult:
     """What came out, on held-out clips."""
 
+    selector: SelectorConfig
+    """Its shape and where it comes from."""
     best_epoch: int
     """Epoch the weights are from, from 1."""
     num_epochs: int
@@ -124,6 +126,11 @@ class TrainResult:
     constant; that of `oracle` is its score's own entropy, the least anything can reach."""
     history: list[dict[str, float]]
     """Per epoch: train_loss, held_out_loss (both against the cleaned target), spearman."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; a measure without an answer is None."""
+        found: dict[str, Any] = json_values(asdict(self))
+        return found
 
 
 def default_width(hidden_size: int) -> int:
@@ -182,12 +189,13 @@ def train_selector(
     ended = files.read_metrics()
     if ended is not None:
         _log.info("%s is trained already", out)
-        return _result_from_json(ended)
+        return _result_from_json(shape, ended)
 
     run = _Run(config, shape, stream, files, place, on_progress)
     run.train()
     model = run.best_model()
     result = TrainResult(
+        selector=shape,
         best_epoch=run.best_epoch,
         num_epochs=run.epoch,
         macs_per_token=model.macs_per_token(),
@@ -200,7 +208,7 @@ def train_selector(
         history=run.history,
     )
     save_selector(model, out)
-    files.write_metrics(asdict(result))
+    files.write_metrics({k: v for k, v in result.to_dict().items() if k != "selector"})
     return result
 
 
@@ -371,7 +379,7 @@ def _judge(
     return {name: meter.result() for name, meter in meters.items()}
 
 
-def _result_from_json(content: dict[str, Any]) -> TrainResult:
+def _result_from_json(shape: SelectorConfig, content: dict[str, Any]) -> TrainResult:
     def number(value: float | None) -> float:
         return math.nan if value is None else value
 
@@ -385,4 +393,4 @@ def _result_from_json(content: dict[str, Any]) -> TrainResult:
         )
 
     methods = {name: metrics(found) for name, found in content["methods"].items()}
-    return TrainResult(**content | {"methods": methods})
+    return TrainResult(selector=shape, **content | {"methods": methods})

@@ -7,7 +7,6 @@ import json
 import math
 import pickle
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -63,8 +62,8 @@ class TrainingFiles:
         return found
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Writes the result, which ends the training, and removes the checkpoint."""
-        content = {"training": self.identity} | _json_values(metrics)
+        """Writes the result (JSON values), which ends the training, and removes the checkpoint."""
+        content = {"training": self.identity} | metrics
         write_file(self.folder / METRICS_NAME, (json.dumps(content, indent=2) + "\n").encode())
         (self.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
 
@@ -131,14 +130,12 @@ class TrainLog:
         self._writer.close()
 
 
-def _json_values(value: Any) -> Any:
+def json_values(value: Any) -> Any:
     """Plain JSON values; NaN, which JSON lacks, becomes null."""
-    if hasattr(value, "__dataclass_fields__"):
-        return _json_values(asdict(value))
     if isinstance(value, dict):
-        return {str(k): _json_values(v) for k, v in value.items()}
+        return {str(k): json_values(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_json_values(v) for v in value]
+        return [json_values(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -1,0 +1,143 @@
+"""`lite-pipeline train-selector`: the token selector, from a store alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from selector.metrics import RankingMetrics
+    from selector.train import TrainProgress, TrainResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(train_selector)
+
+
+def train_selector(
+    store: Annotated[str, typer.Option(help="Folder or URL of an oracle store.")],
+    out: Annotated[Path, typer.Option(help="Folder for the selector; resumes what is there.")],
+    arch: Annotated[
+        str, typer.Option(help="mlp (the paper's), mlp4, mlp5, global or transformer.")
+    ] = "mlp",
+    layers: Annotated[
+        int | None,
+        typer.Option(
+            help="Fully connected layers (mlp, default 3), 3-D convolutions (global, 2) or "
+            "blocks (transformer, 1)."
+        ),
+    ] = None,
+    hidden: Annotated[
+        int | None, typer.Option(help="Hidden channels; default half the embedding's.")
+    ] = None,
+    clean: Annotated[
+        str, typer.Option(help="Clean the target: none, or edges, peaks, sharpen with commas.")
+    ] = "none",
+    epochs: Annotated[int, typer.Option(help="Passes over the training clips at most.")] = 20,
+    patience: Annotated[
+        int, typer.Option(help="Stop after so many epochs without a better held-out loss.")
+    ] = 4,
+    lr: Annotated[float, typer.Option(help="Peak learning rate of the cosine schedule.")] = 1e-3,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens per step, in whole clips.")] = 8192,
+    held_out: Annotated[
+        float, typer.Option(help="Share of the videos never trained on and judged at the end.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the initial weights and of the shuffling.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    allow_unfinished: Annotated[
+        bool, typer.Option(help="Train from the finished shards of an unfinished store.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train the token selector to predict the oracle's score from patch embeddings."""
+    from pipeline import open_store
+    from selector import train
+    from selector.targets import parse_cleaning
+
+    config = train.TrainConfig(
+        arch=arch,
+        num_layers=layers,
+        width=hidden,
+        clean=parse_cleaning(clean),
+        epochs=epochs,
+        patience=patience,
+        learning_rate=lr,
+        batch_tokens=batch_tokens,
+        held_out=held_out,
+        seed=seed,
+    )
+    on_progress, close = _progress()
+    try:
+        result = train.train_selector(
+            open_store(store),
+            out,
+            config,
+            device=device,
+            allow_unfinished=allow_unfinished,
+            on_progress=on_progress,
+        )
+    finally:
+        close()
+    typer.echo(json.dumps(result.to_dict()) if as_json else _report(result, out))
+
+
+def _progress() -> tuple[Callable[[TrainProgress], None], Callable[[], None]]:
+    """What shows a training's progress on stderr, epoch by epoch, and what ends it."""
+    from pipeline.progress import Progress
+
+    epoch = 0
+    line = Progress(total=0)
+
+    def show(now: TrainProgress) -> None:
+        nonlocal epoch, line
+        if now.epoch != epoch:
+            line.close()
+            loss = "" if now.held_out_loss is None else f", held-out loss {now.held_out_loss:.4f}"
+            typer.echo(f"epoch {now.epoch} of at most {now.epochs}{loss}", err=True)
+            epoch = now.epoch
+            line = Progress(total=now.clips_total, done=now.clips_done, stream=sys.stderr)
+        line.add(now.clips_done - line.done)
+
+    return show, lambda: line.close()
+
+
+def _report(result: TrainResult, out: Path) -> str:
+    shape = result.selector
+    gmacs = result.macs_per_token * shape.grid.num_tokens / 1e9
+    judged = result.methods["selector"].num_clips
+    left_out = f"{result.num_failed} failed, {result.num_degenerate} without a positive cam"
+    if result.num_missing:
+        left_out += f", {result.num_missing} not built yet"
+    lines = [
+        f"selector in {out}: {shape.arch}, {shape.num_layers} layers of {shape.width}, "
+        f"{result.macs_per_token / 1e6:.3f} MMACs per token, {gmacs:.3f} GMACs per clip",
+        f"trained on {result.num_train} clips (left out: {left_out}), epoch {result.best_epoch} "
+        f"of {result.num_epochs} is the best",
+        f"on {judged} of {result.num_held_out} held-out clips:",
+        *_table(result.methods),
+    ]
+    return "\n".join(lines)
+
+
+def _table(methods: dict[str, RankingMetrics]) -> list[str]:
+    ratios = list(methods["selector"].recall)
+    columns = "".join(f"{ratio:>7.0%}" for ratio in ratios)
+    width = 7 * len(ratios)
+    lines = [
+        f"{'':10}{'':8}{'':10}   {'recall, keeping':<{width}}   oracle mass kept, keeping",
+        f"{'':10}{'BCE':>8}{'Spearman':>10}   {columns}   {columns}",
+    ]
+    for name, found in methods.items():
+        recall, mass = (
+            "".join(f"{100 * kept[ratio]:7.1f}" for ratio in ratios)
+            for kept in (found.recall, found.mass)
+        )
+        lines.append(f"{name:10}{found.bce:8.4f}{found.spearman:10.3f}   {recall}   {mass}")
+    return lines
