@@ -2,11 +2,20 @@
 
 `DecodeRequest` asks for the views of one video, `decode_video` answers here, `DecodePool` in
 processes that may crash or hang without harm. A video that cannot be decoded is a `DecodeError`
-that carries the `ClipStatus` of its rows.
+that carries the `ClipStatus` of its rows. `check_decoder` is for the start of a run.
 """
 
 from pipeline.decode.backends import decode_video
+from pipeline.decode.check import check_decoder
+from pipeline.decode.pool import DecodePool
 from pipeline.decode.request import DecodedVideo, DecodeRequest
 from pipeline.decode.version import decode_version
 
-__all__ = ["DecodeRequest", "DecodedVideo", "decode_version", "decode_video"]
+__all__ = [
+    "DecodePool",
+    "DecodeRequest",
+    "DecodedVideo",
+    "check_decoder",
+    "decode_version",
+    "decode_video",
+]

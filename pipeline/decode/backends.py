@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+from collections.abc import Callable
+from typing import cast
 
 from pipeline.decode.request import DecodedVideo, DecodeRequest
+from pipeline.decode.wording import reason_of
 from pipeline.errors import ClipStatus, ConfigError, DecodeError, LiteError
+
+ADVICE = {
+    "pyav": "install it with: pip install 'av>=17.1,<20'",
+    "decord": "install it with: pip install decord (x86-64 Linux; decord2 elsewhere), or use "
+    "--decoder pyav",
+    "torchcodec": "install it with: pip install 'lite-pipeline[torchcodec]', and the FFmpeg "
+    "libraries of the system with: apt-get install ffmpeg (or conda install ffmpeg); or use "
+    "--decoder pyav",
+}
+"""What to do where a backend cannot be used."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +43,14 @@ def decode_video(request: DecodeRequest) -> DecodedVideo:
 
 
 def decode_here(request: DecodeRequest) -> DecodedVideo:
-    """`decode_video` without its check: for the decoder process."""
+    """`decode_video` without its check: for the decoder process.
+
+    Raises:
+        DecodeError: with the status to record.
+        ConfigError: the backend cannot be loaded.
+    """
+    decode = _load(request.decoder)
     try:
-        if request.decoder == "decord":
-            from pipeline.decode.decord import decode
-        elif request.decoder == "torchcodec":
-            from pipeline.decode.torchcodec import decode
-        else:
-            from pipeline.decode.pyav import decode
         return decode(request)
     except LiteError:
         raise
@@ -44,8 +58,20 @@ def decode_here(request: DecodeRequest) -> DecodedVideo:
         # Under fuzzing, libraries raised MemoryError, IndexError, AttributeError ... on one file
         # or another: whatever it is, it concerns this video alone.
         logger.debug("decoding %s failed", request.path, exc_info=True)
-        reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0][:200]
         raise DecodeError(
             ClipStatus.DECODE_ERROR,
-            f"{request.decoder} failed with {type(error).__name__}: {reason}",
+            f"{request.decoder} failed with {type(error).__name__}: {reason_of(error)}",
+        ) from error
+
+
+def _load(decoder: str) -> Callable[[DecodeRequest], DecodedVideo]:
+    try:
+        return cast(
+            Callable[[DecodeRequest], DecodedVideo],
+            importlib.import_module(f"pipeline.decode.{decoder}").decode,
+        )
+    except (ImportError, OSError, RuntimeError) as error:  # a module, or a library beneath it
+        raise ConfigError(
+            f"decoder {decoder!r} cannot be loaded ({type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0]}); {ADVICE[decoder]}"
         ) from error

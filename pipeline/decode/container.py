@@ -13,6 +13,7 @@ import av.error
 from pipeline.decode.request import DecodeRequest
 from pipeline.decode.resize import check_pixels
 from pipeline.decode.source import open_regular
+from pipeline.decode.wording import reason_of
 from pipeline.errors import ClipStatus, DecodeError
 
 # Containers of video. Not on the list, on purpose: playlists and scripts (concat, hls, dash), which
@@ -53,34 +54,64 @@ def open_video(request: DecodeRequest) -> Iterator[tuple[Any, Any]]:
 
 
 @dataclass(frozen=True)
-class Packets:
-    """The packets of a video stream, counted without decoding."""
+class Survey:
+    """What a file says about its video stream, and what its packets show; nothing is decoded."""
 
-    shown: int
+    container: str
+    """FFmpeg's name of the format, `mov,mp4,m4a,3gp,3g2,mj2` for example."""
+    has_b_frames: bool
+    """Frames are stored in another order than they are shown in."""
+    pixel_format: str | None
+    """FFmpeg's name of it; None where not even that could be found out."""
+    bits: int
+    """Bits per channel."""
+    has_odd_chroma: bool
+    """An odd number of lines, with one line of colour for every two of brightness."""
+    num_shown: int
     """Packets whose frames are shown: the number of frames, in most files."""
-    discarded: int
+    num_discarded: int
     """Packets that are decoded and not shown, because an edit list cuts them away."""
+    starts_with_keyframe: bool
+    """The first packet can be decoded by itself."""
+    has_distinct_times: bool
+    """Every packet has a presentation time, and no two have the same."""
 
 
-def count_packets(container: Any, stream: Any, request: DecodeRequest) -> Packets:
-    """Read through the stream once (1 to 5 ms for a short clip); leaves it at its end.
+def survey(request: DecodeRequest) -> Survey:
+    """Read through the video stream once, without decoding (1 to 5 ms for a short clip).
 
     Raises:
-        DecodeError: `TOO_LARGE` for more packets than `request.max_frames`.
+        DecodeError: the file cannot be opened, or has more packets than `request.max_frames`.
     """
     shown = discarded = 0
-    try:
-        for packet in container.demux(stream):
-            if packet.size == 0:
-                continue  # the end marker
-            if packet.is_discard:
-                discarded += 1
-            else:
-                shown += 1
-            check_count(shown + discarded, request)
-    except av.error.FFmpegError:
-        pass  # a damaged end: what came before still counts, and decoding will tell
-    return Packets(shown, discarded)
+    starts_with_keyframe = False
+    times = set()
+    with open_video(request) as (container, stream):
+        try:
+            for packet in container.demux(stream):
+                if packet.size == 0:
+                    continue  # the end marker
+                if shown + discarded == 0:
+                    starts_with_keyframe = packet.is_keyframe
+                shown += not packet.is_discard
+                discarded += packet.is_discard
+                times.add(packet.pts)
+                check_count(shown + discarded, request)
+        except av.error.FFmpegError:
+            pass  # a damaged end: what came before still counts, and decoding will tell
+        context = stream.codec_context
+        pixels = context.format
+        return Survey(
+            container=container.format.name,
+            has_b_frames=bool(context.has_b_frames),
+            pixel_format=pixels.name if pixels else None,
+            bits=max((part.bits for part in pixels.components), default=0) if pixels else 0,
+            has_odd_chroma=bool(pixels and context.height % 2 and pixels.chroma_height(2) == 1),
+            num_shown=shown,
+            num_discarded=discarded,
+            starts_with_keyframe=starts_with_keyframe,
+            has_distinct_times=None not in times and len(times) == shown + discarded,
+        )
 
 
 def check_count(num_frames: int, request: DecodeRequest) -> None:
@@ -109,8 +140,3 @@ def check_not_short(num_frames: int, request: DecodeRequest) -> None:
             ClipStatus.TOO_SHORT,
             f"{num_frames} frame(s), fewer than the {request.min_frames} of one tubelet",
         )
-
-
-def reason_of(error: Exception) -> str:
-    """FFmpeg's own words. PyAV's also name the open file by its descriptor, which varies."""
-    return getattr(error, "strerror", None) or type(error).__name__

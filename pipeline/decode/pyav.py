@@ -21,8 +21,8 @@ from av.video.reformatter import VideoReformatter
 from pipeline.decode.container import (
     check_count,
     check_not_short,
-    count_packets,
     open_video,
+    survey,
 )
 from pipeline.decode.request import DecodedVideo, DecodeRequest
 from pipeline.decode.resize import ClipFiller, check_pixels
@@ -82,7 +82,7 @@ def _decode_all(request: DecodeRequest, guess: int | None, deadline: float) -> _
     to_rgb = VideoReformatter()
     with open_video(request) as (container, stream):
         if guess is None:
-            guess = stream.frames or _num_packets(request)
+            guess = stream.frames or survey(request).num_shown
             check_count(guess, request)
         slots = request.slots(guess)
         result = _Pass(guess, ClipFiller(request, slots))
@@ -110,11 +110,6 @@ def _decode_all(request: DecodeRequest, guess: int | None, deadline: float) -> _
         return result
 
 
-def _num_packets(request: DecodeRequest) -> int:
-    with open_video(request) as (container, stream):
-        return count_packets(container, stream, request).shown
-
-
 def _frames(
     container: Any, stream: Any, request: DecodeRequest, deadline: float, result: _Pass
 ) -> Iterator[Any]:
@@ -125,8 +120,7 @@ def _frames(
         if time.monotonic() > deadline:
             raise DecodeError(
                 ClipStatus.DECODE_TIMEOUT,
-                f"not decoded within {request.timeout_s:g} s (stopped at frame "
-                f"{result.num_frames})",
+                f"not decoded within {request.timeout_s:g} s",
             )
         try:
             packet = next(packets, None)
