@@ -7,6 +7,7 @@ listed, and never of time. It is written once and then read by every run.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -100,7 +101,7 @@ def _check(videos: list[Video]) -> None:
             "the dataset lists no video for this split; "
             "`lite-pipeline datasets check` says what it finds"
         )
-    for before, video in zip(videos, videos[1:], strict=False):
+    for before, video in itertools.pairwise(videos):
         if before.video_id == video.video_id:
             raise ConfigError(
                 f"video {video.video_id!r} is listed twice (as {before.path} and {video.path}); "

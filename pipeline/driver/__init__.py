@@ -39,8 +39,8 @@ def run_shards(
         on_loss: called with every attempt that failed.
         recover: asked after a worker's death for the report of a shard it had in hand, in case
             it was committed before the death; None if it was not.
-        learned: asked after a worker's death whether it taught something about the shard, so that
-            it does not count towards `max_attempts`.
+        learned: asked after the death of a worker that had only this shard in hand, whether it
+            taught something about the shard; it does then not count towards `max_attempts`.
 
     Returns:
         The shards that were given up, with their last failure. Empty when all went well.

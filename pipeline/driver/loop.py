@@ -71,7 +71,8 @@ class Loop:
         on_report: called with every report.
         on_loss: called with every failed attempt.
         recover: asked after a death for the report of a shard that was committed all the same.
-        learned: asked after a death whether it narrowed the search for a poison clip.
+        learned: asked after the death of a worker that had only this shard in hand, whether it
+            narrowed the search for a poison clip.
     """
 
     executor: Executor
@@ -194,8 +195,8 @@ class Loop:
                 self._succeeded(report)
                 continue
             task.cautious = True
-            learned = self.learned(task.shard)
-            self._lost(task, reason, strike=len(tasks) == 1 and not learned)
+            alone = len(tasks) == 1
+            self._lost(task, reason, strike=alone and not self.learned(task.shard))
 
     def _succeeded(self, report: Any) -> None:
         self._failing.clear()

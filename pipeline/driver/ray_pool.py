@@ -80,18 +80,14 @@ class RayExecutor:
     def start(self) -> int:
         """Ask Ray for one more actor."""
         worker, self._next_id = self._next_id, self._next_id + 1
-        options = {
+        options: dict[str, Any] = {
             "num_cpus": self._cpus,
             "num_gpus": self._gpus,
             "max_concurrency": self.in_flight,
+            "max_restarts": 0,
+            "max_task_retries": 0,
         }
-        actor_class = ray.remote(
-            num_cpus=self._cpus,
-            num_gpus=self._gpus,
-            max_concurrency=self.in_flight,
-            max_restarts=0,
-            max_task_retries=0,
-        )(_Actor)
+        actor_class: Any = ray.remote(**options)(_Actor)
         actor = actor_class.remote(self._make_worker)
         self._actors[worker] = actor
         self._loading[actor.load.remote()] = worker
