@@ -1,0 +1,137 @@
+"""Renders the whole benchmark into a folder: in parallel, resumable, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from pathlib import Path
+
+from datasets_spec.errors import DatasetSpecError
+from datasets_spec.synthetic.actors import write_actors
+from datasets_spec.synthetic.annotations import (
+    VIDEO_FOLDER,
+    video_path,
+    write_annotations,
+    write_text,
+)
+from datasets_spec.synthetic.encode import write_webm
+from datasets_spec.synthetic.render import render
+from datasets_spec.synthetic.scene import draw_scene
+
+VERSION = 1
+"""Raised whenever the same seed renders other videos than before."""
+RECIPE = "synthetic.json"
+_PER_TASK = 16
+
+
+def make(
+    out: str | Path,
+    num_videos: int,
+    seed: int = 0,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Renders `num_videos` videos and their annotations below `out`; goes on where it stopped.
+
+    Args:
+        out: a new or empty folder, or one that the same call began.
+        num_videos: how many; 70 % train, 25 % validate, 5 % test.
+        seed: video `i` depends on `(seed, i)` alone.
+        workers: rendering processes; 0 renders in this one, None uses every core.
+        on_progress: called with (videos done, videos in all).
+
+    Raises:
+        DatasetSpecError: the folder holds something else, or cannot be written.
+    """
+    root = Path(out)
+    if num_videos < 1 or seed < 0:
+        raise DatasetSpecError(
+            f"need at least 1 video and a seed from 0, got {num_videos} videos and seed {seed}"
+        )
+    try:
+        _claim(root, {"version": VERSION, "num_videos": num_videos, "seed": seed})
+        missing = [i for i in range(num_videos) if not video_path(root, i).exists()]
+        done = num_videos - len(missing)
+        report = on_progress or (lambda done, total: None)
+        report(done, num_videos)
+        for rendered in _render_all(root, seed, missing, workers):
+            done += rendered
+            report(done, num_videos)
+        for leftover in (root / VIDEO_FOLDER).glob(".*.webm.*"):  # of a killed process
+            leftover.unlink()
+        scenes = [draw_scene(seed, i) for i in range(num_videos)]
+        write_actors(root, scenes)
+        write_annotations(root, scenes)  # last: a reader finds them, so all the videos are there
+    except OSError as error:
+        raise DatasetSpecError(f"cannot write the benchmark to {root}: {error}") from error
+
+
+def _claim(root: Path, recipe: dict[str, int]) -> None:
+    """Makes the folder this recipe's, or raises."""
+    path = root / RECIPE
+    if path.exists():
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            raise DatasetSpecError(f"{path} is damaged: {error}; use an empty folder") from error
+        if found != recipe:
+            raise DatasetSpecError(
+                f"{root} was begun with {found}, not with {recipe}: "
+                "repeat those settings, or use an empty folder"
+            )
+    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise DatasetSpecError(f"{root} is not an empty folder; name a new one")
+    (root / VIDEO_FOLDER).mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(recipe))
+
+
+def _render_all(root: Path, seed: int, indices: list[int], workers: int | None) -> Iterator[int]:
+    """Renders the videos and yields how many became ready."""
+    tasks = [indices[i : i + _PER_TASK] for i in range(0, len(indices), _PER_TASK)]
+    count = min(len(tasks), os.cpu_count() or 1 if workers is None else workers)
+    if count == 0:
+        for index in indices:
+            yield _render_some(root, seed, [index])
+        return
+    # Spawned, not forked: the caller may have threads, whose locks a fork would copy.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_ignore_interrupt)
+    try:
+        yield from _as_completed(pool, root, seed, tasks, 2 * count)
+    except BrokenProcessPool as error:
+        raise DatasetSpecError("a rendering process died; the same command goes on") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _as_completed(
+    pool: ProcessPoolExecutor, root: Path, seed: int, tasks: Iterable[list[int]], ahead: int
+) -> Iterator[int]:
+    """Keeps `ahead` tasks in the pool, so that an interruption waits for few of them."""
+    rest = iter(tasks)
+    pending: set[Future[int]] = set()
+    while True:
+        for task in islice(rest, ahead - len(pending)):
+            pending.add(pool.submit(_render_some, root, seed, task))
+        if not pending:
+            return
+        finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+        for future in finished:
+            yield future.result()
+
+
+def _render_some(root: Path, seed: int, indices: list[int]) -> int:
+    for index in indices:
+        write_webm(video_path(root, index), render(draw_scene(seed, index)))
+    return len(indices)
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches the whole process group; the parent alone answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
