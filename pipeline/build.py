@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets_spec import load_spec, read_label_names, read_videos
-from datasets_spec.agreement import Agreement, compare_classes
-from pipeline.backbones import Backbone, load_backbone
+from pipeline.backbones import load_backbone
+from pipeline.classes import require_same_classes
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.decode.version import decode_version
 from pipeline.driver import Loss, run_shards
-from pipeline.errors import BackboneError, ClipStatus, ConfigError
+from pipeline.errors import ClipStatus, ConfigError
 from pipeline.grid import TokenGrid
 from pipeline.isolation import Isolation
 from pipeline.oracle import METHODS
@@ -107,7 +107,7 @@ def prepare(request: BuildRequest) -> BuildPlan:
     if request.target == "label":
         _require_labels(plan, spec.name, split)
     backbone = load_backbone(request.backbone, request.revision)
-    _require_same_classes(spec.name, label_names, backbone, request.backbone)
+    require_same_classes(spec.name, label_names, backbone, request.backbone)
     num_tokens = backbone.grid.num_tokens
     tokens_per_clip = request.tokens_per_clip
     if tokens_per_clip is None:
@@ -261,25 +261,3 @@ def _require_labels(plan: pa.Table, dataset: str, split: str) -> None:
             f"{unknown} of {plan.num_rows} clips of {dataset}/{split} have no label to explain: "
             "use --target predicted, or a split with labels"
         )
-
-
-def _require_same_classes(
-    dataset: str, label_names: list[str], backbone: Backbone, checkpoint: str
-) -> None:
-    names = backbone.label_names or [f"LABEL_{i}" for i in range(backbone.num_classes)]
-    agreement = compare_classes(label_names, names)
-    if agreement.fits:
-        return
-    what = f"dataset {dataset} ({len(label_names)} classes) and checkpoint {checkpoint} "
-    if agreement.verdict == Agreement.COUNTS:
-        raise BackboneError(
-            f"{what}({len(names)} classes) do not go together: take a checkpoint that was "
-            "fine-tuned on this dataset"
-        )
-    first = agreement.differences[0]
-    raise BackboneError(
-        f"{what}do not mean the same by a class id: {first.class_id} is {first.dataset!r} in the "
-        f"dataset and {first.checkpoint!r} in the checkpoint ({len(agreement.differences)} differ)."
-        " Fix the order in a dataset YAML, or take a checkpoint fine-tuned on this dataset; "
-        "`lite-pipeline datasets check --backbone` lists them"
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.backbones import load_backbone
 from pipeline.config import OracleConfig, RunConfig
-from pipeline.errors import BackboneError, ConfigError, LiteError
+from pipeline.errors import LiteError
+from pipeline.loading import load_for_run
 from pipeline.oracle import scores_from_cam, token_maps
 from pipeline.store.layout import num_kept_tokens
 
@@ -45,20 +44,9 @@ class Scorer:
     """
 
     def __init__(self, config: OracleConfig, run_config: RunConfig) -> None:
-        torch.set_num_threads(run_config.threads_per_worker)
-        self.device = torch.device(_device(run_config.device))
-        if self.device.type == "cuda":
-            _make_cuda_exact()
         self._config = config
-        self.backbone = load_backbone(
-            config.backbone, config.revision, str(self.device), config.precision
-        )
-        if self.backbone.digest != config.backbone_digest:
-            raise BackboneError(
-                f"the checkpoint {config.backbone} has digest {self.backbone.digest[:12]} here, "
-                f"but the run began with {config.backbone_digest[:12]}: every node needs the same "
-                "files, and they must not change during a run"
-            )
+        self.backbone = load_for_run(config, run_config)
+        self.device = self.backbone.device
         self._num_kept = num_kept_tokens(self.backbone.grid, config.tokens_per_clip)
         self._most_clips: int | None = None  # what fits the GPU, once it was found to be less
 
@@ -155,26 +143,6 @@ def is_broken_cuda(error: Exception) -> bool:
         return False
     kinds = getattr(torch, "AcceleratorError", ())
     return isinstance(error, kinds) or "CUDA error" in str(error)
-
-
-def _device(asked: str) -> str:
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            "device cuda was asked for, but this process sees no CUDA device: use --device cpu, "
-            "or give each Ray worker one with --gpus-per-worker 1"
-        )
-    return asked
-
-
-def _make_cuda_exact() -> None:
-    """No TF32, and kernels that give the same bits every time."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _join(parts: list[Scored]) -> Scored:

@@ -1,0 +1,73 @@
+"""Loads a run's backbone in a worker, on the device that the worker is to use."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+import torch
+
+from pipeline.backbones import Backbone, load_backbone
+from pipeline.config import RunConfig
+from pipeline.errors import BackboneError, ConfigError
+
+
+class NamesBackbone(Protocol):
+    """The part of a run's identity that says which backbone it uses."""
+
+    @property
+    def backbone(self) -> str:
+        """Folder, hub id, or `synthetic`."""
+
+    @property
+    def backbone_digest(self) -> str:
+        """What `Backbone.digest` must be."""
+
+    @property
+    def revision(self) -> str | None:
+        """Hub revision."""
+
+    @property
+    def precision(self) -> str:
+        """`fp32` or `bf16`."""
+
+
+def load_for_run(config: NamesBackbone, run_config: RunConfig) -> Backbone:
+    """Load the backbone and settle threads, device and determinism of this process.
+
+    Raises:
+        BackboneError: the checkpoint does not load, or is not the one the run was begun with.
+        ConfigError: CUDA was asked for and there is none.
+    """
+    torch.set_num_threads(run_config.threads_per_worker)
+    device = torch.device(_device(run_config.device))
+    if device.type == "cuda":
+        _make_cuda_exact()
+    backbone = load_backbone(config.backbone, config.revision, str(device), config.precision)
+    if backbone.digest != config.backbone_digest:
+        raise BackboneError(
+            f"the checkpoint {config.backbone} has digest {backbone.digest[:12]} here, but the run "
+            f"began with {config.backbone_digest[:12]}: every node needs the same files, and they "
+            "must not change during a run"
+        )
+    return backbone
+
+
+def _device(asked: str) -> str:
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            "device cuda was asked for, but this process sees no CUDA device: use --device cpu, "
+            "or give each Ray worker one with --gpus-per-worker 1"
+        )
+    return asked
+
+
+def _make_cuda_exact() -> None:
+    """No TF32, and kernels that give the same bits every time."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
