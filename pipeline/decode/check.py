@@ -1,4 +1,4 @@
-"""Whether a decoder works here at all, found out before a run and not by its first thousand rows."""
+"""Whether a decoder works here at all: found out before a run, not by its first thousand rows."""
 
 from __future__ import annotations
 

@@ -20,10 +20,15 @@ from pipeline.errors import ClipStatus, DecodeError
 # open other files, and still images.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,h264,hevc"
 
-# Removed in PyAV 19; before, the metadata of some real files (HMDB51) raised UnicodeDecodeError.
-_METADATA: dict[str, Any] = (
-    {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
-)
+
+
+def metadata_options(version: str) -> dict[str, Any]:
+    """How this version of PyAV is kept from failing on metadata that is not UTF-8.
+
+    Before 19, the metadata of some real files (HMDB51) raised UnicodeDecodeError; 19 decodes any,
+    and no longer takes the option.
+    """
+    return {} if int(version.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
 @contextmanager
@@ -38,7 +43,11 @@ def open_video(request: DecodeRequest) -> Iterator[tuple[Any, Any]]:
     """
     with open_regular(request.path) as file:
         try:
-            container = av.open(file, options={"format_whitelist": FORMATS}, **_METADATA)
+            container = av.open(
+                file,
+                options={"format_whitelist": FORMATS},
+                **metadata_options(av.__version__),
+            )
         except av.error.FFmpegError as error:
             raise DecodeError(
                 ClipStatus.DECODE_ERROR, f"not a video: {reason_of(error)}"

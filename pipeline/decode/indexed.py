@@ -96,7 +96,8 @@ def refusal(request: DecodeRequest, what: str) -> DecodeError:
     """The error for a file that this decoder is known to read wrongly."""
     return DecodeError(
         ClipStatus.REFUSED,
-        f"{request.decoder} is known to return wrong frames or colours for {what}: use --decoder pyav",
+        f"{request.decoder} is known to return wrong frames or colours for {what}: "
+        "use --decoder pyav",
     )
 
 

@@ -1,0 +1,106 @@
+"""Videos made at test time, whose every frame says in its pixels which one it is."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+_BITS = 8
+
+
+def marker_frame(number: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Eight vertical bars, black or white, that spell `number` in binary; uint8 (H, W, 3)."""
+    frame = np.zeros((height, width, 3), dtype=np.uint8)
+    for bit in range(_BITS):
+        left, right = bit * width // _BITS, (bit + 1) * width // _BITS
+        frame[:, left:right] = 235 if number >> bit & 1 else 20
+    return frame
+
+
+def read_markers(frames: npt.NDArray[np.uint8]) -> list[int]:
+    """The numbers that the frames (T, H, W, 3) of square, uncropped marker videos spell."""
+    width = frames.shape[2]
+    centres = [(2 * bit + 1) * width // (2 * _BITS) for bit in range(_BITS)]
+    height = frames.shape[1]
+    bits = frames[:, height // 4 : 3 * height // 4, centres].mean(axis=(1, 3)) > 128
+    return [int(sum(1 << bit for bit in range(_BITS) if row[bit])) for row in bits]
+
+
+def write_video(
+    path: Path,
+    num_frames: int = 24,
+    height: int = 64,
+    width: int = 64,
+    codec: str = "libx264",
+    *,
+    options: dict[str, str] | None = None,
+    times: Sequence[int] | None = None,
+    rate: int = 24,
+    pixel_format: str = "yuv420p",
+    container_format: str | None = None,
+    frame: Callable[[int, int, int], npt.NDArray[np.uint8]] = marker_frame,
+) -> Path:
+    """Encode a video; `times` are the frames' presentation times in 1/`rate` s (default 0, 1, ...).
+
+    The mpeg4 encoder makes B-frames with `options={"bf": "2"}`; libx264 does by default.
+    """
+    with av.open(str(path), "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        for number in range(num_frames):
+            picture = av.VideoFrame.from_ndarray(frame(number, height, width), format="rgb24")
+            if times is not None:
+                picture.pts = times[number]
+                picture.time_base = 1 / stream.rate
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+def rotate_mp4(path: Path, clockwise: int) -> None:
+    """Write a display rotation of 90, 180 or 270 degrees into the track header of an mp4 file."""
+    cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[clockwise]
+    one = 1 << 16
+    matrix = (cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40
+    data[start : start + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(data)
+
+
+def cut_start_mp4(path: Path, num_frames: int, rate: int = 24) -> None:
+    """Let the edit list of an mp4 file start `num_frames` frames later: they are not shown."""
+    data = bytearray(path.read_bytes())
+    timescale = struct.unpack_from(">I", data, data.index(b"mdhd") + 4 + 12)[0]
+    entry = data.index(b"elst") + 4 + 8
+    duration, media_time = struct.unpack_from(">Ii", data, entry)
+    movie_timescale = struct.unpack_from(">I", data, data.index(b"mvhd") + 4 + 12)[0]
+    struct.pack_into(
+        ">Ii",
+        data,
+        entry,
+        duration - num_frames * movie_timescale // rate,
+        media_time + num_frames * timescale // rate,
+    )
+    path.write_bytes(data)
+
+
+def flip_bits(path: Path, seed: int, share: float = 0.002, start: float = 0.3) -> None:
+    """Flip bits in `share` of the bytes behind the first `start` of the file."""
+    data = np.frombuffer(path.read_bytes(), dtype=np.uint8).copy()
+    rng = np.random.default_rng(seed)
+    first = int(len(data) * start)
+    places = rng.integers(first, len(data), size=max(1, int(share * len(data))))
+    data[places] ^= (1 << rng.integers(0, 8, size=len(places))).astype(np.uint8)
+    path.write_bytes(data.tobytes())
+
+
+def truncate(path: Path, share: float) -> None:
+    """Keep the first `share` of the file."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
