@@ -66,13 +66,16 @@ class CostModel:
         )
         self._blocks: dict[int, float] = {}
 
-    def at(self, num_kept: int, confidence: float = 0.0) -> ViewCost:
+    def at(self, num_kept: int, *, confidence: float = 0.0, ranked: bool | None = None) -> ViewCost:
         """The cost of one view that keeps `num_kept` tokens.
 
         Args:
-            num_kept: tokens that enter block 1; with all of them, no selector runs.
+            num_kept: tokens that enter block 1.
             confidence: GMACs of the model that set this budget.
+            ranked: whether the selector ran; None: only if tokens were dropped.
         """
+        if ranked is None:
+            ranked = num_kept < self._num_tokens
         if num_kept not in self._blocks:
             tokens = torch.empty(
                 1, num_kept, self._backbone.hidden_size, dtype=self._backbone.dtype, device="meta"
@@ -80,7 +83,7 @@ class CostModel:
             self._blocks[num_kept] = count_gmacs(self._backbone.forward_tokens, tokens)
         return ViewCost(
             embed=self._embed,
-            selector=self._selector if num_kept < self._num_tokens else 0.0,
+            selector=self._selector if ranked else 0.0,
             blocks=self._blocks[num_kept],
             confidence=confidence,
         )

@@ -37,3 +37,8 @@ def top_tokens(scores: torch.Tensor, k: int) -> torch.Tensor:
     """
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices
     return order[:, :k].sort(dim=1).values
+
+
+def take_tokens(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """The tokens at `index` (B, K) of each clip: (B, N, D) -> (B, K, D)."""
+    return tokens[torch.arange(len(tokens), device=tokens.device)[:, None], index]

@@ -65,6 +65,7 @@ def test_the_selector_is_counted_on_all_tokens_and_only_where_it_runs(tiny_backb
     per_token = 24 * 16 + 16 * 16 + 16
     assert costs.at(4).selector == pytest.approx(8 * per_token / 1e9)
     assert costs.at(8).selector == 0
+    assert costs.at(8, ranked=True).selector == costs.at(4).selector
     assert CostModel(backbone).at(4).selector == 0
 
 
