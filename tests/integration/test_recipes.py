@@ -1,0 +1,85 @@
+"""The recipes of docs/store-format.md run as printed, and say what they claim to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.errors import ClipStatus
+from pipeline.grid import TokenGrid
+from tests.stores import make_store
+
+DOCS = Path(__file__).parents[2] / "docs" / "store-format.md"
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the recipes leave behind, run one after the other where `runs/ssv2` is a store."""
+    pytest.importorskip("duckdb")
+    pytest.importorskip("xarray")
+    folder = tmp_path_factory.mktemp("recipes")
+    make_store(
+        folder / "runs" / "ssv2",
+        30,
+        grid=TokenGrid(3, 5, 5),
+        failed={7: ClipStatus.DECODE_ERROR},
+        degenerate=(4,),
+    )
+    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.S)
+    assert len(blocks) > 6
+    found: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for block in blocks:
+            exec(compile(block, str(DOCS), "exec"), found)
+        found["maps"].load()
+    return found
+
+
+def test_quantiles_per_class(names: dict[str, Any]) -> None:
+    store = names["store"]
+    assert names["quantiles"].shape == (3, 4)
+    for label, row in names["quantiles"].iterrows():
+        clips = store.clips(status="ok")
+        scores = store.scores[:][clips.loc[clips["label"] == label, "clip_id"]]
+        np.testing.assert_allclose(
+            row, np.quantile(scores.astype(np.float64), [0.5, 0.9, 0.99, 0.999]), rtol=1e-6
+        )
+
+
+def test_top10_share_is_the_same_both_ways(names: dict[str, Any]) -> None:
+    assert len(names["share_per_video"]) == 29
+    assert names["share_per_video"].isna().sum() == 1  # the degenerate one
+    stored = names["ok"].set_index("clip_id")["top10_share"].dropna()
+    pd.testing.assert_series_equal(
+        names["share_per_clip"], stored, check_names=False, rtol=1e-5, check_dtype=False
+    )
+
+
+def test_lorenz_curve(names: dict[str, Any]) -> None:
+    lorenz, x = names["lorenz"], names["share_of_tokens"]
+    assert lorenz[0] == 0
+    assert lorenz[-1] == pytest.approx(1)
+    assert (np.diff(lorenz, 2) >= -1e-12).all()  # convex
+    assert (lorenz <= x + 1e-12).all()
+
+
+def test_joined_to_correctness(names: dict[str, Any]) -> None:
+    assert names["by_correct"].index.tolist() == [False, True]
+    sql = names["tails_sql"].set_index("correct")
+    np.testing.assert_allclose(sql["q99"], names["tails"].xs(0.99, level=1), rtol=1e-6)
+    assert sql["share_above_half"].between(0, 1).all()
+
+
+def test_arrays_and_the_reader(names: dict[str, Any]) -> None:
+    assert names["over_time"].dims == ("clip", "t")
+    assert np.flatnonzero(np.isnan(names["over_time"]).all("t")).tolist() == [7]
+    assert names["failures"]["video_id"].tolist() == ["video0007"]
+    assert set(names["strong"]["label"]) == {0, 2}
+    assert names["named"]["label_name"].iloc[0] == "pushing"
+    assert names["shard"].scores.shape == (4, 3, 5, 5)
