@@ -1,0 +1,130 @@
+"""A worker that harms itself on command. Only tests use it; the product has no such hooks."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.worker import OracleWorker
+
+ALWAYS = 10**9
+
+
+@dataclass(frozen=True)
+class Order:
+    """One misfortune.
+
+    Attributes:
+        at: `prepare` (nothing done yet), `score` (between two batches), `commit` (all computed,
+            nothing written), `rename:PATH` (a file whose final name contains PATH is written but
+            not yet in place), `renamed:PATH` (just in place), `end` (committed, not yet reported),
+            or `clip:ID` (whenever the model gets that clip).
+        shard: in which shard; None in any.
+        act: `kill` (SIGKILL to itself), `hang`, or `raise`.
+        times: how often, over all processes.
+    """
+
+    at: str
+    shard: int | None = None
+    act: str = "kill"
+    times: int = 1
+
+
+def chaos(folder: Path, *orders: Order) -> Callable[..., Any]:
+    """A picklable `worker_class`; `folder` is where the processes count what has happened."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return functools.partial(ChaosWorker, str(folder), orders)
+
+
+def count(folder: Path) -> int:
+    """How many misfortunes have happened."""
+    return len(list(folder.iterdir()))
+
+
+class ChaosWorker(OracleWorker):
+    """`OracleWorker` that carries out orders."""
+
+    def __init__(self, folder: str, orders: tuple[Order, ...], *args: Any) -> None:
+        super().__init__(*args)
+        self._folder = Path(folder)
+        self._orders = orders
+        self._shard: int | None = None
+        self._num_steps = 0
+        self._watch_renames()
+
+    def _meet(self, at: str, shard: int | None) -> None:
+        for number, order in enumerate(self._orders):
+            if order.at != at or order.shard not in (None, shard) or not self._take(number, order):
+                continue
+            if order.act == "raise":
+                raise OSError("chaos: no space left on device")
+            if order.act == "hang":
+                time.sleep(3600)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _take(self, number: int, order: Order) -> bool:
+        """Whether the order is to be carried out once more; counted across processes."""
+        for turn in range(min(order.times, 1000)):
+            try:
+                (self._folder / f"{number}-{turn}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            return True
+        return False
+
+    def _prepare(self, shard: int, findings: Any, *, cautious: bool) -> Any:
+        self._meet("prepare", shard)
+        return super()._prepare(shard, findings, cautious=cautious)
+
+    def _score_step(self, job: Any, batch: Any, positions: list[int]) -> Any:
+        steps = super()._score_step(job, batch, positions)
+        self._meet("score", job.shard)
+        return steps
+
+    def _score_all(self, job: Any) -> None:
+        scorer = self._scorer
+
+        def score(clips: Any, labels: Any, clip_ids: Any) -> Any:
+            for clip, clip_id in zip(clips, clip_ids, strict=True):
+                if clip.any():  # a black slot is no clip
+                    self._meet(f"clip:{clip_id}", job.shard)
+            return scorer(clips, labels, clip_ids)
+
+        score.backbone = scorer.backbone  # type: ignore[attr-defined]
+        self._scorer = score  # type: ignore[assignment]
+        try:
+            super()._score_all(job)
+        finally:
+            self._scorer = scorer
+
+    def _commit(self, job: Any) -> None:
+        self._meet("commit", job.shard)
+        self._shard = job.shard
+        super()._commit(job)
+        self._shard = None
+        self._meet("end", job.shard)
+
+    def _watch_renames(self) -> None:
+        """Both our store and Zarr put files in place with `Path.replace`."""
+        replace = Path.replace
+        worker = self
+
+        def watched(path: Path, target: Any) -> Any:
+            for order in worker._orders:
+                kind, _, part = order.at.partition(":")
+                if kind == "rename" and part in str(target):
+                    worker._meet(order.at, worker._shard)
+            done = replace(path, target)
+            for order in worker._orders:
+                kind, _, part = order.at.partition(":")
+                if kind == "renamed" and part in str(target):
+                    worker._meet(order.at, worker._shard)
+            return done
+
+        Path.replace = watched  # type: ignore[method-assign,assignment]
