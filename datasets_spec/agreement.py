@@ -97,6 +97,8 @@ def read_checkpoint_classes(folder: str | Path) -> list[str]:
     names = config.get("id2label")
     if names is None:  # transformers leaves out its default, two classes
         count = config.get("num_labels", 2)
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise DatasetSpecError(f"{path}: num_labels {count!r} is no number of classes")
         names = {str(number): f"LABEL_{number}" for number in range(count)}
     if not isinstance(names, dict) or set(names) != {str(n) for n in range(len(names))}:
         raise DatasetSpecError(f"{path}: id2label does not number its classes 0 to n-1")

@@ -72,7 +72,10 @@ class DatasetCheck:
             elif split.num_videos == 0 and not split.problems:
                 found.append(f"split {split.split!r} lists no videos")
             elif split.problems:
-                found.append(f"split {split.split!r} has {len(split.problems)} unusable lines")
+                lines = "1 unusable line"
+                if len(split.problems) > 1:
+                    lines = f"{len(split.problems)} unusable lines"
+                found.append(f"split {split.split!r} has {lines}")
         if self.splits and not any(split.num_found for split in self.splits):
             found.append("not one video file is where the specification's patterns say")
         if self.agreement is not None and not self.agreement.fits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yields (`file:line`, stripped text) of the lines that are not blank."""
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             yield f"{path}:{number}", line.strip()
 
@@ -43,7 +44,7 @@ def read_csv(
     Raises:
         DatasetSpecError: no header, a required column missing, or not CSV.
     """
-    reader = csv.reader(read_text(path).splitlines(), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         missing = [name for name in required if name not in header]
