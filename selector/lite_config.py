@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.views import Sampling
 from selector.budget import Budget, ThresholdBudget, budget_from_dict, budget_to_dict
 from selector.confidence import DEFAULT_CONFIDENCE
 from selector.keep import num_kept
@@ -38,11 +39,14 @@ class LiteConfig:
     """Folder or hub id of the backbone; None: the one the selector's `config.json` names."""
     revision: str | None = None
     """Hub revision of `backbone`."""
+    sampling: str = "uniform"
+    """Which frames a clip takes of its video: `uniform` or `stride:N`, as the backbone learnt."""
     calibration: dict[str, Any] | None = None
     """How the budget was found, and what it did there; for the reader only."""
 
     def __post_init__(self) -> None:
         num_kept(1, self.keep_ratio)
+        Sampling.parse(self.sampling)
 
     @property
     def needs_confidence(self) -> bool:

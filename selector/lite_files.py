@@ -89,14 +89,24 @@ def save_parts(
 
 
 def push_folder(repo_id: str, private: bool | None, save: Callable[[Path], None]) -> str:
-    """Upload what `save` writes into a folder; the address of the commit."""
+    """Upload what `save` writes into a folder; the address of the commit.
+
+    Raises:
+        ConfigError: the hub is out of reach, or refuses.
+    """
     from huggingface_hub import HfApi
 
     api = HfApi()
     with tempfile.TemporaryDirectory() as temporary:
         save(Path(temporary))
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo_id, folder_path=temporary, commit_message="Upload a LITE model"
-        )
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=temporary, commit_message="Upload a LITE model"
+            )
+        except Exception as error:  # the hub client raises a dozen unrelated types
+            raise ConfigError(
+                f"cannot upload to {repo_id!r}: {type(error).__name__}: {error}; is the name "
+                "yours, and are you logged in (`hf auth login`)?"
+            ) from error
     return str(commit)

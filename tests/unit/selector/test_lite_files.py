@@ -123,3 +123,13 @@ def test_pushing_uploads_a_complete_model(tiny_backbone, monkeypatch):
     assert model.push_to_hub("me/lite", private=True) == "https://hub/me/lite/commit/1"
     assert calls["repo"] == ("me/lite", True, True)
     assert torch.equal(calls["logits"], logits(model))
+
+
+def test_a_hub_that_refuses_is_one_error_with_advice(tiny_backbone, monkeypatch):
+    class Hub:
+        def create_repo(self, repo_id, *, private, exist_ok):
+            raise OSError("401 Unauthorized")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    with pytest.raises(ConfigError, match=r"cannot upload to 'me/lite'.*401.*logged in"):
+        make_model(tiny_backbone).push_to_hub("me/lite")

@@ -1,0 +1,44 @@
+"""`lite-pipeline export-lite`: a trained selector and its backbone in one folder, or on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("export-lite")(export_lite)
+
+
+def export_lite(
+    model: Annotated[str, typer.Option(help="Folder that train-selector wrote, or a hub id.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the complete model.")] = None,
+    push: Annotated[
+        str | None, typer.Option(help="Hub repository to upload to, `owner/name`.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new one private.")] = False,
+    backbone: Annotated[
+        str | None, typer.Option(help="Checkpoint to use in place of the one the model names.")
+    ] = None,
+    without_backbone: Annotated[
+        bool,
+        typer.Option("--without-backbone", help="Only name the checkpoint, do not copy its files."),
+    ] = False,
+) -> None:
+    """Join selector, budgets and backbone, so that the folder works wherever it is copied."""
+    if out is None and push is None:
+        raise ConfigError("give --out FOLDER, --push OWNER/NAME, or both")
+    from selector.lite import LiteModel
+
+    lite = LiteModel.from_pretrained(model, backbone=backbone)
+    if out is not None:
+        lite.save_pretrained(out, with_backbone=not without_backbone)
+        typer.echo(f"model in {out}: use it with `lite-pipeline predict VIDEO --model {out}`")
+    if push is not None:
+        commit = lite.push_to_hub(push, private=private or None, with_backbone=not without_backbone)
+        typer.echo(f"uploaded: {commit}")

@@ -1,0 +1,137 @@
+"""`lite-pipeline predict` and `export-lite`: from a file on disk to a name and a cost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.decode import decode_video
+from selector.budget import MassBudget
+from selector.lite import LiteModel
+from selector.lite_config import LiteConfig
+from selector.predict import clip_request
+from selector.saving import save_selector
+from tests.lite_models import make_model
+from tests.videos import write_video
+
+
+@pytest.fixture(scope="module")
+def model(tiny_backbone, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    save_selector(make_model(tiny_backbone).selector, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("videos") / "bars.mp4", 12)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_it_names_the_classes_and_the_cost(model, video):
+    result = run("predict", video, "--model", model, "--top", 3)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == str(video)
+    assert [line.split("%")[1].strip()[:5] for line in lines[1:4]] == ["class"] * 3
+    assert "kept 4 of 8 tokens" in lines[4]
+    assert "GMACs" in lines[4]
+
+
+def test_the_answer_is_the_models_own(model, video):
+    shown = json.loads(
+        run("predict", video, "--model", model, "--json", "--keep-ratio", 0.25).stdout
+    )
+    lite = LiteModel.from_pretrained(model)
+    clips = decode_video(clip_request(lite, str(video), "uniform", "pyav")).clips
+    output = lite(lite.backbone.pixel_values(clips), keep_ratio=0.25)
+    probability = output.logits[0].softmax(-1)
+    assert [item["class"] for item in shown[0]["top"]] == probability.argsort(
+        descending=True
+    ).tolist()
+    got = torch.tensor([item["probability"] for item in shown[0]["top"]])
+    torch.testing.assert_close(got, probability.sort(descending=True).values)
+    assert shown[0]["kept_tokens"] == [2]
+    assert shown[0]["gmacs"] == lite.cost(2).total < shown[0]["full_gmacs"]
+
+
+def test_several_views_are_averaged_and_all_of_them_paid(model, video):
+    one = json.loads(run("predict", video, "--model", model, "--json").stdout)[0]
+    six = json.loads(run("predict", video, "--model", model, "--json", "--views", "2x3").stdout)[0]
+    assert six["kept_tokens"] == [4] * 6
+    assert six["gmacs"] == pytest.approx(6 * one["gmacs"])
+    assert sum(item["probability"] for item in six["top"]) == pytest.approx(1)
+
+
+def test_a_video_that_fails_is_reported_and_the_others_are_answered(model, video, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    files = [tmp_path / "broken.mp4", video, tmp_path / "none.mp4"]
+    result = run("predict", *files, "--model", model)
+    assert result.exit_code == 1
+    assert "kept 4 of 8" in result.stdout
+    assert f"error: {tmp_path / 'broken.mp4'}: " in result.stderr
+    assert "2 of 3 videos failed" in result.stderr
+    shown = json.loads(run("predict", *files, "--model", model, "--json").stdout)
+    assert [item["status"] for item in shown] == ["decode_error", "ok", "missing_file"]
+
+
+def test_the_adaptive_budget_needs_a_calibrated_model(model, video, tiny_backbone, tmp_path):
+    result = run("predict", video, "--model", model, "--adaptive")
+    assert result.exit_code == 1
+    assert "lite-pipeline calibrate" in result.stderr
+    config = LiteConfig(budget=MassBudget(mass=0.01, levels=(0.25, 0.5)))
+    make_model(tiny_backbone, config).save_pretrained(tmp_path)
+    shown = json.loads(run("predict", video, "--model", tmp_path, "--adaptive", "--json").stdout)
+    assert shown[0]["kept_tokens"] == [2]
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask.mp4"])
+def test_the_mask_is_drawn(model, video, tmp_path, name):
+    result = run("predict", video, "--model", model, "--save-mask", tmp_path / name)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / name).stat().st_size > 500
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--keep-ratio", "0"], "(0, 1]"),
+        (["--keep-ratio", "0.5", "--adaptive"], "not both"),
+        (["--views", "6"], "SEGMENTSxCROPS"),
+        (["--save-mask", "mask.gif"], ".png or .mp4"),
+        (["--precision", "fp8"], "precision must be"),
+        (["--decoder", "magic"], "decoder must be"),
+        (["--sampling", "some"], "sampling must be"),
+        (["--backbone", "synthetic-nowhere/"], "backbone"),
+    ],
+)
+def test_bad_options_are_one_line_and_exit_code_1(model, video, options, message, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = run("predict", video, "--model", model, *options)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_exported_model_predicts_the_same(model, video, tmp_path):
+    result = run("export-lite", "--model", model, "--out", tmp_path / "whole")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "whole" / "backbone" / "model.safetensors").is_file()
+    here, there = (
+        json.loads(run("predict", video, "--model", folder, "--json").stdout)
+        for folder in (model, tmp_path / "whole")
+    )
+    assert here == there
+
+
+def test_export_needs_a_place(model):
+    result = run("export-lite", "--model", model)
+    assert result.exit_code == 1
+    assert "--out" in result.stderr
