@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -165,9 +164,11 @@ def _check_split(
 def _size(path: Path) -> int | None:
     """Bytes of a regular file, 1 for anything else (decoding says what it is), None if nothing."""
     try:
-        status = os.stat(path)  # noqa: PTH116 - a quarter of the time of Path.stat on 220k files
-    except OSError:
+        status = path.stat()
+    except FileNotFoundError:
         return None
+    except OSError:
+        return 1
     return status.st_size if stat.S_ISREG(status.st_mode) else 1
 
 
