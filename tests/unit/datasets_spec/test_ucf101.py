@@ -10,7 +10,7 @@ from datasets_spec import DatasetSpecError, Video, list_splits, load_spec, read_
 
 SPEC = load_spec("ucf101")
 LISTS = {
-    "ucfTrainTestlist/trainlist01.txt": "Archery/v_Archery_g8_c1.avi 3\r\nYoYo/v_YoYo_1.avi 101\r\n",
+    "ucfTrainTestlist/trainlist01.txt": "Archery/v_Archery_g8.avi 3\r\nYoYo/v_YoYo_1.avi 101\r\n",
     "ucfTrainTestlist/testlist01.txt": "Archery/v_Archery_g01_c01.avi\n\n",
     "ucfTrainTestlist/testlist02.txt": "YoYo/v_YoYo_1.avi\n",
 }
