@@ -36,7 +36,7 @@ _PLAN_GROUP_ROWS = 1 << 16
 
 
 class StoreWriter:
-    """A store held by this run alone; a context manager that lets go of it at the end.
+    """A store held by this run alone; a context manager that tidies up and lets go at the end.
 
     Attributes:
         root: picklable; workers write through `write_shard(root, ...)`.
@@ -71,7 +71,11 @@ class StoreWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            if error is None:
+                remove_leftovers(self.root)  # of workers that died on the way
+        finally:
+            self.close()
 
 
 def create_store(

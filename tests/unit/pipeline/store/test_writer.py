@@ -338,6 +338,24 @@ def test_leftovers_go_and_nothing_else(tmp_path: Path) -> None:
     assert file_hashes(tmp_path / "s") == sound
 
 
+def test_a_run_that_ends_well_leaves_no_rubbish_of_workers_that_died(tmp_path: Path) -> None:
+    rubbish = tmp_path / "s" / "oracle.zarr" / "cam" / "c.0.0.0.0.1234.partial"
+    with begin(tmp_path / "s"):
+        rubbish.write_bytes(b"half")
+    assert not rubbish.exists()
+
+    def interrupted() -> None:
+        with begin(tmp_path / "s"):
+            rubbish.write_bytes(b"half")
+            raise KeyboardInterrupt  # its workers may still be writing: the next run tidies up
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert rubbish.exists()
+    begin(tmp_path / "s").close()
+    assert not rubbish.exists()
+
+
 @pytest.mark.parametrize("array", ["scores", "cam", "tokens", "token_index"])
 @pytest.mark.parametrize("shard", [0, 2])
 def test_a_damaged_array_file_does_not_stop_its_own_repair(
