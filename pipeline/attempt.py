@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from pipeline.errors import ClipStatus
+
 ReportT_co = TypeVar("ReportT_co", covariant=True)
 
 
@@ -21,6 +23,29 @@ class Attempt:
     cautious: bool = False
     """True once a worker died with this shard in hand: it then runs alone on its worker, which
     should leave a trace of what it is about to touch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardReport:
+    """What a committed shard tells the driver."""
+
+    shard: int
+    counts: dict[str, int]
+    """Clips per status."""
+    seconds: dict[str, float]
+    """Seconds spent in `decode` (waiting for it), `compute` and `write`."""
+    host: str
+    pid: int
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of the shard."""
+        return sum(self.counts.values())
+
+    @property
+    def num_failed(self) -> int:
+        """Clips of the shard that are not ok."""
+        return self.num_clips - self.counts.get(ClipStatus.OK, 0)
 
 
 class Worker(Protocol[ReportT_co]):

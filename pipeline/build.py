@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets_spec import load_spec, read_label_names, read_videos
+from pipeline.attempt import ShardReport
 from pipeline.backbones import load_backbone
 from pipeline.classes import require_same_classes
 from pipeline.config import OracleConfig, RunConfig
@@ -30,7 +31,7 @@ from pipeline.store.layout import clips_path
 from pipeline.store.reader import PENDING, open_store
 from pipeline.store.root import Root
 from pipeline.store.writer import committed_shards, create_store, read_parquet
-from pipeline.worker import OracleWorker, ShardReport
+from pipeline.worker import OracleWorker
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.attempt import Attempt
+from pipeline.attempt import Attempt, ShardReport
 from pipeline.batches import Batch, assemble, group_by_video
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.decode.pool import DecodePool
@@ -37,29 +37,6 @@ logger = logging.getLogger(__name__)
 
 PHASES = ("decode", "compute", "write")
 _EXIT_BROKEN_CUDA = 70
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardReport:
-    """What a committed shard tells the driver."""
-
-    shard: int
-    counts: dict[str, int]
-    """Clips per status."""
-    seconds: dict[str, float]
-    """Seconds spent in `decode` (waiting for it), `compute` and `write`."""
-    host: str
-    pid: int
-
-    @property
-    def num_clips(self) -> int:
-        """Clips of the shard."""
-        return sum(self.counts.values())
-
-    @property
-    def num_failed(self) -> int:
-        """Clips of the shard that are not ok."""
-        return self.num_clips - self.counts.get(ClipStatus.OK, 0)
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Accuracy against cost of every way of choosing tokens, on a dataset's videos."""

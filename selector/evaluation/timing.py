@@ -1,0 +1,98 @@
+"""Where the seconds of an evaluation go. Measured per shard and kept beside the results.
+
+Timings are side logs: they differ from run to run, and the committed files must not.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TypeVar
+
+import torch
+
+from selector.evaluation.config import FULL, EvalConfig
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class Timing:
+    """Seconds of one worker on some clips."""
+
+    clips: int = 0
+    """Clips that went through the model, black slots of failed ones included."""
+    decode: float = 0.0
+    """Waiting for the decoders."""
+    embed: float = 0.0
+    """Normalising and embedding, once for all conditions."""
+    write: float = 0.0
+    """Encoding and committing the results."""
+    rank: dict[str, float] = field(default_factory=dict)
+    """Scoring all tokens, by method; once per seed."""
+    forward: dict[str, float] = field(default_factory=dict)
+    """Choosing, gathering and classifying the kept tokens, by position of the condition."""
+
+    def phases(self) -> dict[str, float]:
+        """What the progress line tells apart."""
+        compute = self.embed + sum(self.rank.values()) + sum(self.forward.values())
+        return {"decode": self.decode, "compute": compute, "write": self.write}
+
+    def clips_per_s(self, config: EvalConfig) -> list[float | None]:
+        """For each condition, what a model that does only this would reach on one worker.
+
+        Embedding, ranking and classifying count, decoding does not. None where nothing was
+        measured.
+        """
+        rates: list[float | None] = []
+        for i, condition in enumerate(config.conditions):
+            seeds = config.num_seeds if condition.method == "random" else 1
+            rank = 0.0 if condition.method == FULL else self.rank.get(condition.method, 0.0) / seeds
+            spent = self.embed + rank + self.forward.get(str(i), 0.0)
+            rates.append(self.clips / spent if self.clips and spent > 0 else None)
+        return rates
+
+    def add(self, other: Timing) -> None:
+        """Sums another shard's seconds into these."""
+        for name in ("clips", "decode", "embed", "write"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("rank", "forward"):
+            mine = getattr(self, name)
+            for key, spent in getattr(other, name).items():
+                mine[key] = mine.get(key, 0.0) + spent
+
+    def to_json(self) -> bytes:
+        """What `from_json` reads."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Timing:
+        """The inverse of `to_json`."""
+        return cls(**json.loads(text))
+
+
+class Stopwatch:
+    """Adds elapsed time to a `Timing`; on CUDA it waits for the device's queue."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.timing = Timing()
+        self._cuda = device.type == "cuda"
+
+    def lap(self) -> float:
+        """The time now, in seconds, once everything submitted is done."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def waiting_for(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Passes items on, counting the time until each arrives as `decode`."""
+        iterator = iter(items)
+        while True:
+            began = time.perf_counter()
+            item = next(iterator, None)
+            self.timing.decode += time.perf_counter() - began
+            if item is None:
+                return
+            yield item

@@ -1,0 +1,216 @@
+"""One shard of an evaluation: decode and embed every clip once, then rank, drop and classify.
+
+Batches are cut by position, as in `pipeline.worker`, and results depend on nothing but the
+configuration, so that every run writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.attempt import Attempt, ShardReport
+from pipeline.batches import Batch, Group, assemble, group_by_video
+from pipeline.config import RunConfig
+from pipeline.decode.pool import DecodePool
+from pipeline.errors import ClipStatus, LiteError
+from pipeline.loading import load_for_run
+from pipeline.store.root import Root
+from pipeline.views import View
+from selector.evaluation.config import FULL, EvalConfig
+from selector.evaluation.folder import Evaluation
+from selector.evaluation.layout import results_bytes, results_path, timings_path
+from selector.evaluation.shard_rows import ShardRows
+from selector.evaluation.timing import Stopwatch
+from selector.keep import take_tokens, top_tokens
+from selector.rankers import ClipBatch, Ranker, make_ranker
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One shard in work."""
+
+    plan: dict[str, list[Any]]
+    rows: ShardRows
+    watch: Stopwatch
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """One ranker, and the conditions that use its scores: (column, tokens kept)."""
+
+    method: str
+    ranker: Ranker
+    conditions: tuple[tuple[int, int], ...]
+
+
+class EvalWorker:
+    """Runs shards of one evaluation; the same class in this process and as a Ray actor.
+
+    `run` may be called from two threads: one shard is then decoded ahead while another has the
+    model.
+
+    Args:
+        config: the evaluation's.
+        run_config: speed settings.
+        root: the evaluation's folder, which must exist.
+    """
+
+    def __init__(self, config: EvalConfig, run_config: RunConfig, root: Root) -> None:
+        self._config, self._run_config = config, run_config
+        self._evaluation = Evaluation(root)
+        self._backbone = load_for_run(config, run_config)
+        self._rankings = self._load_rankings()
+        self._pool = DecodePool(run_config.decode_workers)
+        self._model_turn = threading.Lock()
+
+    def _load_rankings(self) -> list[_Ranking]:
+        config, num_kept = self._config, self._evaluation.info.num_kept
+        columns: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        for column, condition in enumerate(config.conditions):
+            if condition.method != FULL:
+                key = (condition.method, condition.seed)
+                columns.setdefault(key, []).append((column, num_kept[column]))
+        specs = {str(spec): spec for spec in config.specs}
+        return [
+            _Ranking(
+                method,
+                make_ranker(specs[method], self._backbone, seed, config.selector),
+                tuple(conditions),
+            )
+            for (method, seed), conditions in columns.items()
+        ]
+
+    def close(self) -> None:
+        """Stop the decoder processes."""
+        self._pool.close()
+
+    def run(self, shard: int, attempt: Attempt) -> ShardReport:
+        """Decode, classify under every condition and commit one shard.
+
+        Raises:
+            LiteError: a ranking cannot be computed, or a batch does not fit the GPU.
+        """
+        plan = self._evaluation.plan(shard).to_pydict()
+        job = _Job(plan, ShardRows(self._evaluation.info, plan), Stopwatch(self._backbone.device))
+        timing, root = job.watch.timing, self._evaluation.root
+        backbone, size = self._backbone, self._backbone.image_size
+        groups = self._groups(plan)
+        # The decoders begin here, before it is this shard's turn on the model.
+        decoded = self._pool.imap((group.request for group in groups), self._look_ahead())
+        batches = assemble(
+            groups,
+            decoded,
+            len(plan["clip_id"]),
+            self._run_config.batch_size,
+            (backbone.num_frames, size, size, 3),
+            lambda position, error: job.rows.fail(position, error.status, str(error)),
+        )
+        with self._model_turn:
+            for batch in job.watch.waiting_for(batches):
+                self._classify(batch, job)
+        began = job.watch.lap()
+        root.put(results_path(shard), results_bytes(job.rows.to_table()))
+        timing.write += job.watch.lap() - began
+        root.put(timings_path(shard), timing.to_json())
+        return ShardReport(
+            shard=shard,
+            counts=job.rows.counts(),
+            seconds=timing.phases(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+
+    def _groups(self, plan: dict[str, list[Any]]) -> list[Group]:
+        backbone, run_config = self._backbone, self._run_config
+        template = {
+            "num_frames": backbone.num_frames,
+            "size": backbone.image_size,
+            "short_side": backbone.short_side,
+            "sampling": self._config.sampling,
+            "decoder": self._config.decoder,
+            "timeout_s": run_config.decode_timeout_s,
+            "max_pixels": run_config.max_pixels,
+            "max_frames": run_config.max_frames,
+            "min_frames": backbone.tubelet_size,
+        }
+        views = (self._config.num_segments, self._config.num_crops)
+        wanted = range(len(plan["clip_id"]))
+        return group_by_video(plan, wanted, run_config.data_root, views, template)
+
+    def _look_ahead(self) -> int:
+        """Videos decoded ahead: two batches of them, or two per decoder, whichever is more."""
+        batches = -(-2 * self._run_config.batch_size // self._config.num_views)
+        return max(batches, 2 * self._run_config.decode_workers)
+
+    def _classify(self, batch: Batch, job: _Job) -> None:
+        """All conditions on one batch."""
+        try:
+            with torch.no_grad():
+                clips = self._embed(batch, job)
+                job.watch.timing.clips += len(clips)
+                self._forward(clips.tokens, None, 0, batch, job)
+                for ranking in self._rankings:
+                    self._rank(ranking, clips, batch, job)
+        except torch.OutOfMemoryError as error:
+            raise LiteError(
+                f"{len(batch.clips)} clips at once do not fit the memory of "
+                f"{self._backbone.device}: use a smaller --batch-size"
+            ) from error
+
+    def _embed(self, batch: Batch, job: _Job) -> ClipBatch:
+        backbone, plan, at = self._backbone, job.plan, batch.positions
+        began = job.watch.lap()
+        pixel_values = backbone.pixel_values(batch.clips)
+        tokens = backbone.embed(pixel_values)
+        job.watch.timing.embed += job.watch.lap() - began
+        views = (self._config.num_segments, self._config.num_crops)
+        return ClipBatch(
+            backbone=backbone,
+            frames=batch.clips,
+            pixel_values=pixel_values,
+            tokens=tokens,
+            labels=torch.from_numpy(job.rows.labels[at.start : at.stop]).to(backbone.device),
+            clip_ids=tuple(plan["clip_id"][p] for p in at),
+            paths=tuple(str(Path(self._run_config.data_root) / plan["path"][p]) for p in at),
+            views=tuple(View(plan["segment"][p], plan["crop"][p], *views) for p in at),
+        )
+
+    def _rank(self, ranking: _Ranking, clips: ClipBatch, batch: Batch, job: _Job) -> None:
+        """One ranking at all its keep ratios."""
+        began = job.watch.lap()
+        scores = ranking.ranker.scores(clips).to(clips.tokens.device)
+        spent = job.watch.timing.rank
+        spent[ranking.method] = spent.get(ranking.method, 0.0) + job.watch.lap() - began
+        finite = scores.isfinite().all(dim=1).tolist()
+        for column, num_kept in ranking.conditions:
+            self._forward(clips.tokens, (scores, num_kept), column, batch, job)
+            for position in batch.facts:
+                if not finite[position - batch.start]:
+                    message = f"the scores of {ranking.method} are not finite"
+                    job.rows.fail(position, ClipStatus.MODEL_ERROR, message, column)
+
+    def _forward(
+        self,
+        tokens: torch.Tensor,
+        keep: tuple[torch.Tensor, int] | None,
+        column: int,
+        batch: Batch,
+        job: _Job,
+    ) -> None:
+        """One condition on one batch; `keep` is (scores, tokens kept), None keeps all."""
+        began = job.watch.lap()
+        with torch.inference_mode():
+            if keep is not None:
+                tokens = take_tokens(tokens, top_tokens(*keep))
+            logits = self._backbone.forward_tokens(tokens).float().cpu().numpy()
+        spent = job.watch.timing.forward
+        spent[str(column)] = spent.get(str(column), 0.0) + job.watch.lap() - began
+        positions = list(batch.facts)
+        job.rows.set(positions, column, logits[[p - batch.start for p in positions]])
