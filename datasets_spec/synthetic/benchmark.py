@@ -81,9 +81,10 @@ def _claim(root: Path, recipe: dict[str, int]) -> None:
         except ValueError as error:
             raise DatasetSpecError(f"{path} is damaged: {error}; use an empty folder") from error
         if found != recipe:
+            differ = [f"{k} {found.get(k)} -> {v}" for k, v in recipe.items() if found.get(k) != v]
             raise DatasetSpecError(
-                f"{root} was begun with {found}, not with {recipe}: "
-                "repeat those settings, or use an empty folder"
+                f"{root} was begun with other settings ({', '.join(differ)}): "
+                "repeat those, or name an empty folder"
             )
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DatasetSpecError(f"{root} is not an empty folder; name a new one")

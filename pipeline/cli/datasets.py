@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from datasets_spec import DatasetSpec, list_specs, load_spec
+from datasets_spec import DatasetSpec, DatasetSpecError, list_specs, load_spec
 from datasets_spec.agreement import Agreement, ClassAgreement, read_checkpoint_classes
 from datasets_spec.check import DatasetCheck, SplitCheck, check_dataset
 
@@ -25,7 +26,8 @@ _VERDICTS = {
 }
 
 datasets_app = typer.Typer(
-    help="List the known datasets, or check one before a build.", invoke_without_command=True
+    help="List the known datasets, check one before a build, or render one.",
+    invoke_without_command=True,
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -89,6 +91,36 @@ def check(
         _echo_check(result, show)
     if result.obstacles():
         raise typer.Exit(1)
+
+
+@datasets_app.command()
+def make(
+    name: Annotated[str, typer.Argument(help="Only `synthetic` can be made.")],
+    out: Annotated[Path, typer.Option(help="New or empty folder; resumes what it began.")],
+    videos: Annotated[int, typer.Option(help="Of every 20, 14 train, 5 validate, 1 tests.")],
+    seed: Annotated[int, typer.Option(help="Of every video, with its number.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Rendering processes; 0 renders in this one.")
+    ] = None,
+) -> None:
+    """Render the action benchmark: real video files in SSv2's own annotation format."""
+    if name != "synthetic":
+        raise DatasetSpecError(f"cannot make {name!r}: only the dataset `synthetic` is rendered")
+    from datasets_spec.synthetic import make as make_synthetic
+    from pipeline.progress import Progress
+
+    line: Progress | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal line
+        if line is None:  # made at the first call, so that the rate is this run's own
+            line = Progress(total=total, done=done, unit="videos", stream=sys.stderr)
+        line.add(done - line.done)
+        if done == total:
+            line.close()
+
+    make_synthetic(out, videos, seed, workers, report)
+    typer.echo(f"{videos} videos in {out}; use them with --dataset synthetic --data-root {out}")
 
 
 def _checkpoint_folder(backbone: str) -> Path:

@@ -83,7 +83,8 @@ def _decode(
     side = config.image_size
     shape = (len(videos), config.num_frames, side, side, 3)
     frames = np.lib.format.open_memmap(files[0], "w+", np.uint8, shape)
-    labels, actions = [], []
+    labels: list[int | None] = []
+    actions: list[np.ndarray] = []
     requests = (
         DecodeRequest(
             path=str(data_root / video.path),
