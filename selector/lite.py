@@ -189,12 +189,13 @@ class LiteModel(nn.Module):
             adaptive: whether the budget was set by the adaptive rule, whose cost is then included.
         """
         if not adaptive:
-            return self._costs.at(num_tokens_kept)
+            return self.costs.at(num_tokens_kept)
         confidence = self.confidence.gmacs if self.confidence is not None else 0.0
-        return self._costs.at(num_tokens_kept, confidence=confidence, ranked=True)
+        return self.costs.at(num_tokens_kept, confidence=confidence, ranked=True)
 
     @cached_property
-    def _costs(self) -> CostModel:
+    def costs(self) -> CostModel:
+        """Counts what views cost."""
         return CostModel(self.backbone, self.selector)
 
     def _adaptive(self, pixel_values: torch.Tensor, tokens: torch.Tensor) -> LiteOutput:

@@ -53,11 +53,15 @@ class LiteConfig:
         """Whether the adaptive budget asks a second model."""
         return isinstance(self.budget, ThresholdBudget)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        budget = budget_to_dict(self.budget) if self.budget is not None else None
+        return {"schema_version": SCHEMA_VERSION} | vars(self) | {"budget": budget}
+
     def save(self, folder: Path) -> None:
         """Write `lite.json` into an existing folder, all of it or nothing."""
-        budget = budget_to_dict(self.budget) if self.budget is not None else None
-        values = {"schema_version": SCHEMA_VERSION} | vars(self) | {"budget": budget}
-        write_file(folder / LITE_NAME, (json.dumps(values, indent=2) + "\n").encode())
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        write_file(folder / LITE_NAME, text.encode())
 
     @classmethod
     def load(cls, folder: Path) -> LiteConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -87,7 +88,7 @@ def _save_video(path: Path, frames: Frames) -> None:
     height, width = (side - side % 2 for side in frames.shape[1:3])  # 4:2:0 needs even sides
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=_FRAMES_PER_S)
+        stream: Any = container.add_stream(codec, rate=_FRAMES_PER_S)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:
             picture = np.ascontiguousarray(frame[:height, :width])

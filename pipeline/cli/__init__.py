@@ -16,7 +16,17 @@ from typer.core import TyperGroup
 from datasets_spec.errors import DatasetSpecError
 from pipeline.errors import LiteError
 
-TOPICS = ("build", "inspect", "datasets", "selector", "evaluate", "predict", "export", "backbone")
+TOPICS = (
+    "build",
+    "inspect",
+    "datasets",
+    "selector",
+    "evaluate",
+    "predict",
+    "export",
+    "calibrate",
+    "backbone",
+)
 
 
 class _Group(TyperGroup):

@@ -1,0 +1,140 @@
+"""`lite-pipeline calibrate`: gives a model its adaptive budget (LITE++)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from selector.calibrate import Calibrated
+    from selector.validation import LabelledClips
+
+BUDGETS = ("threshold", "mass")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(calibrate)
+
+
+def calibrate(
+    store: Annotated[
+        str, typer.Option(help="Store of labelled clips, best of the validation split.")
+    ],
+    data_root: Annotated[str, typer.Option(help="Folder of the store's videos.")],
+    model: Annotated[
+        Path, typer.Option(help="Folder of the model, which gets the result in lite.json.")
+    ],
+    target_gflops: Annotated[
+        float | None, typer.Option(help="Mean GMACs per view, at most, everything included.")
+    ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(help="Points of top-1 (0.6 = 0.6 %) that may be lost against --keep-ratio."),
+    ] = None,
+    keep_ratio: Annotated[
+        float, typer.Option(help="The base budget, which the adaptive one starts from.")
+    ] = 0.5,
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="threshold (the paper's: easy and hopeless clips get the small budget) or mass "
+            "(the fewest tokens that hold a share of the predicted value)."
+        ),
+    ] = "threshold",
+    small_ratio: Annotated[
+        float | None, typer.Option(help="The small budget; by default 0.3, or 0.2 from 0.3.")
+    ] = None,
+    confidence: Annotated[
+        str | None,
+        typer.Option(
+            help="backbone:RATIO, hf:FOLDER_OR_ID or torchvision:NAME@WEIGHTS; by default the "
+            "backbone on 5 % of the tokens."
+        ),
+    ] = None,
+    held_out: Annotated[
+        float,
+        typer.Option(help="Share of the videos that train-selector held out, on its own store."),
+    ] = 0.1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Clips at most, evenly spaced.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Checkpoint to use in place of the one the model names.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips per forward pass.")] = 16,
+    decode_workers: Annotated[int, typer.Option(min=1, help="Decoder processes.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Pick the adaptive budget that meets a cost or an accuracy on labelled clips."""
+    if budget not in BUDGETS:
+        raise ConfigError(f"budget must be one of {', '.join(BUDGETS)}, got {budget!r}")
+    if budget == "mass" and (small_ratio is not None or confidence is not None):
+        raise ConfigError("--small-ratio and --confidence belong to --budget threshold")
+    if not model.is_dir():
+        raise ConfigError(f"{model} is no folder: export-lite copies a model of the hub into one")
+    from dataclasses import replace
+
+    from pipeline import open_store
+    from pipeline.decode import DecodePool
+    from selector.calibrate import calibrate_mass_budget, calibrate_threshold_budget
+    from selector.calibration import Goal
+    from selector.confidence import DEFAULT_CONFIDENCE
+    from selector.lite import LiteModel
+    from selector.train import resolve_device
+    from selector.validation import choose_clips, decode_clips
+
+    goal = Goal(target_gmacs=target_gflops, max_loss=None if max_loss is None else max_loss / 100)
+    opened = open_store(store)
+    lite = LiteModel.from_pretrained(model, device=str(resolve_device(device)), backbone=backbone)
+    clips = choose_clips(opened, lite, held_out, limit)
+    with DecodePool(decode_workers) as pool:
+        batches = _shown(decode_clips(clips, opened, data_root, lite, pool, batch_size), len(clips))
+        if budget == "mass":
+            found = calibrate_mass_budget(lite, batches, goal, base_ratio=keep_ratio)
+        else:
+            found = calibrate_threshold_budget(
+                lite, batches, goal, base_ratio=keep_ratio, small=small_ratio,
+                confidence=confidence or DEFAULT_CONFIDENCE,
+            )  # fmt: skip
+    config = replace(found.config, sampling=opened.config.sampling)
+    config.save(model)
+    shown = found.to_dict() | {"budget": config.to_dict()["budget"]}
+    typer.echo(json.dumps(shown, indent=2) if as_json else _report(found, model))
+
+
+def _shown(batches: Iterable[LabelledClips], total: int) -> Iterator[LabelledClips]:
+    """The batches, with a progress line on stderr."""
+    from pipeline.progress import Progress
+
+    line = Progress(total=total, stream=sys.stderr)
+    try:
+        for batch in batches:
+            yield batch
+            line.add(len(batch.labels) + batch.num_failed, batch.num_failed)
+    finally:
+        line.close()
+
+
+def _report(found: Calibrated, model: Path) -> str:
+    rule, result = found.config.budget, found.outcome
+    given = ", ".join(f"{100 * share:.0f} % get {num}" for num, share in found.shares.items())
+    failed = f", {found.num_failed} left out" if found.num_failed else ""
+    return "\n".join(
+        [
+            f"{rule}",
+            f"on {result.num_rows} clips{failed}: {given} tokens",
+            f"  GFLOPs {result.gmacs:.4g} (fixed budget {result.base_gmacs:.4g})",
+            f"  top-1  {100 * result.accuracy:.2f} % (fixed budget "
+            f"{100 * result.base_accuracy:.2f} %), on the clips it was chosen on: judge it on "
+            "others with `lite-pipeline evaluate`",
+            f"saved in {model / 'lite.json'}; use it with `lite-pipeline predict --adaptive`",
+        ]
+    )
