@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -56,7 +57,7 @@ def write_video(
             picture = av.VideoFrame.from_ndarray(frame(number, height, width), format="rgb24")
             if times is not None:
                 picture.pts = times[number]
-                picture.time_base = 1 / stream.rate
+                picture.time_base = Fraction(1, rate)
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     return path
@@ -90,12 +91,15 @@ def cut_start_mp4(path: Path, num_frames: int, rate: int = 24) -> None:
     path.write_bytes(data)
 
 
-def flip_bits(path: Path, seed: int, share: float = 0.002, start: float = 0.3) -> None:
-    """Flip bits in `share` of the bytes behind the first `start` of the file."""
+def flip_bits(
+    path: Path, seed: int, share: float = 0.002, start: float = 0.3, end: float = 1.0
+) -> None:
+    """Flip one bit in `share` of the bytes, between the shares `start` and `end` of the file."""
     data = np.frombuffer(path.read_bytes(), dtype=np.uint8).copy()
     rng = np.random.default_rng(seed)
-    first = int(len(data) * start)
-    places = rng.integers(first, len(data), size=max(1, int(share * len(data))))
+    places = rng.integers(
+        int(len(data) * start), int(len(data) * end), size=max(1, int(share * len(data)))
+    )
     data[places] ^= (1 << rng.integers(0, 8, size=len(places))).astype(np.uint8)
     path.write_bytes(data.tobytes())
 

@@ -21,7 +21,6 @@ from pipeline.errors import ClipStatus, DecodeError
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,h264,hevc"
 
 
-
 def metadata_options(version: str) -> dict[str, Any]:
     """How this version of PyAV is kept from failing on metadata that is not UTF-8.
 

@@ -109,6 +109,11 @@ class DecodePool:
         except DecodeError as error:
             return error
 
+    def pids(self) -> list[int]:
+        """The process ids of the children that are running now."""
+        with self._lock:
+            return sorted(child.pid for child in self._children)
+
     def close(self) -> None:
         """Stop at once: kill the children, cancel what waits, join the threads."""
         with self._lock:

@@ -50,6 +50,11 @@ class DecoderProcess:
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, 1 << 20)
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def wait_until_ready(self) -> None:
         """Wait until the imports are done; they do not count as decoding time.
 
@@ -61,8 +66,8 @@ class DecoderProcess:
         except (PipeClosedError, PipeTimeoutError) as error:
             self.kill()
             raise DriverError(
-                f"a decoder process did not start ({self.wait()}); what it wrote to standard error "
-                f"says why. Try it by hand: {sys.executable} -m pipeline.decode.child {os.getpid()}"
+                f"a decoder process did not start: it ended {self.wait()}; what it wrote to "
+                "standard error says why"
             ) from error
 
     def ask(self, request: DecodeRequest, timeout_s: float) -> DecodedVideo | DecodeError:

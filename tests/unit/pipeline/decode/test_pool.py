@@ -1,0 +1,268 @@
+"""Decoder processes: in order, bounded, and gone when they should be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest, decode_video
+from pipeline.errors import ClipStatus, ConfigError, DecodeError, DriverError
+from tests.videos import write_video
+
+_ROOT = Path(__file__).resolve().parents[4]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
+
+
+def _decoders_of(parent: int) -> list[int]:
+    """The decoder processes that say they belong to a process, which may be gone."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"pipeline.decode.child" in words and str(parent).encode() in words:
+            found.append(int(folder.name))
+    return found
+
+
+def _wait_for(condition: Callable[[], object], limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _request(path: Path, timeout_s: float = 60.0) -> DecodeRequest:
+    return DecodeRequest(path=str(path), num_frames=4, size=32, short_side=32, timeout_s=timeout_s)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("videos")
+    return [write_video(folder / f"{number}.mp4", 4 + number, 32, 32) for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecodePool]:
+    with DecodePool(2) as pool:
+        yield pool
+
+
+def test_results_come_in_order_and_equal_those_of_this_process(
+    pool: DecodePool, paths: list[Path]
+) -> None:
+    requests = [_request(path) for path in paths]
+    requests.insert(3, _request(Path("missing.mp4")))
+    results = list(pool.imap(requests))
+    missing = results.pop(3)
+    assert isinstance(missing, DecodeError)
+    assert missing.status is ClipStatus.MISSING_FILE
+    for path, result in zip(paths, results, strict=True):
+        assert isinstance(result, DecodedVideo)
+        expected = decode_video(_request(path))
+        np.testing.assert_array_equal(result.clips, expected.clips)
+        assert (result.num_frames_total, result.padded, result.decoder_version) == (
+            expected.num_frames_total,
+            expected.padded,
+            expected.decoder_version,
+        )
+        assert result.clips.flags.writeable
+
+
+def test_no_workers_decode_here_and_only_on_demand(paths: list[Path]) -> None:
+    drawn = []
+
+    def requests() -> Iterator[DecodeRequest]:
+        for path in [*paths[:2], Path("missing.mp4")]:
+            drawn.append(path)
+            yield _request(path)
+
+    with DecodePool(0) as pool:
+        results = pool.imap(requests())
+        assert drawn == []
+        assert isinstance(next(results), DecodedVideo)
+        assert len(drawn) == 1
+        assert [type(result) for result in results] == [DecodedVideo, DecodeError]
+        assert pool.pids() == []
+
+
+def test_look_ahead_is_bounded_and_starts_at_once(pool: DecodePool, paths: list[Path]) -> None:
+    """What is handed out ahead bounds the memory; a second iterator may start meanwhile."""
+    drawn: list[int] = []
+
+    def requests() -> Iterator[DecodeRequest]:
+        for number in range(10):
+            drawn.append(number)
+            yield _request(paths[number])
+
+    results = pool.imap(requests(), look_ahead=3)
+    assert drawn == [0, 1, 2]
+    time.sleep(0.3)
+    assert drawn == [0, 1, 2]
+    following = pool.imap([_request(paths[0])])
+    next(results)
+    assert drawn == [0, 1, 2, 3]
+    assert len(list(results)) == 9
+    assert len(list(following)) == 1
+
+
+def test_a_dead_child_is_replaced_and_its_request_tried_again(paths: list[Path]) -> None:
+    with DecodePool(1) as pool:
+        first = next(pool.imap([_request(paths[0])]))
+        (child,) = pool.pids()
+        os.kill(child, signal.SIGKILL)
+        second = next(pool.imap([_request(paths[0])]))
+        assert isinstance(first, DecodedVideo)
+        assert isinstance(second, DecodedVideo)
+        assert pool.pids() != [child]
+
+
+def test_a_video_that_always_kills_its_decoder_is_one_failure(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _sabotage(monkeypatch, tmp_path, "os.kill(os.getpid(), 9)")
+    requests = [_request(paths[0]), _request(tmp_path / "poison.mp4"), _request(paths[1])]
+    with DecodePool(1) as pool:
+        results = list(pool.imap(requests))
+    assert [type(result) for result in results] == [DecodedVideo, DecodeError, DecodedVideo]
+    assert isinstance(results[1], DecodeError)
+    assert results[1].status is ClipStatus.DECODER_DIED
+    assert str(results[1]) == "the pyav process died by signal SIGKILL on this video"
+    assert (tmp_path / "tries").read_text() == "xx"
+
+
+def test_a_video_that_hangs_in_native_code_is_killed(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where no Python code runs any more: the GIL is never let go of."""
+    _sabotage(monkeypatch, tmp_path, "import ctypes; ctypes.PyDLL(None).pause()")
+    requests = [_request(paths[0]), _request(tmp_path / "poison.mp4"), _request(paths[1])]
+    with DecodePool(1, kill_after_s=0.5) as pool:
+        started = time.monotonic()
+        results = list(pool.imap(requests))
+        assert time.monotonic() - started < 30
+    assert isinstance(results[1], DecodeError)
+    assert results[1].status is ClipStatus.DECODE_TIMEOUT
+    assert str(results[1]) == "pyav did not answer within 0.5 s and was killed"
+    assert (tmp_path / "tries").read_text() == "xx"
+    assert isinstance(results[2], DecodedVideo)
+
+
+def test_close_leaves_no_process_whatever_is_under_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _sabotage(monkeypatch, tmp_path, "time.sleep(600)")
+    pool = DecodePool(1)
+    results = pool.imap([_request(tmp_path / "poison.mp4")] * 3)
+    _wait_for((tmp_path / "tries").exists)
+    (child,) = pool.pids()
+    started = time.monotonic()
+    pool.close()
+    pool.close()
+    assert time.monotonic() - started < 5
+    assert not Path(f"/proc/{child}").exists()
+    with pytest.raises(CancelledError):
+        next(results)
+    with pytest.raises(DriverError, match="closed"):
+        pool.imap([_request(tmp_path)])
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_children_end_with_their_parent(tmp_path: Path, paths: list[Path], how: int) -> None:
+    """However it dies, from whatever thread they were started; Ctrl-C prints one traceback."""
+    script = f"""
+        import sys, threading, time
+        from pipeline.decode import DecodePool, DecodeRequest
+
+        def use():
+            pool = DecodePool(2)
+            request = DecodeRequest(path={str(paths[0])!r}, num_frames=4, size=32, short_side=32)
+            list(pool.imap([request] * 4))
+            keep.append(pool)
+
+        keep = []
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        print("decoding", flush=True)
+        list(keep[0].imap([DecodeRequest(path={str(paths[0])!r})]))  # after the thread has ended
+        print("ready", flush=True)
+        time.sleep(600)
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=_ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stderr is not None
+        assert parent.stdout.readline() == b"decoding\n"
+        assert parent.stdout.readline() == b"ready\n"
+        assert len(_decoders_of(parent.pid)) == 2
+        os.killpg(parent.pid, how)  # as the terminal does
+        parent.wait(30)
+        _wait_for(lambda: not _decoders_of(parent.pid))
+        errors = parent.stderr.read()
+    assert errors.count(b"Traceback") == (1 if how == signal.SIGINT else 0)
+
+
+def test_a_pool_that_cannot_start_its_children_says_so(
+    monkeypatch: pytest.MonkeyPatch, paths: list[Path]
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with DecodePool(1) as pool, pytest.raises(DriverError, match="did not start"):
+        next(pool.imap([_request(paths[0])]))
+
+
+def test_options_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigError, match="num_workers"):
+        DecodePool(-1)
+    with pytest.raises(ConfigError, match="kill_after_s"):
+        DecodePool(1, kill_after_s=0)
+    with DecodePool(1) as pool, pytest.raises(ConfigError, match="look_ahead"):
+        pool.imap([], look_ahead=0)
+
+
+def _sabotage(monkeypatch: pytest.MonkeyPatch, folder: Path, deed: str) -> None:
+    """Let the decoder processes run `deed` when they are asked for a file named poison.mp4."""
+    package = folder / "sabotage"
+    package.mkdir()
+    (package / "sitecustomize.py").write_text(
+        textwrap.dedent(f"""
+            import os, sys, time
+
+            class Finder:
+                def find_spec(self, name, path=None, target=None):
+                    if name == "pipeline.decode.wire":
+                        sys.meta_path.remove(self)
+                        import pipeline.decode.backends as backends
+                        decode = backends.decode_here
+
+                        def decode_here(request):
+                            if request.path.endswith("poison.mp4"):
+                                with open({str(folder / "tries")!r}, "a") as tries:
+                                    tries.write("x")
+                                {deed}
+                            return decode(request)
+
+                        backends.decode_here = decode_here
+
+            sys.meta_path.insert(0, Finder())
+        """)
+    )
+    monkeypatch.setenv("PYTHONPATH", str(package))
