@@ -101,15 +101,16 @@ def decode_clips(
 ) -> Iterator[LabelledClips]:
     """Decode rows of the store again, with its own decoder, sampling and views."""
     config = store.config
+    places = zip(*(clips[name].tolist() for name in ("path", "segment", "crop")), strict=True)
     requests = [
         clip_request(
             model,
-            str(Path(data_root) / row.path),
+            str(Path(data_root) / path),
             config.sampling,
             config.decoder,
-            (View(int(row.segment), int(row.crop), config.num_segments, config.num_crops),),
+            (View(segment, crop, config.num_segments, config.num_crops),),
         )
-        for row in clips.itertuples()
+        for path, segment, crop in places
     ]
     pairs = zip(pool.imap(requests), clips["label"].tolist(), strict=True)
     while batch := list(islice(pairs, batch_size)):
