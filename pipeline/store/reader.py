@@ -28,6 +28,7 @@ from pipeline.grid import TokenGrid
 from pipeline.store import layout
 from pipeline.store.info import read_info
 from pipeline.store.root import Root
+from pipeline.store.tables import committed_shards
 
 PENDING = "pending"
 """Key of `Store.summary` for clips whose shard is not committed."""
@@ -96,8 +97,7 @@ class Store:
 
     def shards(self) -> list[int]:
         """Committed shards, ascending, listed afresh."""
-        found = (layout.parse_shard_name(name) for name in self.root.names(layout.CLIPS))
-        return sorted(shard for shard in found if shard is not None)
+        return sorted(committed_shards(self.root))
 
     def plan(self) -> pd.DataFrame:
         """Every clip there is to do, in order of `clip_id`."""

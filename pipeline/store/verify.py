@@ -21,7 +21,7 @@ from pipeline.store import layout
 from pipeline.store.info import StoreInfo, read_info
 from pipeline.store.result import concentration
 from pipeline.store.root import Root
-from pipeline.store.writer import committed_shards, read_parquet, read_plan, tokens_table
+from pipeline.store.tables import committed_shards, read_parquet, read_plan, tokens_table
 
 _RERUN = "run the same `lite-pipeline build-oracle` again to complete it"
 _LOST = "put it back from a copy, or build into another folder"
