@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -70,3 +71,11 @@ def load_selector(
             f"{str(weights_path)!r} does not hold the weights its config.json describes: {error}"
         ) from error
     return model.to(device).eval()
+
+
+def selector_digest(folder: str | Path) -> str:
+    """SHA-256 over a selector's weights and configuration: its identity in what it is used for."""
+    digest = hashlib.sha256()
+    for name in (WEIGHTS_NAME, CONFIG_NAME):
+        digest.update(hashlib.sha256((Path(folder) / name).read_bytes()).digest())
+    return digest.hexdigest()

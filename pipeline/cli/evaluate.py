@@ -105,7 +105,7 @@ def evaluate(
     shard_size: Annotated[
         int,
         typer.Option(help="Clips per shard, the unit of work and commit.", rich_help_panel=WHAT),
-    ] = 256,
+    ] = 64,
     workers: Annotated[
         int, typer.Option(help="Ray workers; 0 runs in this process.", rich_help_panel=HOW)
     ] = RunConfig.workers,

@@ -65,7 +65,7 @@ class EvalConfig(Fingerprinted):
     """Seeds 0, 1, ... of `random`."""
     precision: str = "fp32"
     """Precision of the backbone's forward pass."""
-    shard_size: int = 256
+    shard_size: int = 64
     """Clips per shard, the unit of work and of commit."""
 
     def __post_init__(self) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
@@ -32,7 +30,7 @@ from selector.evaluation.folder import Evaluation, EvaluationInfo, begun
 from selector.evaluation.worker import EvalWorker
 from selector.keep import KEEP_RATIOS, num_kept
 from selector.rankers import RankerSpec, make_ranker
-from selector.saving import CONFIG_NAME, WEIGHTS_NAME
+from selector.saving import selector_digest
 
 SHARDS_IN_FLIGHT = 2
 """Per Ray worker: one is decoded ahead while the other has the model."""
@@ -56,7 +54,7 @@ class EvalRequest:
     keep_ratios: tuple[float, ...] = (1.0, *KEEP_RATIOS)
     num_seeds: int = 3
     precision: str = "fp32"
-    shard_size: int = 256
+    shard_size: int = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +86,8 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
     _require_labels(plan, spec.name, split)
     backbone = load_backbone(request.backbone, request.revision)
     require_same_classes(spec.name, label_names, backbone, request.backbone)
-    needs_selector = any(method.name == "lite" for method in request.methods)
     gmacs = {str(m): make_ranker(m, backbone, 0, request.selector).gmacs for m in request.methods}
+    selector = request.selector if "lite" in gmacs else None
     config = EvalConfig(
         dataset=spec.name,
         plan_digest=plan_digest(plan),
@@ -97,8 +95,8 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
         backbone=request.backbone,
         backbone_digest=backbone.digest,
         revision=request.revision,
-        selector=request.selector if needs_selector else None,
-        selector_digest=selector_digest(request.selector) if needs_selector else None,
+        selector=selector,
+        selector_digest=selector_digest(selector) if selector else None,
         decoder=request.decoder,
         sampling=request.sampling or spec.sampling,
         num_segments=request.views[0],
@@ -161,14 +159,6 @@ def evaluate(
             progress.close()
             log.close()
         return EvalResult(evaluation=evaluation, given_up=given_up)
-
-
-def selector_digest(folder: str | Path | None) -> str:
-    """SHA-256 over a selector's weights and configuration."""
-    digest = hashlib.sha256()
-    for name in (WEIGHTS_NAME, CONFIG_NAME):
-        digest.update(hashlib.sha256((Path(folder or ".") / name).read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _info(

@@ -73,7 +73,7 @@ def _line(row: TableRow, against_random: str) -> str:
 def _adaptive(summary: Summary) -> str:
     lines = [
         f"{ADAPTIVE}: budget per video by the backbone's own confidence on its "
-        f"{100 * summary.adaptive[0].confidence_ratio:g} % best tokens; thresholds from the other "
+        f"{100 * summary.adaptive[0].confidence_ratio:g} % best tokens;\nthresholds from the other "
         "half of the videos"
     ]
     to_base = {p.keep_ratio: p for p in summary.paired if p.against == "lite"}

@@ -19,7 +19,7 @@ from pipeline.attempt import Attempt, ShardReport
 from pipeline.batches import Batch, Group, assemble, group_by_video
 from pipeline.config import RunConfig
 from pipeline.decode.pool import DecodePool
-from pipeline.errors import ClipStatus, LiteError
+from pipeline.errors import ClipStatus, ConfigError, LiteError
 from pipeline.loading import load_for_run
 from pipeline.store.root import Root
 from pipeline.views import View
@@ -30,6 +30,7 @@ from selector.evaluation.shard_rows import ShardRows
 from selector.evaluation.timing import Stopwatch
 from selector.keep import take_tokens, top_tokens
 from selector.rankers import ClipBatch, Ranker, make_ranker
+from selector.saving import selector_digest
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class EvalWorker:
         self._config, self._run_config = config, run_config
         self._evaluation = Evaluation(root)
         self._backbone = load_for_run(config, run_config)
+        _check_selector(config)
         self._rankings = self._load_rankings()
         self._pool = DecodePool(run_config.decode_workers)
         self._model_turn = threading.Lock()
@@ -214,3 +216,15 @@ class EvalWorker:
         spent[str(column)] = spent.get(str(column), 0.0) + job.watch.lap() - began
         positions = list(batch.facts)
         job.rows.set(positions, column, logits[[p - batch.start for p in positions]])
+
+
+def _check_selector(config: EvalConfig) -> None:
+    if config.selector is None:
+        return
+    digest = selector_digest(config.selector)
+    if digest != config.selector_digest:
+        raise ConfigError(
+            f"the selector {config.selector} has digest {digest[:12]} here, but the evaluation "
+            f"began with {str(config.selector_digest)[:12]}: every node needs the same files, and "
+            "they must not change during a run"
+        )
