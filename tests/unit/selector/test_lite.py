@@ -6,11 +6,13 @@ import pytest
 import torch
 from transformers import VideoMAEForVideoClassification
 
+from pipeline.backbones import load_backbone
 from pipeline.errors import ConfigError
 from selector.budget import MassBudget, ThresholdBudget
 from selector.keep import top_tokens
+from selector.lite import LiteModel
 from selector.lite_config import LiteConfig
-from tests.lite_models import make_model, make_pixels
+from tests.lite_models import make_model, make_pixels, make_selector
 
 MASS = LiteConfig(budget=MassBudget(mass=0.5, levels=(0.125, 0.25, 0.5, 1.0)))
 
@@ -166,3 +168,13 @@ def test_inductor_gives_the_same_logits(model):
     compiled = torch.compile(model, fullgraph=True)
     expected = model(make_pixels(2)).logits
     torch.testing.assert_close(compiled(make_pixels(2)).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_half_precision_keeps_the_scores_and_logits_single(tiny_backbone):
+    backbone = load_backbone(str(tiny_backbone), precision="bf16")
+    selector = make_selector(backbone, "tiny")
+    model = LiteModel(backbone, selector, MASS)
+    pixels = make_pixels(4).to(torch.bfloat16)
+    for output in (model(pixels, keep_ratio=0.5), model(pixels, adaptive=True)):
+        assert output.logits.dtype == output.scores.dtype == torch.float32
+        assert torch.isfinite(output.logits).all()

@@ -1,0 +1,148 @@
+"""How much faster LITE is than the full model, beside what its FLOPs promise.
+
+    python benchmarks/lite_speed.py                       # VideoMAE-B, batch 1 and 8, CPU or CUDA
+    python benchmarks/lite_speed.py --sizes tiny          # seconds, to see that it runs
+    python benchmarks/lite_speed.py --precision bf16 --compile
+
+Weights are random: neither cost nor speed depends on them, and the published selector has no public
+width (ours: half the embedding's, as `train-selector` makes it). All keep ratios and the full model
+take turns on the same clips in one process, so a busy machine slows all of them alike; rates are
+medians over the rounds, speed-ups medians of the round-by-round ratios. `ideal` is the ratio of the
+counted GMACs, selector included; `reached` is the speed-up over it. Decoding is not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from oracle_cost import SIZES, make_backbone, make_inputs, timed
+
+from pipeline.backbones import Backbone
+from selector.config import SelectorConfig
+from selector.keep import num_kept, take_tokens, top_tokens
+from selector.lite import LiteModel
+from selector.model import TokenSelector
+from selector.train import default_width
+
+KEEP_RATIOS = (1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1)
+
+
+def make_model(backbone: Backbone) -> LiteModel:
+    """LITE on `backbone`, with an untrained selector of the default shape."""
+    config = SelectorConfig(
+        num_layers=3,
+        width=default_width(backbone.hidden_size),
+        hidden_size=backbone.hidden_size,
+        grid=backbone.grid,
+        backbone="random",
+        backbone_digest=backbone.digest,
+        store_fingerprint="",
+        oracle="",
+    )
+    return LiteModel(backbone, TokenSelector(config))
+
+
+def stages(model: LiteModel, pixels: torch.Tensor, num: int) -> dict[str, Callable[[], Any]]:
+    """The parts of one call, each on inputs made before: embed, select, blocks."""
+    tokens = model.backbone.embed(pixels)
+
+    def select() -> torch.Tensor:
+        return take_tokens(tokens, top_tokens(model.selector(tokens), num))
+
+    every = num == tokens.shape[1]
+    kept = tokens if every else select()
+    parts: dict[str, Callable[[], Any]] = {"embed": lambda: model.backbone.embed(pixels)}
+    parts |= {} if every else {"select": select}
+    return parts | {"blocks": lambda: model.backbone.forward_tokens(kept)}
+
+
+@torch.inference_mode()
+def measure(model: LiteModel, batch: int, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row per keep ratio: clips/s, speed-up, ideal, and seconds of each stage."""
+    num_tokens = model.backbone.grid.num_tokens
+    pixels, _ = make_inputs(model.backbone, batch)
+    run = torch.compile(model, fullgraph=True, dynamic=False) if args.compile else model
+    parts = {p: stages(model, pixels, num_kept(num_tokens, p)) for p in KEEP_RATIOS}
+    whole: dict[float, list[float]] = {p: [] for p in KEEP_RATIOS}
+    split: dict[float, dict[str, list[float]]] = {
+        p: {name: [] for name in parts[p]} for p in KEEP_RATIOS
+    }
+    for round_index in range(args.rounds + 1):
+        for ratio in KEEP_RATIOS:
+            seconds = timed(lambda p=ratio: run(pixels, keep_ratio=p), args.device)  # type: ignore[misc]
+            pieces = {name: timed(part, args.device) for name, part in parts[ratio].items()}
+            if round_index:  # the first round warms up, and compiles
+                whole[ratio].append(seconds)
+                for name, value in pieces.items():
+                    split[ratio][name].append(value)
+    full = model.cost(num_tokens).total
+    rows = []
+    for ratio in KEEP_RATIOS:
+        num = num_kept(num_tokens, ratio)
+        pairs = zip(whole[1.0], whole[ratio], strict=True)
+        speedup = statistics.median(base / lite for base, lite in pairs)
+        ideal = full / model.cost(num).total
+        rows.append(
+            {
+                "batch": batch,
+                "keep_ratio": ratio,
+                "tokens": num,
+                "gmacs": model.cost(num).total,
+                "clips_per_s": batch / statistics.median(whole[ratio]),
+                "speedup": speedup,
+                "ideal": ideal,
+                "reached": speedup / ideal,
+                "ms": {name: 1e3 * statistics.median(v) for name, v in split[ratio].items()},
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Parse, measure, print Markdown tables or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--sizes", nargs="+", default=["B"], choices=SIZES)
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--compile", action="store_true", help="the whole call, not the stages")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    rows = []
+    for size in args.sizes:
+        model = make_model(make_backbone(size, args.device, args.precision))
+        for batch in args.batches:
+            rows += [{"size": size} | row for row in measure(model, batch, args)]
+    if args.json:
+        print(json.dumps(rows))
+        return
+    hardware = (
+        torch.cuda.get_device_name()
+        if args.device == "cuda"
+        else f"{os.cpu_count()} x {platform.machine()} cores, {torch.get_num_threads()} threads"
+    )
+    compiled = "compiled" if args.compile else "eager"
+    print(f"{hardware}; {args.precision}; {compiled}; median of {args.rounds} rounds\n")
+    print("| VideoMAE | batch | P | tokens | GMACs | clips/s | speed-up | ideal | reached "
+          "| embed ms | select ms | blocks ms |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        ms = row["ms"]
+        print(
+            f"| {row['size']} | {row['batch']} | {row['keep_ratio']} | {row['tokens']} "
+            f"| {row['gmacs']:.4g} | {row['clips_per_s']:.3g} | {row['speedup']:.2f} "
+            f"| {row['ideal']:.2f} | {row['reached']:.2f} | {ms['embed']:.1f} "
+            f"| {ms.get('select', 0.0):.1f} | {ms['blocks']:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
