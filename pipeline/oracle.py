@@ -115,10 +115,9 @@ def scores_from_cam(cam: Tensor) -> Tensor:
     positive = cam.clamp_min(0)
     low = positive.amin(dim=1, keepdim=True)
     spread = positive.amax(dim=1, keepdim=True) - low
-    return torch.where(spread > 0, (positive - low) / spread.clamp_min(_TINY), 0.0)
-
-
-_TINY = torch.finfo(torch.float32).tiny
+    # A spread below the smallest normal number is rounding, and dividing by it would overflow.
+    standing_out = spread >= torch.finfo(cam.dtype).tiny
+    return torch.where(standing_out, (positive - low) / torch.where(standing_out, spread, 1), 0.0)
 
 
 def _forward_from_leaf(backbone: Backbone, tokens: Tensor, layer: str) -> tuple[Tensor, Tensor]:

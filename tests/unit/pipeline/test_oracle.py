@@ -238,3 +238,8 @@ def test_scores_follow_the_paper_and_degenerate_maps_are_zero():
 
 def test_backbone_is_a_module_users_can_inspect(backbone: Backbone):
     assert isinstance(backbone.target_module("blocks.0.norm1"), nn.LayerNorm)
+
+
+def test_a_spread_of_rounding_errors_is_degenerate_not_infinite():
+    cam = torch.tensor([[1e-42, 2e-42, 0.0, 0.0]])  # subnormal
+    assert torch.equal(scores_from_cam(cam), torch.zeros_like(cam))
