@@ -55,7 +55,10 @@ class ChaosWorker(OracleWorker):
         self._folder = Path(folder)
         self._orders = orders
         self._shard: int | None = None
-        self._num_steps = 0
+        if self._run_config.decode_workers == 0:
+            # No misfortune here is the decoder's: spare a cautious attempt its decoder process.
+            self._safe_pool = self._pool
+        self._watch_clips()
         self._watch_renames()
 
     def _meet(self, at: str, shard: int | None) -> None:
@@ -87,21 +90,17 @@ class ChaosWorker(OracleWorker):
         self._meet("score", job.shard)
         return steps
 
-    def _score_all(self, job: Any) -> None:
+    def _watch_clips(self) -> None:
         scorer = self._scorer
 
         def score(clips: Any, labels: Any, clip_ids: Any) -> Any:
             for clip, clip_id in zip(clips, clip_ids, strict=True):
                 if clip.any():  # a black slot is no clip
-                    self._meet(f"clip:{clip_id}", job.shard)
+                    self._meet(f"clip:{clip_id}", None)
             return scorer(clips, labels, clip_ids)
 
         score.backbone = scorer.backbone  # type: ignore[attr-defined]
         self._scorer = score  # type: ignore[assignment]
-        try:
-            super()._score_all(job)
-        finally:
-            self._scorer = scorer
 
     def _commit(self, job: Any) -> None:
         self._meet("commit", job.shard)

@@ -8,29 +8,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from pipeline.store.reader import open_store
 from pipeline.store.verify import verify_store
-from tests.builds import file_hashes, make_dataset, run_build
+from tests.builds import file_hashes, run_build
 from tests.faults.chaos import ALWAYS, Order, chaos, count
-
-NUM_VIDEOS = 10  # shards of 4, 4 and 2
-MISSING = (5,)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_dataset(tmp_path_factory.mktemp("data"), NUM_VIDEOS, missing=MISSING)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, data, tiny_backbone) -> dict[str, str]:
-    store = tmp_path_factory.mktemp("undisturbed") / "store"
-    assert run_build(store, data, tiny_backbone).complete
-    return file_hashes(store)
 
 
 def in_a_process(body: Callable[[], object]) -> int:
@@ -113,7 +97,7 @@ def test_a_clip_that_kills_every_time_is_found_and_its_neighbours_are_untouched(
     reference = tmp_path / "reference"
     run_build(reference, data, tiny_backbone)
     ours, theirs = open_store(store), open_store(reference)
-    others = [i for i in range(NUM_VIDEOS) if i != clip]
+    others = [i for i in range(10) if i != clip]
     for name in ("scores", "cam", "embeddings", "token_index"):
         mine, wanted = getattr(ours, name)[:][others], getattr(theirs, name)[:][others]
         assert mine.tobytes() == wanted.tobytes()
