@@ -11,8 +11,6 @@ from selector.lite import LiteModel
 from selector.lite_config import LiteConfig
 from tests.lite_models import make_model, make_pixels, make_selector
 
-pytestmark = pytest.mark.gpu
-
 
 @pytest.fixture(scope="module")
 def models(tiny_backbone):
