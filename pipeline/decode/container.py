@@ -30,6 +30,12 @@ def metadata_options(version: str) -> dict[str, Any]:
     return {} if int(version.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
+# A file that ends earlier than this share of its promised length was cut. On 118 healthy files
+# nothing came near it; a missing frame or two say nothing in a very short one.
+_COMPLETE = 0.97
+_MISSING_FRAMES = 1.5
+
+
 @contextmanager
 def open_video(request: DecodeRequest) -> Iterator[tuple[Any, Any]]:
     """Open `request.path`; yields PyAV's (container, best video stream).
@@ -83,6 +89,8 @@ class Survey:
     """The first packet can be decoded by itself."""
     has_distinct_times: bool
     """Every packet has a presentation time, and no two have the same."""
+    is_cut: bool
+    """The file ends clearly before its header says."""
 
 
 def survey(request: DecodeRequest) -> Survey:
@@ -94,6 +102,7 @@ def survey(request: DecodeRequest) -> Survey:
     shown = discarded = 0
     starts_with_keyframe = False
     times = set()
+    end: float | None = None
     with open_video(request) as (container, stream):
         try:
             for packet in container.demux(stream):
@@ -104,6 +113,7 @@ def survey(request: DecodeRequest) -> Survey:
                 shown += not packet.is_discard
                 discarded += packet.is_discard
                 times.add(packet.pts)
+                end = later_end(end, packet)
                 check_count(shown + discarded, request)
         except av.error.FFmpegError:
             pass  # a damaged end: what came before still counts, and decoding will tell
@@ -119,7 +129,43 @@ def survey(request: DecodeRequest) -> Survey:
             num_discarded=discarded,
             starts_with_keyframe=starts_with_keyframe,
             has_distinct_times=None not in times and len(times) == shown + discarded,
+            is_cut=is_cut(container, stream, shown, end),
         )
+
+
+def later_end(end: float | None, item: Any) -> float | None:
+    """The later of `end` and the time at which a packet or frame ends, in seconds."""
+    if item.pts is None or item.time_base is None:
+        return end
+    own = float((item.pts + (item.duration or 0)) * item.time_base)
+    return own if end is None else max(end, own)
+
+
+def is_cut(container: Any, stream: Any, num_frames: int, end: float | None) -> bool:
+    """Whether the file holds clearly less than its header promises.
+
+    Args:
+        container: the open file.
+        stream: its video stream.
+        num_frames: frames, or packets, found.
+        end: seconds at which the last of them ends.
+    """
+    if container.format.name == "avi":  # where FFmpeg itself corrects the duration
+        return _is_short_of(num_frames, stream.frames, 1.0)
+    if stream.duration:
+        duration = float(stream.duration * stream.time_base)
+    elif container.duration and len(container.streams) == 1:  # else another stream may be longer
+        duration = container.duration / av.time_base
+    else:
+        return False
+    if end is None or not stream.average_rate:
+        return False
+    start = float((stream.start_time or 0) * stream.time_base)
+    return _is_short_of(end - start, duration, float(1 / stream.average_rate))
+
+
+def _is_short_of(length: float, promised: float, one_frame: float) -> bool:
+    return length < _COMPLETE * promised and promised - length > _MISSING_FRAMES * one_frame
 
 
 def check_count(num_frames: int, request: DecodeRequest) -> None:

@@ -1,7 +1,7 @@
 """decord: only in a decoder process, because its native loops cannot be interrupted.
 
 Its last release, 0.6.0, bundles FFmpeg 4.1. Where `decode` does not refuse, its frames were equal
-to PyAV's within 2 of 255 on every real file tried. It reports no damage: a file with flipped bits
+to PyAV's within 2 of 255 on every real file tried. It reports no errors: a file with flipped bits
 gives wrong pixels without a word.
 """
 
@@ -49,7 +49,7 @@ def decode(request: DecodeRequest) -> DecodedVideo:
         # Absolute, so that no name is taken for a protocol; that it is a video was seen above.
         reader = decord.VideoReader(os.path.abspath(request.path), num_threads=1)  # noqa: PTH100
         check_same_count(request, len(reader), seen)
-        return decode_indexed(request, len(reader), _reading(reader), deadline)
+        return decode_indexed(request, seen, _reading(reader), deadline)
     except decord.DECORDError as error:
         raise DecodeError(
             ClipStatus.DECODE_ERROR, f"decord: {_reason(error, request.path)}"

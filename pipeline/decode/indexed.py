@@ -27,15 +27,15 @@ ReadFrame = Callable[[int], npt.NDArray[np.uint8]]
 
 
 def decode_indexed(
-    request: DecodeRequest, num_frames: int, read_frame: ReadFrame, deadline: float
+    request: DecodeRequest, seen: Survey, read_frame: ReadFrame, deadline: float
 ) -> DecodedVideo:
     """Fill the clips of one video by asking for its frames in ascending order.
 
     Raises:
         DecodeError: the deadline passed between two frames, or the video is too short.
     """
-    check_not_short(num_frames, request)
-    slots = request.slots(num_frames)
+    check_not_short(seen.num_shown, request)
+    slots = request.slots(seen.num_shown)
     filler = ClipFiller(request, slots)
     for position, index in enumerate(sorted(slots)):
         if time.monotonic() > deadline:
@@ -48,9 +48,9 @@ def decode_indexed(
         filler.add(index, frame)
     return DecodedVideo(
         clips=filler.clips,
-        num_frames_total=num_frames,
-        padded=request.is_padded(num_frames),
-        damaged=False,
+        num_frames_total=seen.num_shown,
+        padded=request.is_padded(seen.num_shown),
+        damaged=seen.is_cut,
         rotation=_rotation(request),
         decoder=request.decoder,
         decoder_version=decode_version(request.decoder),

@@ -103,8 +103,8 @@ class DecodedVideo:
     damaged: bool
     """The decoder reported errors or corrupt frames, or the file ends before its header says.
 
-    The clips are complete, but what they show may be wrong. Only PyAV reports it: always False
-    with decord and torchcodec.
+    The clips are complete, but what they show may be wrong. VP9 has no redundancy to find errors
+    by, and decord and torchcodec report none: there, only a file that ends early is flagged.
     """
     rotation: int
     """Quarter turns in degrees, counter-clockwise, that were applied: 0, 90, 180 or 270."""

@@ -1,6 +1,6 @@
 """torchcodec, in its exact mode: scans the whole file first, then seeks.
 
-It needs the FFmpeg libraries of the system (4 to 9). It reports no damage.
+It needs the FFmpeg libraries of the system (4 to 9). It reports no errors in the data.
 """
 
 from __future__ import annotations
@@ -32,4 +32,4 @@ def decode(request: DecodeRequest) -> DecodedVideo:
             return frame
 
         check_same_count(request, len(reader), seen)
-        return decode_indexed(request, len(reader), read_frame, deadline)
+        return decode_indexed(request, seen, read_frame, deadline)
