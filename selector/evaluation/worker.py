@@ -83,7 +83,7 @@ class EvalWorker:
         return [
             _Ranking(
                 method,
-                make_ranker(specs[method], self._backbone, seed, config.selector),
+                make_ranker(specs[method], self._backbone, seed, config.selector, config.sampling),
                 tuple(conditions),
             )
             for (method, seed), conditions in columns.items()
@@ -195,7 +195,9 @@ class EvalWorker:
             self._forward(clips.tokens, (scores, num_kept), column, batch, job)
             for position in batch.facts:
                 if not finite[position - batch.start]:
-                    message = f"the scores of {ranking.method} are not finite"
+                    message = ranking.ranker.reasons.get(
+                        position - batch.start, f"the scores of {ranking.method} are not finite"
+                    )
                     job.rows.fail(position, ClipStatus.MODEL_ERROR, message, column)
 
     def _forward(

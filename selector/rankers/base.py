@@ -6,7 +6,9 @@ Axes: B clips, T frames, N tokens of the full grid, D channels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +55,8 @@ class Ranker(ABC):
     """
 
     gmacs: float | None = 0.0
+    reasons: Mapping[int, str] = MappingProxyType({})
+    """Position in the last batch -> why that clip has no finite scores, where it is known."""
 
     @abstractmethod
     def scores(self, batch: ClipBatch) -> torch.Tensor:

@@ -9,7 +9,8 @@ from pipeline.errors import ConfigError
 
 ORACLES = {"oracle": "label", "oracle-predicted": "predicted"}
 """Name -> whose class is explained."""
-SIMPLE = ("random", "uniform", "lite")
+CUES = ("attention", "motion", "motion-pixels", "motion-vectors", "saliency")
+SIMPLE = ("random", "uniform", "lite", *CUES)
 NAMES = (*SIMPLE, *ORACLES)
 
 _PATTERN = re.compile(r"(?P<name>[a-z-]+)(?:\[(?P<layer>[^\],]+),(?P<method>[^\],]+)\])?")
