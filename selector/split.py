@@ -8,12 +8,15 @@ same when the store grows.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import ClipStatus, ConfigError, StoreError
+from pipeline.store import layout
+from pipeline.store.tables import read_parquet
 
 if TYPE_CHECKING:
     from pipeline.store.reader import Store
@@ -67,19 +70,22 @@ def split_store(
             f"{store.root} holds no embeddings (it was built with --tokens-per-clip 0), and the "
             "selector learns from them; build a store with --tokens-per-clip 128 or all"
         )
-    split = StoreSplit()
-    clips = store.clips(columns=["shard", "video_id", "status", "degenerate"])
-    ok = clips["status"] == ClipStatus.OK
-    usable = ok & ~clips["degenerate"]
-    held_out = clips["video_id"].map(lambda video: is_held_out(video, held_out_fraction))
-    roles = np.where(usable, np.where(held_out, HELD_OUT, TRAIN), LEFT_OUT).astype(np.int8)
-    shards = clips["shard"].to_numpy()
-    for shard in np.unique(shards).tolist():
-        split.roles[shard] = roles[shards == shard]
-    split.failed = {str(k): int(n) for k, n in clips["status"][~ok].value_counts().items()}
-    split.num_degenerate = int((ok & clips["degenerate"]).sum())
-    split.num_missing = store.num_clips - len(clips)
-    _check_usable(store, split, len(clips), held_out_fraction, allow_unfinished)
+    split, failed, num_committed = StoreSplit(), Counter[str](), 0
+    for shard in store.shards():
+        # One shard at a time: a table of all clips would grow with the store.
+        path = layout.clips_path(shard)
+        clips = read_parquet(store.root, path, ["video_id", "status", "degenerate"]).to_pandas()
+        num_committed += len(clips)
+        ok = (clips["status"] == ClipStatus.OK).to_numpy(dtype=bool)
+        flat = ok & clips["degenerate"].to_numpy(dtype=bool)
+        failed.update(clips["status"][~ok])
+        split.num_degenerate += int(flat.sum())
+        held_out = [is_held_out(video, held_out_fraction) for video in clips["video_id"]]
+        roles = np.where(held_out, HELD_OUT, TRAIN)
+        split.roles[shard] = np.where(ok & ~flat, roles, LEFT_OUT).astype(np.int8)
+    split.failed = dict(failed)
+    split.num_missing = store.num_clips - num_committed
+    _check_usable(store, split, num_committed, held_out_fraction, allow_unfinished)
     return split
 
 

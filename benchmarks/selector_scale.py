@@ -1,0 +1,201 @@
+"""Trains a selector from stores of n and 4n clips: tokens per second, and memory that stays put.
+
+    python benchmarks/selector_scale.py --clips 102400 --seconds 60
+
+The stores have a real one's shape (VideoMAE-B: 8x14x14 tokens of 768 channels, 128 kept per clip)
+and every clip its own row in plan and clips table. The arrays repeat: shard files are hard links
+to a few that differ, so that 80 GB of embeddings fit on a small disk. Reading is therefore served
+by the page cache; what is measured is the program, not the disk. "per CPU-s" divides by the
+process's CPU time, start included, and so means something on a busy machine too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import OracleConfig
+from pipeline.grid import TokenGrid
+from pipeline.store import layout
+from pipeline.store.reader import open_store
+from pipeline.store.result import ShardResult
+from pipeline.store.root import Root
+from pipeline.store.tables import parquet_bytes
+from pipeline.store.writer import create_store, write_shard
+
+GRID = TokenGrid(8, 14, 14)
+NUM_DISTINCT = 4
+"""Shards written in full; the others link to their arrays."""
+
+
+def main() -> None:
+    """Parse, write the stores, train from each in a fresh process, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=102_400, help="n, a multiple of --shard-size")
+    parser.add_argument("--seconds", type=float, default=60, help="training time per store")
+    parser.add_argument("--tokens-per-clip", type=int, default=128)
+    parser.add_argument("--hidden-size", type=int, default=768)
+    parser.add_argument("--shard-size", type=int, default=256)
+    parser.add_argument("--arch", default="mlp")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--folder", type=Path, help="where the stores go; default a temporary one")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(measure(args.child, args.seconds, args.arch, args.device)))
+        return
+    if args.clips % args.shard_size:
+        parser.error("--clips must be a multiple of --shard-size")
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        print(
+            f"{'clips':>8} {'embeddings':>11} {'tokens/s':>9} {'per CPU-s':>10} "
+            f"{'reading only':>13} {'peak':>9}"
+        )
+        for factor in (1, 4):
+            path = Path(folder) / f"store-{factor}"
+            num_clips = factor * args.clips
+            write_store(path, num_clips, args)
+            command = [sys.executable, __file__, *sys.argv[1:], "--child", str(path)]
+            found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            size = num_clips * args.tokens_per_clip * args.hidden_size * 2
+            print(
+                f"{num_clips:>8} {size / 1e9:>8.1f} GB {found['tokens_per_s']:>9,.0f} "
+                f"{found['tokens_per_cpu_s']:>10,.0f} "
+                f"{found['read_tokens_per_s']:>13,.0f} {found['peak_bytes'] / 2**20:>5,.0f} MiB"
+            )
+
+
+def write_store(path: Path, num_clips: int, args: argparse.Namespace) -> None:
+    """A finished store of `num_clips` clips whose arrays repeat."""
+    config = OracleConfig(
+        dataset="scale",
+        plan_digest="0" * 64,
+        split="train",
+        backbone="random numbers",
+        backbone_digest="0" * 64,
+        tokens_per_clip=args.tokens_per_clip,
+        shard_size=args.shard_size,
+    )
+    ids = np.arange(num_clips)
+    plan = pa.table(
+        {
+            "clip_id": ids,
+            "shard": ids // args.shard_size,
+            "video_id": [str(i) for i in ids],
+            "path": [f"{i}.webm" for i in ids],
+            "label": ids % 174,
+            "split": ["train"] * num_clips,
+            "segment": np.zeros(num_clips, int),
+            "crop": np.zeros(num_clips, int),
+        }
+    ).cast(layout.PLAN_SCHEMA)
+    root = Root(path)
+    with create_store(root, config, plan, GRID, args.hidden_size, []) as writer:
+        for shard in range(NUM_DISTINCT):
+            write_shard(root, shard, _random_result(shard, config, args.hidden_size))
+        outcomes = [
+            open_store(root).clips().drop(columns=plan.column_names).iloc[rows.start : rows.stop]
+            for rows in map(writer.info.rows, range(NUM_DISTINCT))
+        ]
+        for shard in range(NUM_DISTINCT, writer.info.num_shards):
+            for array in writer.info.arrays:
+                os.link(
+                    root.join(array.chunk_key(shard % NUM_DISTINCT)),
+                    root.join(array.chunk_key(shard)),
+                )
+            rows = writer.info.rows(shard)
+            table = pa.Table.from_arrays(
+                plan.slice(rows.start, args.shard_size).combine_chunks().columns
+                + pa.Table.from_pandas(
+                    outcomes[shard % NUM_DISTINCT],
+                    pa.schema([layout.CLIPS_SCHEMA.field(n) for n in layout.OUTCOME_COLUMNS]),
+                    preserve_index=False,
+                ).columns,
+                schema=layout.CLIPS_SCHEMA,
+            )
+            root.put(layout.clips_path(shard), parquet_bytes(table))
+
+
+def _random_result(shard: int, config: OracleConfig, hidden_size: int) -> ShardResult:
+    rng = np.random.default_rng(shard)
+    result = ShardResult(config.shard_size, GRID, config.tokens_per_clip, hidden_size)
+    direction = rng.standard_normal(hidden_size) / hidden_size**0.5
+    for row in range(config.shard_size):
+        tokens = rng.standard_normal((GRID.num_tokens, hidden_size), np.float32)
+        cam = tokens @ direction
+        index = np.sort(rng.permutation(GRID.num_tokens)[: config.tokens_per_clip])
+        result.set_ok(
+            row,
+            scores=np.maximum(cam, 0) / cam.max(),
+            cam=cam,
+            prediction=0,
+            top5=[0],
+            confidence=0.5,
+            true_prob=0.5,
+            loss=0.7,
+            degenerate=False,
+            num_frames_total=48,
+            padded=False,
+            damaged=False,
+            decoder="none",
+            decoder_version="0",
+            tokens=tokens[index],
+            token_index=index,
+        )
+    return result
+
+
+def measure(path: Path, seconds: float, arch: str, device: str) -> dict[str, float]:
+    """Reads, then trains, for `seconds` each; the peak is that of the whole process."""
+    from selector.data import TokenStream
+    from selector.split import split_store
+    from selector.train import TrainConfig, TrainProgress, train_selector
+
+    class Enough(Exception):
+        pass
+
+    store = open_store(path)
+    config = TrainConfig(arch=arch)
+    rate, trained = 0.0, 0
+
+    def stop(progress: TrainProgress) -> None:
+        nonlocal rate, trained
+        rate = progress.tokens_per_s
+        trained = progress.clips_done * stream.tokens_per_clip
+        if progress.epoch > 1 or time.monotonic() > until:
+            raise Enough
+
+    stream, read = TokenStream(store, split_store(store)), 0
+    began = time.monotonic()
+    for batches in stream.blocks(0, config.batch_tokens):
+        read += sum(batch.target.numel() for batch in batches)
+        if time.monotonic() - began > seconds / 4:
+            break
+    read_rate = read / (time.monotonic() - began)
+    until = time.monotonic() + seconds
+    cpu_began = time.process_time()
+    with contextlib.suppress(Enough):
+        train_selector(store, path / "selector", config, device=device, on_progress=stop)
+    cpu_seconds = time.process_time() - cpu_began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "tokens_per_s": rate,
+        "tokens_per_cpu_s": trained / cpu_seconds,
+        "read_tokens_per_s": read_rate,
+        "peak_bytes": peak,
+    }
+
+
+if __name__ == "__main__":
+    main()
