@@ -66,7 +66,9 @@ def load_state(out: Path, device: str) -> dict[str, Any] | None:
 def export(model: Any, out: Path, config: BackboneConfig) -> None:
     """Writes the checkpoint that `--backbone` loads: weights, configuration, processor."""
     from transformers import VideoMAEImageProcessor
+    from transformers.utils import logging as hf_logging
 
+    hf_logging.disable_progress_bar()  # one file of 3 MB needs no bar
     model.save_pretrained(out)
     side = config.image_size
     VideoMAEImageProcessor(
