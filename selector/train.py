@@ -51,7 +51,7 @@ class TrainConfig:
     num_layers: int | None = None
     """Fully connected layers, convolutions or blocks; None: the architecture's own."""
     width: int | None = None
-    """Hidden channels; None takes half of the embedding's (see `default_width`)."""
+    """Hidden channels; None takes a third of the embedding's (see `default_width`)."""
     clean: tuple[str, ...] = ()
     """Cleaning steps of the target, in their order."""
     epochs: int = 20
@@ -134,8 +134,13 @@ class TrainResult:
 
 
 def default_width(hidden_size: int) -> int:
-    """Hidden channels of a selector unless asked otherwise: half the embedding's."""
-    return max(8, hidden_size // 2)
+    """Hidden channels of a selector unless asked otherwise: a third of the embedding's.
+
+    The paper does not tell. For VideoMAE-B this is 256: 0.41 GMACs for all tokens, 0.2 % of the
+    full model. Added to the closed form of the cost it gives the paper's GFLOPs to the digit at
+    every keep ratio (181, 159, 118, 80, 46), which half or a quarter do not.
+    """
+    return max(8, hidden_size // 3)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -35,7 +35,7 @@ def train_selector(
         ),
     ] = None,
     hidden: Annotated[
-        int | None, typer.Option(help="Hidden channels; default half the embedding's.")
+        int | None, typer.Option(help="Hidden channels; default a third of the embedding's.")
     ] = None,
     clean: Annotated[
         str, typer.Option(help="Clean the target: none, or edges, peaks, sharpen with commas.")

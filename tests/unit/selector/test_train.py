@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError, StoreError
 from selector import train as train_module
 from selector.config import ARCHS
 from selector.saving import load_selector
-from selector.train import TrainConfig, resolve_device, train_selector
+from selector.train import TrainConfig, default_width, resolve_device, train_selector
 from tests.unit.selector.learnable import GRID, HIDDEN_SIZE, make_learnable_store
 
 CONFIG = TrainConfig(epochs=3, batch_tokens=96, learning_rate=0.01, width=16, held_out=0.3)
@@ -201,6 +201,18 @@ def test_a_device_that_is_not_there_is_refused():
             resolve_device("cuda")
 
 
-def test_wide_embeddings_get_a_selector_of_half_their_width(store, tmp_path):
+def test_the_default_width_gives_the_papers_gflops_to_the_digit():
+    """VideoMAE-B: the closed form of the cost plus the selector on all 1568 tokens."""
+    assert default_width(768) == 256
+    all_tokens, d = 1568, 768
+    selector = all_tokens * (d * 256 + 256 * 256 + 256)
+    gmacs = [
+        (12 * (12 * n * d * d + 2 * n * n * d) + all_tokens * 1536 * d + selector) / 1e9
+        for n in (1568, 1411, 1097, 784, 470)
+    ]
+    assert [round(g) for g in gmacs] == [181, 159, 118, 80, 46]
+
+
+def test_a_selector_without_a_width_takes_the_default(store, tmp_path):
     train_selector(store, tmp_path, replace(CONFIG, width=None, epochs=1), device="cpu")
-    assert load_selector(tmp_path).config.width == max(8, HIDDEN_SIZE // 2)
+    assert load_selector(tmp_path).config.width == default_width(HIDDEN_SIZE)
