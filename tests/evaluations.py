@@ -1,0 +1,137 @@
+"""Tiny evaluations: folders with made-up rows, and runs on tiny datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from datasets_spec.types import Video
+from pipeline.config import RunConfig
+from pipeline.errors import ClipStatus
+from pipeline.plan import build_plan, plan_digest
+from pipeline.store.root import Root
+from selector.evaluation.config import EvalConfig
+from selector.evaluation.folder import Evaluation, EvaluationInfo, begun
+from selector.evaluation.layout import results_bytes, results_path
+from selector.evaluation.run import EvalRequest, EvalResult, evaluate
+from selector.evaluation.shard_rows import ShardRows
+from selector.rankers import parse_specs
+
+SHARD_SIZE = 4
+
+
+def make_info(plan: pa.Table, num_classes: int, **changes: Any) -> EvaluationInfo:
+    """Costs are the number of kept tokens of 10; a ranking adds one."""
+    fields: dict[str, Any] = {
+        "dataset": "csv",
+        "plan_digest": plan_digest(plan),
+        "split": "all",
+        "backbone": "some/checkpoint",
+        "backbone_digest": "b" * 64,
+        "methods": ("random",),
+        "keep_ratios": (1.0, 0.5),
+        "num_seeds": 2,
+        "shard_size": SHARD_SIZE,
+    }
+    config = EvalConfig(**(fields | changes))
+    kept = tuple(max(1, int(10 * c.keep_ratio)) for c in config.conditions)
+    return EvaluationInfo(
+        config=config,
+        num_clips=plan.num_rows,
+        label_names=tuple(f"class {i}" for i in range(num_classes)),
+        num_kept=kept,
+        gmacs=tuple(
+            None if c.method.startswith("oracle") else k + (c.method == "lite")
+            for c, k in zip(config.conditions, kept, strict=True)
+        ),
+        gmacs_backbone=tuple(map(float, kept)),
+        gmacs_embed=0.5,
+    )
+
+
+def make_plan(
+    labels: Sequence[int], views: tuple[int, int] = (1, 1), shard_size: int = SHARD_SIZE
+) -> pa.Table:
+    """One video per label."""
+    videos = [Video(f"v{i:05d}", f"v{i}.mp4", label, "all") for i, label in enumerate(labels)]
+    return build_plan(videos, views, shard_size)
+
+
+def make_evaluation(
+    folder: Path,
+    logits: np.ndarray,
+    labels: Sequence[int],
+    *,
+    views: tuple[int, int] = (1, 1),
+    failed: Sequence[tuple[int, int]] = (),
+    shards: Sequence[int] | None = None,
+    **changes: Any,
+) -> Evaluation:
+    """An evaluation with given logits (clips, conditions, classes).
+
+    Args:
+        folder: where.
+        logits: float32.
+        labels: one per video.
+        views: per video.
+        failed: (clip, condition) that failed.
+        shards: which are committed; None means all.
+        changes: fields of `EvalConfig`.
+    """
+    plan = make_plan(labels, views, changes.get("shard_size", SHARD_SIZE))
+    changes |= {"num_segments": views[0], "num_crops": views[1]}
+    info = make_info(plan, logits.shape[2], **changes)
+    assert logits.shape[:2] == (plan.num_rows, len(info.config.conditions))
+    root = Root(str(folder))
+    with begun(root, info, plan) as evaluation:
+        for shard in evaluation.pending() if shards is None else shards:
+            part = evaluation.plan(shard).to_pydict()
+            rows = ShardRows(info, part)
+            at = np.arange(len(part["clip_id"]))
+            for column in range(logits.shape[1]):
+                rows.set(at, column, logits[part["clip_id"], column].astype(np.float32))
+            for clip, column in failed:
+                if clip in part["clip_id"]:
+                    position = part["clip_id"].index(clip)
+                    rows.fail(position, ClipStatus.MODEL_ERROR, "made to fail", column)
+            root.put(results_path(shard), results_bytes(rows.to_table()))
+    return evaluation
+
+
+def make_request(data: Path, backbone: Path, methods: str, **changes: Any) -> EvalRequest:
+    """Shards of 4 clips, half and a quarter of the 8 tokens, two seeds."""
+    fields: dict[str, Any] = {
+        "dataset": "csv",
+        "data_root": str(data),
+        "split": "all",
+        "backbone": str(backbone),
+        "methods": parse_specs(methods, "blocks.-1.output", "gradcam"),
+        "keep_ratios": (0.5, 0.25),
+        "num_seeds": 2,
+        "shard_size": SHARD_SIZE,
+    }
+    return EvalRequest(**(fields | changes))
+
+
+def run_evaluation(
+    out: Path,
+    data: Path,
+    backbone: Path,
+    methods: str = "random,oracle",
+    *,
+    run: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
+    **changes: Any,
+) -> EvalResult:
+    """`evaluate` in this process, two clips a batch."""
+    fields: dict[str, Any] = {"data_root": str(data), "decode_workers": 0, "batch_size": 2}
+    return evaluate(
+        make_request(data, backbone, methods, **changes),
+        str(out),
+        RunConfig(**(fields | (run or {}))),
+        **(options or {}),
+    )

@@ -1,0 +1,278 @@
+"""`lite-pipeline evaluate` on real files: what the rows say, resuming, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from datasets_spec import read_videos
+from pipeline.backbones import load_backbone
+from pipeline.cli import app
+from pipeline.decode import DecodeRequest, decode_video
+from pipeline.errors import BackboneError, ConfigError, StoreMismatchError
+from pipeline.oracle import token_maps
+from pipeline.views import list_views
+from selector.evaluation import run
+from selector.evaluation.folder import Evaluation
+from selector.evaluation.outcomes import read_outcomes
+from selector.evaluation.worker import EvalWorker
+from selector.keep import num_kept
+from selector.rankers import chance
+from selector.saving import save_selector, selector_digest
+from tests.builds import file_hashes, make_dataset
+from tests.checkpoints import save_videomae
+from tests.evaluations import run_evaluation
+from tests.lite_models import make_selector
+
+NUM_VIDEOS, MISSING = 11, 3
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three shards of 4 clips, the last one short; one video is not there."""
+    return make_dataset(tmp_path_factory.mktemp("data"), NUM_VIDEOS, missing=(MISSING,))
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_backbone):
+    return load_backbone(str(tiny_backbone))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data, tiny_backbone):
+    out = tmp_path_factory.mktemp("evaluation")
+    run_evaluation(out, data, tiny_backbone)
+    return out
+
+
+def tokens_of(backbone, data, number, view=None):
+    request = DecodeRequest(
+        path=str(data / f"v{number:03d}.mp4"),
+        num_frames=backbone.num_frames,
+        size=backbone.image_size,
+        short_side=backbone.short_side,
+        **({} if view is None else {"views": (view,)}),
+    )
+    with torch.no_grad():
+        return backbone.embed(backbone.pixel_values(decode_video(request).clips))
+
+
+def logits_of(backbone, tokens, scores=None, ratio=1.0):
+    """Written out by hand: sort, cut, and put back into token order."""
+    if scores is not None:
+        best = np.argsort(-scores.numpy(), kind="stable")[: num_kept(tokens.shape[1], ratio)]
+        tokens = tokens[:, np.sort(best)]
+    with torch.no_grad():
+        return backbone.forward_tokens(tokens)[0]
+
+
+def test_every_row_is_what_its_clip_gives_alone(finished, data, backbone):
+
+    rows = Evaluation(str(finished)).rows().set_index(["clip_id", "method", "seed", "keep_ratio"])
+    assert len(rows) == NUM_VIDEOS * (1 + 2 * 2 + 2)
+    oracle = "oracle[blocks.-1.output,gradcam]"
+    for clip in (0, 5, NUM_VIDEOS - 1):
+        tokens = tokens_of(backbone, data, clip)
+        label = clip % 5
+        cam = token_maps(backbone, tokens, torch.tensor([label])).cam[0]
+        uniform = torch.from_numpy(np.random.default_rng([1, clip]).random(8))
+        for key, expected in {
+            ("full", 0, 1.0): logits_of(backbone, tokens),
+            ("random", 1, 0.25): logits_of(backbone, tokens, uniform, 0.25),
+            (oracle, 0, 0.5): logits_of(backbone, tokens, cam, 0.5),
+        }.items():
+            row = rows.loc[(clip, *key)]
+            probs = expected.softmax(-1)
+            assert row["status"] == "ok"
+            assert row["prediction"] == expected.argmax()
+            assert list(row["top5"]) == expected.argsort(descending=True).tolist()
+            assert row["label_rank"] == (expected > expected[label]).sum()
+            assert row["confidence"] == pytest.approx(probs.max().item(), abs=1e-5)
+            assert row["true_prob"] == pytest.approx(probs[label].item(), abs=1e-5)
+
+
+def test_a_missing_video_is_rows_with_a_status(finished):
+
+    rows = Evaluation(str(finished)).rows()
+    failed = rows[rows["status"] != "ok"]
+    assert set(failed["clip_id"]) == {MISSING}
+    assert set(failed["status"]) == {"missing_file"}
+    assert len(failed) == 7
+
+
+def test_a_missing_video_changes_no_other_row(finished, tmp_path, tiny_backbone):
+    whole = make_dataset(tmp_path / "data", NUM_VIDEOS)
+    result = run_evaluation(tmp_path / "out", whole, tiny_backbone)
+
+    rows, before = result.evaluation.rows(), Evaluation(str(finished)).rows()
+    assert (rows["status"] == "ok").all()
+    others = rows["clip_id"] != MISSING
+    assert rows[others].equals(before[others])
+
+
+class Dies(EvalWorker):
+    """Stops, as at Ctrl-C, when it is given its second shard."""
+
+    runs = 0
+
+    def run(self, shard, attempt):
+        type(self).runs += 1
+        if type(self).runs == 2:
+            raise KeyboardInterrupt
+        return super().run(shard, attempt)
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
+    finished, tmp_path, data, tiny_backbone
+):
+    Dies.runs = 0
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluation(tmp_path, data, tiny_backbone, options={"worker_class": Dies})
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["shard-00000.parquet"]
+    again = run_evaluation(tmp_path, data, tiny_backbone, run={"batch_size": 2})
+    assert again.given_up == []
+    assert again.evaluation.pending() == []
+    assert file_hashes(tmp_path) == file_hashes(finished)
+
+
+def test_a_finished_evaluation_computes_nothing(finished, data, tiny_backbone):
+    def explode(*arguments):
+        raise AssertionError
+
+    run_evaluation(finished, data, tiny_backbone, options={"worker_class": explode})
+
+
+def test_another_request_is_refused_with_the_difference(finished, data, tiny_backbone):
+    with pytest.raises(StoreMismatchError, match="num_seeds: 2 -> 3"):
+        run_evaluation(finished, data, tiny_backbone, num_seeds=3)
+
+
+def test_scores_that_are_not_numbers_fail_that_method_only(
+    tmp_path, data, tiny_backbone, monkeypatch
+):
+    real = chance.RandomRanker.scores
+
+    def broken(self, batch):
+        scores = real(self, batch)
+        for slot, clip in enumerate(batch.clip_ids):
+            if clip == 5:
+                scores[slot, 2] = np.nan
+        return scores
+
+    monkeypatch.setattr(chance.RandomRanker, "scores", broken)
+    rows = run_evaluation(tmp_path, data, tiny_backbone, "random,uniform").evaluation.rows()
+    failed = rows[(rows["status"] != "ok") & (rows["clip_id"] != MISSING)]
+    assert set(zip(failed["clip_id"], failed["method"], strict=True)) == {(5, "random")}
+    assert set(failed["error"]) == {"the scores of random are not finite"}
+
+
+def test_lite_is_evaluated_and_costs_its_selector(tmp_path, data, backbone, tiny_backbone):
+    save_selector(make_selector(backbone, str(tiny_backbone)), tmp_path / "selector")
+    result = run_evaluation(
+        tmp_path / "out", data, tiny_backbone, "lite", selector=str(tmp_path / "selector")
+    )
+    config = result.evaluation.config
+    assert config.selector_digest == selector_digest(tmp_path / "selector")
+    rows = result.evaluation.rows(["method", "gmacs", "gmacs_backbone"]).drop_duplicates()
+    extra = (rows["gmacs"] - rows["gmacs_backbone"]).to_numpy() * 1e9
+    assert extra == pytest.approx([0] + [8 * (24 * 16 + 16 * 16 + 16)] * 2)
+
+
+def test_a_selector_that_changed_on_the_way_is_refused(tmp_path, data, backbone, tiny_backbone):
+    folder = tmp_path / "selector"
+    save_selector(make_selector(backbone, str(tiny_backbone)), folder)
+    options = {"selector": str(folder)}
+    run_evaluation(tmp_path / "out", data, tiny_backbone, "lite", **options)
+    weights = folder / "config.json"
+    weights.write_text(weights.read_text() + " ")
+    with pytest.raises(StoreMismatchError, match="selector_digest"):
+        run_evaluation(tmp_path / "out", data, tiny_backbone, "lite", **options)
+
+
+def test_views_are_averaged(tmp_path, data, backbone, tiny_backbone):
+
+    result = run_evaluation(tmp_path, data, tiny_backbone, "uniform", views=(2, 3))
+    outcomes = read_outcomes(result.evaluation)
+    assert len(outcomes.video_ids) == NUM_VIDEOS - 1
+    tokens = [tokens_of(backbone, data, 7, view) for view in list_views(2, 3)]
+    mean = torch.stack([logits_of(backbone, t).softmax(-1) for t in tokens]).mean(0)
+    at = outcomes.video_ids.tolist().index("v007")
+    assert outcomes.confidence[at, 0] == pytest.approx(mean.max().item(), rel=1e-3)
+    assert outcomes.label_rank[at, 0] == (mean > mean[7 % 5]).sum()
+
+
+def test_a_split_without_labels_is_refused(tmp_path, data, tiny_backbone, monkeypatch):
+    """As the test split of Something-Something V2 is."""
+
+    def without_one(*arguments):
+        first, *others = read_videos(*arguments)
+        return [dataclasses.replace(first, label=None), *others]
+
+    monkeypatch.setattr(run, "read_videos", without_one)
+    with pytest.raises(ConfigError, match=r"1 of 11 clips of csv/all have no label.*--split"):
+        run_evaluation(tmp_path / "out", data, tiny_backbone)
+
+
+def test_a_checkpoint_of_other_classes_is_refused(tmp_path, data):
+    other = save_videomae(tmp_path / "other", num_labels=6)
+    with pytest.raises(BackboneError, match="5 classes.*6 classes"):
+        run_evaluation(tmp_path / "out", data, other)
+
+
+def lite(*arguments):
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+def test_the_command_prints_a_table_and_again_from_disk_alone(tmp_path, data, tiny_backbone):
+    done = lite(
+        "--out", tmp_path, "--data-root", data, "--dataset", "csv", "--split", "all",
+        "--backbone", tiny_backbone, "--methods", "random,oracle", "--keep-ratios", "1,.5,.2",
+        "--decode-workers", "0", "--shard-size", "8",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "10 videos" in done.stdout
+    assert "oracle[blocks.-1.output,gradcam]" in done.stdout
+    again = lite("--out", tmp_path, "--table-only")
+    assert again.exit_code == 0, again.output
+    assert again.stdout == done.stdout
+    content = json.loads(lite("--out", tmp_path, "--table-only", "--json").stdout)
+    assert len(content["table"]) == 1 + 2 + 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "magic"], "unknown method 'magic': the known ones are random"),
+        (["--keep-ratios", "0,.5"], "keep ratio must lie in (0, 1]"),
+        (["--methods", "lite"], "--selector DIR"),
+        (["--views", "2"], "SEGMENTSxCROPS"),
+        (["--split", "test"], "split 'test'"),
+        (["--address", "auto"], "--workers N"),
+    ],
+)
+def test_the_command_refuses_what_cannot_work(tmp_path, data, tiny_backbone, arguments, message):
+    done = lite(
+        "--out", tmp_path / "out", "--data-root", data, "--dataset", "csv",
+        "--backbone", tiny_backbone, *arguments,
+    )  # fmt: skip
+    assert done.exit_code == 1
+    assert message in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_videos_there_is_only_the_table(tmp_path):
+    done = lite("--out", tmp_path)
+    assert done.exit_code == 1
+    assert "--data-root DIR" in done.output
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ray_workers_write_the_same_bytes(finished, tmp_path, data, tiny_backbone):
+    run_evaluation(tmp_path, data, tiny_backbone, run={"workers": 2, "decode_workers": 1})
+    assert file_hashes(tmp_path) == file_hashes(finished)
