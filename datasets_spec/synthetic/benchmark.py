@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -102,7 +103,7 @@ def _render_all(root: Path, seed: int, indices: list[int], workers: int | None) 
         return
     # Spawned, not forked: the caller may have threads, whose locks a fork would copy.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_ignore_interrupt)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
     try:
         yield from _as_completed(pool, root, seed, tasks, 2 * count)
     except BrokenProcessPool as error:
@@ -133,6 +134,14 @@ def _render_some(root: Path, seed: int, indices: list[int]) -> int:
     return len(indices)
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone answers it."""
+def _start_worker() -> None:
+    """Ctrl-C reaches the whole process group, and the parent alone answers it; none outlives it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_the_parent, daemon=True).start()
+
+
+def _leave_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()  # returns when it ended, however it did
+    os._exit(1)
