@@ -1,6 +1,12 @@
 """The folder: equal bytes, resumed where it stopped, never mixed, readable as SSv2."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import av
 import numpy as np
@@ -32,6 +38,32 @@ def contents(root):
 def test_parallel_rendering_gives_the_same_bytes(folder, tmp_path):
     make(tmp_path / "b", COUNT, SEED, workers=2)
     assert contents(tmp_path / "b") == contents(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_rendering_leaves_no_process_and_resumes(how, tmp_path):
+    root = tmp_path / "b"
+    call = f"if __name__ == '__main__': make({str(root)!r}, 400, 5, workers=2)"
+    script = tmp_path / "render.py"
+    script.write_text(f"from datasets_spec.synthetic import make\n{call}\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    parent = subprocess.Popen([sys.executable, str(script)], env=environment, process_group=0)
+    while len(list(root.glob("*/*.webm"))) < 20:
+        assert parent.poll() is None
+        time.sleep(0.1)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    assert len(children) >= 2
+    parent.send_signal(how)
+    assert parent.wait(20) != 0
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline, "a rendering process outlived its parent"
+        time.sleep(0.1)
+    assert 20 <= len(list(root.glob("*/*.webm"))) < 400
+    assert not (root / "labels").exists()
+    make(root, 400, 5, workers=2)
+    assert len(contents(root)) == 400 + 1 + 5 + 3
 
 
 def test_an_interrupted_rendering_resumes_to_the_same_bytes(folder, tmp_path, monkeypatch):

@@ -54,9 +54,7 @@ def test_boxes_hold_all_the_pixels_an_actor_changes(scene):
     changed = (render(scene) != render(without)).any(axis=3)
     inside = np.zeros_like(changed)
     for path in actor.paths:
-        for frame, (x0, y0, x1, y1) in zip(
-            inside, visible_boxes(scene, actor, path), strict=True
-        ):
+        for frame, (x0, y0, x1, y1) in zip(inside, visible_boxes(scene, actor, path), strict=True):
             if not np.isnan(x0):
                 left, top = (max(int(v) - 1, 0) for v in (x0, y0))
                 frame[top : int(y1) + 2, left : int(x1) + 2] = True
