@@ -57,16 +57,17 @@ def run_shards(
     with sigterm_exits():
         executor = make_executor(make_worker, run_config, in_flight)
         try:
-            return Loop(
-                executor=executor,
-                shards=shards,
-                max_attempts=run_config.max_attempts,
-                shard_timeout_s=run_config.shard_timeout_s,
-                on_report=on_report,
-                on_loss=on_loss,
-                recover=recover,
-                learned=learned,
-            ).run()
+            with sigterm_exits():  # once more: starting Ray installs a handler that aborts
+                return Loop(
+                    executor=executor,
+                    shards=shards,
+                    max_attempts=run_config.max_attempts,
+                    shard_timeout_s=run_config.shard_timeout_s,
+                    on_report=on_report,
+                    on_loss=on_loss,
+                    recover=recover,
+                    learned=learned,
+                ).run()
         finally:
             executor.close()
 

@@ -54,7 +54,6 @@ class ChaosWorker(OracleWorker):
         super().__init__(*args)
         self._folder = Path(folder)
         self._orders = orders
-        self._shard: int | None = None
         if self._run_config.decode_workers == 0:
             # No misfortune here is the decoder's: spare a cautious attempt its decoder process.
             self._safe_pool = self._pool
@@ -104,9 +103,7 @@ class ChaosWorker(OracleWorker):
 
     def _commit(self, job: Any) -> None:
         self._meet("commit", job.shard)
-        self._shard = job.shard
         super()._commit(job)
-        self._shard = None
         self._meet("end", job.shard)
 
     def _watch_renames(self) -> None:
@@ -118,12 +115,12 @@ class ChaosWorker(OracleWorker):
             for order in worker._orders:
                 kind, _, part = order.at.partition(":")
                 if kind == "rename" and part in str(target):
-                    worker._meet(order.at, worker._shard)
+                    worker._meet(order.at, order.shard)
             done = replace(path, target)
             for order in worker._orders:
                 kind, _, part = order.at.partition(":")
                 if kind == "renamed" and part in str(target):
-                    worker._meet(order.at, worker._shard)
+                    worker._meet(order.at, order.shard)
             return done
 
         Path.replace = watched  # type: ignore[method-assign,assignment]

@@ -6,7 +6,6 @@ Every replacement worker costs seconds of imports, so one test lets several thin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -22,8 +21,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module", autouse=True)
 def _ray() -> Iterator[None]:
     """One local Ray for the module; the executor leaves a Ray alone that it has not started."""
-    import pipeline.driver.ray_pool  # noqa: F401  settings that must precede Ray's import
-    import ray
+    from pipeline.driver.ray_pool import ray  # its settings must precede Ray's import
 
     ray.init(
         address="local",
