@@ -31,6 +31,10 @@ class VideoMAEBackbone(Backbone):
         """
         super().__init__()
         self.model: Any = load_strictly(folder).to(device=device, dtype=dtype)
+        # Hugging Face keeps the position table as a plain attribute, which `.to` passes over: every
+        # call would copy it to the device anew.
+        embeddings = self.model.videomae.embeddings
+        embeddings.position_embeddings = embeddings.position_embeddings.to(device, dtype)
         config = self.model.config
         self.num_frames = config.num_frames
         self.tubelet_size = config.tubelet_size

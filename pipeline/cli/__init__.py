@@ -17,14 +17,16 @@ from datasets_spec.errors import DatasetSpecError
 from pipeline.errors import LiteError
 
 TOPICS = (
+    "demo",
     "build",
     "inspect",
-    "datasets",
     "selector",
     "evaluate",
+    "analyze",
     "predict",
-    "export",
     "calibrate",
+    "export",
+    "datasets",
     "backbone",
 )
 
