@@ -54,69 +54,30 @@ def steps(out: Path, workers: int, small: bool) -> list[tuple[str, list[str]]]:
         str(out / name) for name in ("videos", "store", "selector", "evaluation")
     )
     data = ["--dataset", "synthetic", "--data-root", videos]
+    made = ["synthetic", "--out", videos]
     run = ["--workers", str(workers)]
     methods = "random,oracle,lite" if small else "random,uniform,motion,oracle,lite"
+    ratios = "1,.5,.3" if small else "1,.7,.5,.3,.1"
+    num_videos, epochs, shard_size = ("160", "5", "32") if small else ("800", "20", "64")
+    shards = ["--shard-size", shard_size, *run]
+    chosen = ["--methods", methods, "--keep-ratios", ratios, "--selector", selector]
     return [
         (
             "render videos: the class is in the motion, and competing actors mislead",
-            [
-                "datasets",
-                "make",
-                "synthetic",
-                "--out",
-                videos,
-                "--videos",
-                "160" if small else "800",
-                "--seed",
-                str(SEED),
-            ],
+            ["datasets", "make", *made, "--videos", num_videos, "--seed", str(SEED)],
         ),
         (
             "value every token of the training videos by Grad-CAM with the true label",
-            [
-                "build-oracle",
-                *data,
-                "--split",
-                "train",
-                "--store",
-                store,
-                "--shard-size",
-                "32" if small else "64",
-                *run,
-            ],
+            ["build-oracle", *data, "--split", "train", "--store", store, *shards],
         ),
         ("check every file of the store", ["verify", "--store", store]),
         ("how unequal token values are", ["analyze", "--store", store]),
         (
             "learn to predict the values from patch embeddings, from the store alone",
-            [
-                "train-selector",
-                "--store",
-                store,
-                "--out",
-                selector,
-                "--epochs",
-                "5" if small else "20",
-            ],
+            ["train-selector", "--store", store, "--out", selector, "--epochs", epochs],
         ),
         (
             "accuracy against cost on the validation videos",
-            [
-                "evaluate",
-                *data,
-                "--split",
-                "validation",
-                "--out",
-                evaluation,
-                "--methods",
-                methods,
-                "--selector",
-                selector,
-                "--keep-ratios",
-                "1,.5,.3" if small else "1,.7,.5,.3,.1",
-                "--shard-size",
-                "32" if small else "64",
-                *run,
-            ],
+            ["evaluate", *data, "--split", "validation", "--out", evaluation, *chosen, *shards],
         ),
     ]
