@@ -26,7 +26,9 @@ LEFT_OUT, TRAIN, HELD_OUT = 0, 1, 2
 
 def is_held_out(video_id: str, fraction: float) -> bool:
     """Whether a video belongs to the held-out `fraction` of all videos."""
-    digest = hashlib.sha256(video_id.encode()).digest()
+    # Salted, or the split would follow whatever else was drawn by a hash of the id: a plan cut by
+    # --limit, for one, is that very sample.
+    digest = hashlib.sha256(b"held out" + video_id.encode()).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 

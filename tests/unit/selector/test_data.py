@@ -1,5 +1,6 @@
 """Streaming a store: every clip once, in an order that follows from the seed, in bounded memory."""
 
+import hashlib
 from itertools import pairwise
 
 import numpy as np
@@ -60,6 +61,12 @@ def test_all_views_of_a_video_are_on_the_same_side():
     assert sides == [is_held_out(video, 0.1) for video in ids]
     assert 140 < sum(sides) < 260
     assert all(is_held_out(v, 0.2) for v, out in zip(ids, sides, strict=True) if out)
+
+
+def test_the_split_does_not_follow_how_a_plan_was_limited():
+    """`--limit` draws by a hash of the id too; once it was the same hash, and all were held out."""
+    ids = sorted((f"v{i}" for i in range(5000)), key=lambda v: hashlib.sha256(v.encode()).digest())
+    assert 20 < sum(is_held_out(video, 0.1) for video in ids[:400]) < 70
 
 
 def test_tokens_and_scores_of_a_batch_belong_together(tmp_path):
