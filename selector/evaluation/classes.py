@@ -1,7 +1,8 @@
 """The paper's principle 5: classes that the full model knows well lose less when tokens go.
 
-The full model's accuracy stands on both sides (as itself, and in the drop), so its noise pushes the
-correlation up, against the principle: a negative one is not an artefact.
+The full model's accuracy stands on both sides (as itself, and in the drop), so its noise pushes
+both measures up, against the principle: a negative one is not an artefact. Resampling adds noise
+once more, so with few videos per class (below about 30) the intervals lie too high.
 """
 
 from __future__ import annotations

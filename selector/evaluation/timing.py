@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
@@ -20,16 +21,23 @@ Item = TypeVar("Item")
 
 @dataclass
 class Timing:
-    """Seconds of one worker on some clips."""
+    """Seconds of one worker on some clips.
+
+    `decode`, `compute` and `write` are wall-clock time. The others are the model's own time: the
+    processor's clock where one CPU thread does the work, which neighbours on a shared machine
+    cannot stretch, and the wall clock on a GPU or with several threads.
+    """
 
     clips: int = 0
     """Clips that went through the model, black slots of failed ones included."""
     decode: float = 0.0
     """Waiting for the decoders."""
-    embed: float = 0.0
-    """Normalising and embedding, once for all conditions."""
+    compute: float = 0.0
+    """Everything between decoding and writing."""
     write: float = 0.0
     """Encoding and committing the results."""
+    embed: float = 0.0
+    """Normalising and embedding, once for all conditions."""
     rank: dict[str, float] = field(default_factory=dict)
     """Scoring all tokens, by method; once per seed."""
     forward: dict[str, float] = field(default_factory=dict)
@@ -37,8 +45,7 @@ class Timing:
 
     def phases(self) -> dict[str, float]:
         """What the progress line tells apart."""
-        compute = self.embed + sum(self.rank.values()) + sum(self.forward.values())
-        return {"decode": self.decode, "compute": compute, "write": self.write}
+        return {"decode": self.decode, "compute": self.compute, "write": self.write}
 
     def clips_per_s(self, config: EvalConfig) -> list[float | None]:
         """For each condition, what a model that does only this would reach on one worker.
@@ -56,7 +63,7 @@ class Timing:
 
     def add(self, other: Timing) -> None:
         """Sums another shard's seconds into these."""
-        for name in ("clips", "decode", "embed", "write"):
+        for name in ("clips", "decode", "compute", "write", "embed"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("rank", "forward"):
             mine = getattr(self, name)
@@ -79,12 +86,21 @@ class Stopwatch:
     def __init__(self, device: torch.device) -> None:
         self.timing = Timing()
         self._cuda = device.type == "cuda"
+        alone = not self._cuda and torch.get_num_threads() == 1
+        self._clock = time.thread_time if alone else time.perf_counter
 
-    def lap(self) -> float:
-        """The time now, in seconds, once everything submitted is done."""
+    def now(self) -> float:
+        """The model's time in seconds, once everything submitted is done."""
         if self._cuda:
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return self._clock()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Counts the wall-clock time inside as `compute` or `write`."""
+        began = time.perf_counter()
+        yield
+        setattr(self.timing, name, getattr(self.timing, name) + time.perf_counter() - began)
 
     def waiting_for(self, items: Iterable[Item]) -> Iterator[Item]:
         """Passes items on, counting the time until each arrives as `decode`."""

@@ -116,10 +116,10 @@ class EvalWorker:
         )
         with self._model_turn:
             for batch in job.watch.waiting_for(batches):
-                self._classify(batch, job)
-        began = job.watch.lap()
-        root.put(results_path(shard), results_bytes(job.rows.to_table()))
-        timing.write += job.watch.lap() - began
+                with job.watch.phase("compute"):
+                    self._classify(batch, job)
+        with job.watch.phase("write"):
+            root.put(results_path(shard), results_bytes(job.rows.to_table()))
         root.put(timings_path(shard), timing.to_json())
         return ShardReport(
             shard=shard,
@@ -168,10 +168,10 @@ class EvalWorker:
 
     def _embed(self, batch: Batch, job: _Job) -> ClipBatch:
         backbone, plan, at = self._backbone, job.plan, batch.positions
-        began = job.watch.lap()
+        began = job.watch.now()
         pixel_values = backbone.pixel_values(batch.clips)
         tokens = backbone.embed(pixel_values)
-        job.watch.timing.embed += job.watch.lap() - began
+        job.watch.timing.embed += job.watch.now() - began
         views = (self._config.num_segments, self._config.num_crops)
         return ClipBatch(
             backbone=backbone,
@@ -186,10 +186,10 @@ class EvalWorker:
 
     def _rank(self, ranking: _Ranking, clips: ClipBatch, batch: Batch, job: _Job) -> None:
         """One ranking at all its keep ratios."""
-        began = job.watch.lap()
+        began = job.watch.now()
         scores = ranking.ranker.scores(clips).to(clips.tokens.device)
         spent = job.watch.timing.rank
-        spent[ranking.method] = spent.get(ranking.method, 0.0) + job.watch.lap() - began
+        spent[ranking.method] = spent.get(ranking.method, 0.0) + job.watch.now() - began
         finite = scores.isfinite().all(dim=1).tolist()
         for column, num_kept in ranking.conditions:
             self._forward(clips.tokens, (scores, num_kept), column, batch, job)
@@ -209,13 +209,13 @@ class EvalWorker:
         job: _Job,
     ) -> None:
         """One condition on one batch; `keep` is (scores, tokens kept), None keeps all."""
-        began = job.watch.lap()
+        began = job.watch.now()
         with torch.inference_mode():
             if keep is not None:
                 tokens = take_tokens(tokens, top_tokens(*keep))
             logits = self._backbone.forward_tokens(tokens).float().cpu().numpy()
         spent = job.watch.timing.forward
-        spent[str(column)] = spent.get(str(column), 0.0) + job.watch.lap() - began
+        spent[str(column)] = spent.get(str(column), 0.0) + job.watch.now() - began
         positions = list(batch.facts)
         job.rows.set(positions, column, logits[[p - batch.start for p in positions]])
 
