@@ -8,6 +8,7 @@ thread that looks for its parent every other second, should a library hang.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ def main(parent: int) -> None:
     from pipeline.errors import LiteError
 
     torch.set_num_threads(1)
+    importlib.import_module("pipeline.decode.pyav")  # before the clock of a request runs
     try:
         send(answers, "ready")
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -179,6 +180,16 @@ def check_count(num_frames: int, request: DecodeRequest) -> None:
             ClipStatus.TOO_LARGE,
             f"more than the {request.max_frames} frames allowed (max_frames)",
         )
+
+
+def check_deadline(deadline: float, request: DecodeRequest) -> None:
+    """Stop once `time.monotonic()` is past `deadline`.
+
+    Raises:
+        DecodeError: `DECODE_TIMEOUT`.
+    """
+    if time.monotonic() > deadline:
+        raise DecodeError(ClipStatus.DECODE_TIMEOUT, f"not decoded within {request.timeout_s:g} s")
 
 
 def check_not_short(num_frames: int, request: DecodeRequest) -> None:

@@ -7,13 +7,18 @@ are refused, by rules that were measured against a sequential decode of real fil
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.decode.container import Survey, check_not_short, open_video, survey
+from pipeline.decode.container import (
+    Survey,
+    check_deadline,
+    check_not_short,
+    open_video,
+    survey,
+)
 from pipeline.decode.request import DecodedVideo, DecodeRequest
 from pipeline.decode.resize import ClipFiller
 from pipeline.decode.version import decode_version
@@ -38,10 +43,7 @@ def decode_indexed(
     slots = request.slots(seen.num_shown)
     filler = ClipFiller(request, slots)
     for position, index in enumerate(sorted(slots)):
-        if time.monotonic() > deadline:
-            raise DecodeError(
-                ClipStatus.DECODE_TIMEOUT, f"not decoded within {request.timeout_s:g} s"
-            )
+        check_deadline(deadline, request)
         frame = read_frame(index)
         if position == 0:
             filler.set_first_shape(*frame.shape[:2])

@@ -32,7 +32,7 @@ class DecodePool:
     A child that dies, or does not answer in time, is killed and replaced, and its request tried
     once more; then it is a `DecodeError` with status `DECODER_DIED` or `DECODE_TIMEOUT`. Children
     start with the first requests. May be used from any thread. Use as a context manager, or call
-    `close()`: no process is left then.
+    `close()`: no process is left then. A child takes 2 s to start and holds 0.3 GB, mostly torch.
 
     Args:
         num_workers: child processes; 0 decodes in this process, when the result is asked for

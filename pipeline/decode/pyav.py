@@ -20,6 +20,7 @@ from av.video.reformatter import VideoReformatter
 
 from pipeline.decode.container import (
     check_count,
+    check_deadline,
     check_not_short,
     is_cut,
     later_end,
@@ -108,28 +109,18 @@ def _frames(
 ) -> Iterator[Any]:
     """All frames in output order; damage is counted in `result` and does not end it."""
     packets = container.demux(stream)
-    flushed = False
-    while True:
-        if time.monotonic() > deadline:
-            raise DecodeError(
-                ClipStatus.DECODE_TIMEOUT,
-                f"not decoded within {request.timeout_s:g} s",
-            )
+    is_last = False
+    while not is_last:
+        check_deadline(deadline, request)
         try:
             packet = next(packets, None)
         except av.error.InvalidDataError:  # the container is broken from here on
             result.num_errors += 1
             packet = None
-        if packet is None and flushed:
-            return
+        is_last = packet is None or packet.size == 0  # makes the decoder give what it holds back
         try:
-            frames = stream.decode(packet)
+            yield from stream.decode(packet)
         except av.error.EOFError:
             return
         except av.error.InvalidDataError:
             result.num_errors += 1
-            frames = []
-        flushed = packet is None or packet.size == 0
-        yield from frames
-        if flushed:
-            return

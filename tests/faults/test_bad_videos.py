@@ -165,7 +165,7 @@ def test_each_hostile_file_has_its_status(tmp_path: Path, name: str) -> None:
     with pytest.raises(DecodeError, match=message) as caught:
         decode_video(_request(path))
     assert caught.value.status is status
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # far below the request's limit, on a busy machine too
     assert str(tmp_path) not in str(caught.value)
     with pytest.raises(DecodeError) as again:
         decode_video(_request(path))
