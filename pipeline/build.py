@@ -16,7 +16,7 @@ from datasets_spec import load_spec, read_label_names, read_videos
 from pipeline.attempt import ShardReport
 from pipeline.backbones import load_backbone
 from pipeline.classes import require_same_classes
-from pipeline.config import OracleConfig, RunConfig
+from pipeline.config import DECODERS, OracleConfig, RunConfig
 from pipeline.decode.version import decode_version
 from pipeline.driver import Loss, run_shards
 from pipeline.errors import ClipStatus, ConfigError
@@ -99,6 +99,8 @@ def prepare(request: BuildRequest) -> BuildPlan:
     """
     if request.method not in METHODS:
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {request.method!r}")
+    if request.decoder not in DECODERS:
+        raise ConfigError(f"decoder must be one of {', '.join(DECODERS)}, got {request.decoder!r}")
     decode_version(request.decoder)  # raises where it is not installed
     spec = load_spec(request.dataset)
     split = request.split or ("train" if "train" in spec.splits else spec.eval_split)

@@ -140,6 +140,10 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be above 0 seconds, got {value!r}")
+        if self.shard_timeout_s is not None and self.workers == 0:
+            raise ConfigError(
+                "a shard timeout needs a worker process that can be killed: use --workers 1"
+            )
         if self.gpus_per_worker < 0:
             raise ConfigError(f"gpus_per_worker must not be negative, got {self.gpus_per_worker!r}")
 

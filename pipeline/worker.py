@@ -26,12 +26,11 @@ from pipeline.config import OracleConfig, RunConfig
 from pipeline.decode.pool import DecodePool
 from pipeline.errors import ClipStatus, DecodeError, LiteError
 from pipeline.isolation import Findings, Isolation
-from pipeline.retry import load_result
 from pipeline.scorer import Scored, Scorer, is_broken_cuda
 from pipeline.store.info import read_info
 from pipeline.store.result import ShardResult
 from pipeline.store.root import Root
-from pipeline.store.writer import committed_shards, read_plan, write_shard
+from pipeline.store.writer import committed_shards, load_result, read_plan, write_shard
 
 logger = logging.getLogger(__name__)
 

@@ -63,7 +63,7 @@ def make_run_config(data: Path, **changes: Any) -> RunConfig:
 
 
 def run_build(
-    store: Path,
+    store: Path | str,
     data: Path,
     backbone: Path,
     *,

@@ -9,9 +9,9 @@ from pipeline.attempt import Attempt, Worker
 from pipeline.config import RunConfig
 from pipeline.driver.executor import Executor
 from pipeline.driver.loop import Loop, Loss
+from pipeline.driver.ray_env import settle_ray_env
 from pipeline.driver.serial import SerialExecutor
 from pipeline.driver.signals import sigterm_exits
-from pipeline.errors import ConfigError
 
 __all__ = ["Attempt", "Loss", "Worker", "run_shards"]
 
@@ -48,12 +48,18 @@ def run_shards(
     Raises:
         DriverError: workers fail to start, the cluster lacks what was asked for, or everything
             fails.
-        ConfigError: a shard timeout without Ray, or an error of the worker's own start.
+        LiteError: what a worker raised on purpose while starting.
     """
     shards = list(shards)
     if not shards:
         return []
-    make_executor = _executor_class(run_config)
+    make_executor: Callable[..., Executor] = SerialExecutor
+    if run_config.workers > 0:
+        settle_ray_env(run_config.ray_address)
+        # Before `sigterm_exits`: importing Ray installs a SIGTERM handler of its own.
+        from pipeline.driver.ray_pool import RayExecutor
+
+        make_executor = RayExecutor
     with sigterm_exits():
         executor = make_executor(make_worker, run_config, in_flight)
         try:
@@ -70,16 +76,3 @@ def run_shards(
                 ).run()
         finally:
             executor.close()
-
-
-def _executor_class(run_config: RunConfig) -> Callable[..., Executor]:
-    if run_config.workers > 0:
-        # Before `sigterm_exits`: importing Ray installs a SIGTERM handler of its own.
-        from pipeline.driver.ray_pool import RayExecutor
-
-        return RayExecutor
-    if run_config.shard_timeout_s is not None:
-        raise ConfigError(
-            "a shard timeout needs a worker process that can be killed: use --workers 1"
-        )
-    return SerialExecutor

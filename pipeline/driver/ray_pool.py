@@ -12,11 +12,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("RAY_AUTH_MODE", "token")  # said aloud, Ray does not warn about it
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Ray would hide the GPUs of a worker that asked for none, and warns that it will stop doing so.
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
 import ray
 from ray.exceptions import RayError, RayTaskError
 

@@ -26,7 +26,7 @@ class Order:
             not yet in place), `renamed:PATH` (just in place), `end` (committed, not yet reported),
             or `clip:ID` (whenever the model gets that clip).
         shard: in which shard; None in any.
-        act: `kill` (SIGKILL to itself), `hang`, or `raise`.
+        act: `kill` (SIGKILL to itself), `hang`, `raise`, or `pause` (for 3 seconds).
         times: how often, over all processes.
     """
 
@@ -45,6 +45,11 @@ def chaos(folder: Path, *orders: Order) -> Callable[..., Any]:
 def count(folder: Path) -> int:
     """How many misfortunes have happened."""
     return len(list(folder.iterdir()))
+
+
+def workers_met(folder: Path) -> set[str]:
+    """Process ids of the workers that had a misfortune."""
+    return {path.read_text() for path in folder.iterdir()} - {""}
 
 
 class ChaosWorker(OracleWorker):
@@ -66,15 +71,17 @@ class ChaosWorker(OracleWorker):
                 continue
             if order.act == "raise":
                 raise OSError("chaos: no space left on device")
-            if order.act == "hang":
-                time.sleep(3600)
+            if order.act in ("hang", "pause"):
+                time.sleep(3600 if order.act == "hang" else 3)
+                continue
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _take(self, number: int, order: Order) -> bool:
         """Whether the order is to be carried out once more; counted across processes."""
         for turn in range(min(order.times, 1000)):
             try:
-                (self._folder / f"{number}-{turn}").touch(exist_ok=False)
+                with (self._folder / f"{number}-{turn}").open("x") as file:
+                    file.write(str(os.getpid()))
             except FileExistsError:
                 continue
             return True

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipeline.driver.ray_env import settle_ray_env
 from pipeline.errors import DriverError
 from pipeline.store.reader import open_store
 from pipeline.store.verify import verify_store
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module", autouse=True)
 def _ray() -> Iterator[None]:
     """One local Ray for the module; the executor leaves a Ray alone that it has not started."""
-    from pipeline.driver.ray_pool import ray  # its settings must precede Ray's import
+    settle_ray_env(None)
+    import ray
 
     ray.init(
         address="local",

@@ -9,11 +9,10 @@ import torch
 from pipeline.attempt import Attempt
 from pipeline.build import prepare
 from pipeline.errors import LiteError
-from pipeline.retry import load_result
 from pipeline.store.reader import open_store
 from pipeline.store.root import Root
 from pipeline.store.verify import verify_store
-from pipeline.store.writer import create_store
+from pipeline.store.writer import create_store, load_result
 from pipeline.worker import OracleWorker, _classify
 from tests.builds import (
     file_hashes,
@@ -98,8 +97,9 @@ def test_equal_logits_are_ranked_by_class_id():
 class FailsOn:
     """A scorer that raises whenever it gets one of some clips."""
 
-    def __init__(self, scorer, *clip_ids, error=ValueError("odd input")):
-        self.scorer, self.clip_ids, self.error = scorer, clip_ids, error
+    def __init__(self, scorer, *clip_ids, error=None):
+        self.scorer, self.clip_ids = scorer, clip_ids
+        self.error = error or ValueError("odd input")
         self.backbone = scorer.backbone
 
     def __call__(self, clips, labels, clip_ids):
