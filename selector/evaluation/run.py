@@ -6,6 +6,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
@@ -30,8 +31,11 @@ from selector.evaluation.folder import Evaluation, EvaluationInfo, begun
 from selector.evaluation.worker import EvalWorker
 from selector.keep import KEEP_RATIOS, num_kept
 from selector.rankers import RankerSpec, make_ranker
+from selector.rankers.motion_vectors import require_motion_vectors
 from selector.saving import selector_digest
 
+NUM_PROBED = 16
+"""Clips looked at for whether their codec carries motion vectors."""
 SHARDS_IN_FLIGHT = 2
 """Per Ray worker: one is decoded ahead while the other has the model."""
 
@@ -84,6 +88,9 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
     label_names = read_label_names(spec, request.data_root)
     plan = build_plan(videos, request.views, request.shard_size, request.limit)
     _require_labels(plan, spec.name, split)
+    if any(method.name == "motion-vectors" for method in request.methods):
+        paths = plan["path"].slice(0, NUM_PROBED).to_pylist()
+        require_motion_vectors(str(Path(request.data_root) / path) for path in paths)
     backbone = load_backbone(request.backbone, request.revision)
     require_same_classes(spec.name, label_names, backbone, request.backbone)
     gmacs = {str(m): make_ranker(m, backbone, 0, request.selector).gmacs for m in request.methods}

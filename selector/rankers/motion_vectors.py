@@ -13,7 +13,7 @@ Frames and blocks without vectors (intra-coded) say nothing, and are not taken f
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -28,7 +28,7 @@ from av.codec.context import Flags2
 from pipeline.backbones.base import Backbone
 from pipeline.decode.container import check_count, open_video
 from pipeline.decode.request import DecodeRequest
-from pipeline.errors import ClipStatus, DecodeError
+from pipeline.errors import ClipStatus, ConfigError, DecodeError
 from pipeline.grid import TokenGrid
 from pipeline.views import View, crop_box, frame_indices, resized_shape
 from selector.rankers.base import ClipBatch, Ranker
@@ -37,6 +37,28 @@ Floats = npt.NDArray[np.float32]
 
 WITHOUT_VECTORS = ("vp8", "vp9", "hevc", "av1")
 """Codecs of which it is known beforehand; others are decoded and looked at."""
+
+
+def require_motion_vectors(paths: Iterable[str]) -> None:
+    """Refuses videos none of which can have vectors, going by their codecs alone.
+
+    Left to itself every clip would fail, one by one, and no video would be left to compare on.
+
+    Args:
+        paths: some videos of the dataset; files that cannot be opened say nothing.
+
+    Raises:
+        ConfigError: all that can be opened are of codecs without vectors.
+    """
+    codecs = []
+    for path in paths:
+        try:
+            with open_video(DecodeRequest(path=path)) as (_, stream):
+                codecs.append(stream.codec_context.codec.canonical_name)
+        except DecodeError:
+            continue
+    if codecs and set(codecs) <= set(WITHOUT_VECTORS):
+        raise ConfigError(_not_available(", ".join(sorted(set(codecs)))))
 
 
 class MotionVectorRanker(Ranker):
@@ -205,6 +227,7 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
 
 def _not_available(codec: str) -> str:
     return (
-        f"motion-vectors is not available: FFmpeg gives no motion vectors for this {codec} "
-        "stream (H.264 and MPEG-1/2/4 carry them); leave the method out, or re-encode"
+        f"method motion-vectors is not available for {codec} video: FFmpeg gives no vectors for "
+        "the codec, or the file holds none (H.264 and MPEG-1/2/4 do); leave the method out, or "
+        "re-encode"
     )

@@ -7,11 +7,16 @@ import torch
 
 from pipeline.backbones import load_backbone
 from pipeline.decode.request import DecodeRequest
-from pipeline.errors import DecodeError
+from pipeline.errors import ConfigError, DecodeError
 from pipeline.grid import TokenGrid
 from pipeline.views import View
 from selector.rankers.base import ClipBatch
-from selector.rankers.motion_vectors import MotionVectorRanker, pool_vectors, read_vectors
+from selector.rankers.motion_vectors import (
+    MotionVectorRanker,
+    pool_vectors,
+    read_vectors,
+    require_motion_vectors,
+)
 from tests.checkpoints import save_videomae
 
 GRID = TokenGrid(4, 4, 4)
@@ -116,14 +121,22 @@ def test_motion_counts_for_the_tubelet_in_which_it_happens(tmp_path):
 
 def test_vp9_says_that_it_is_not_available(tmp_path):
     path = encode(tmp_path / "v.webm", "libvpx-vp9", num_frames=4)
-    with pytest.raises(DecodeError, match=r"motion-vectors is not available: .* vp9"):
+    with pytest.raises(DecodeError, match="motion-vectors is not available for vp9"):
         read_vectors(make_request(path))
+
+
+def test_a_dataset_of_vp9_is_refused_before_anything_is_decoded(tmp_path):
+    webm = encode(tmp_path / "v.webm", "libvpx-vp9", num_frames=4)
+    with pytest.raises(ConfigError, match="not available for vp9 video"):
+        require_motion_vectors([webm, str(tmp_path / "gone.mp4")])
+    require_motion_vectors([webm, encode(tmp_path / "v.mp4")])
+    require_motion_vectors([str(tmp_path / "gone.mp4")])
 
 
 def test_a_video_of_key_frames_has_none_either(tmp_path):
     images = [np.full((64, 64, 3), 40 * n, np.uint8) for n in range(4)]
     path = write(tmp_path / "v.avi", images, "mpeg4", gop_size=1)
-    with pytest.raises(DecodeError, match="not available"):
+    with pytest.raises(DecodeError, match="not available for mpeg4"):
         read_vectors(make_request(path))
 
 
