@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -60,25 +62,16 @@ def test_a_budget_for_loss_is_spent(tmp_path):
 
 
 def test_no_video_sets_the_thresholds_it_is_judged_by(tmp_path):
-    """On confidences that say nothing, picked and judged alike would look better than the base."""
-    rng = np.random.default_rng(3)
-    logits = np.zeros((NUM_VIDEOS, 4, 3))
-    logits[:, 0, 0] = 5
-    for column in (1, 2):  # base and small are right on other videos
-        logits[:, column, 0] = np.where(rng.random(NUM_VIDEOS) < 0.5, 5, -5)
-    logits[:, 3, 0] = 3 * rng.random(NUM_VIDEOS)
-    evaluation = make_evaluation(
-        tmp_path,
-        logits,
-        [0] * NUM_VIDEOS,
-        methods=("lite",),
-        keep_ratios=RATIOS,
-        selector="s",
-        selector_digest="s" * 64,
-        shard_size=64,
-    )
-    (result,) = adaptive_results(read_outcomes(evaluation), evaluation.info, max_loss=0.0)
-    assert result.entry.top1.mean() == pytest.approx(0.5, abs=0.06)
+    evaluation, _ = make_lite(tmp_path)
+    outcomes = read_outcomes(evaluation)
+    (before,) = adaptive_results(outcomes, evaluation.info, max_loss=0.0)
+    first = np.array([hashlib.sha256(v.encode()).digest()[0] % 2 == 0 for v in outcomes.video_ids])
+    outcomes.label_rank[first, 2] = 1  # the small budget is now wrong on all of one half
+    (after,) = adaptive_results(outcomes, evaluation.info, max_loss=0.0)
+    assert after.thresholds[0] == before.thresholds[0]  # what the first half is judged by
+    assert after.thresholds[1] != before.thresholds[1]
+    small = (after.entry.top1[:, 0] == 0)[first].mean()
+    assert small == pytest.approx(before.share_small, abs=0.1)
 
 
 @pytest.mark.parametrize("ratios", [(1.0, 0.5, 0.3, 0.3 - 1e-3), (1.0, 0.5, 0.4, 0.1)])

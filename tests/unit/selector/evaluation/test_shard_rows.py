@@ -41,6 +41,15 @@ def test_a_row_says_what_its_logits_say():
     assert (first["status"], first["error"]) == ("ok", None)
 
 
+def test_many_equal_logits_rank_by_class_id():
+    rows = make_rows(labels=(170,), num_classes=174)
+    for condition in range(NUM_CONDITIONS):
+        rows.set([0], condition, np.zeros((1, 174), np.float32))
+    table = rows.to_table()
+    assert table["top5"][0].as_py() == [0, 1, 2, 3, 4]
+    assert table["label_rank"][0].as_py() == 170
+
+
 def test_a_label_beyond_the_top_five_has_its_rank():
     rows = make_rows(labels=(6,))
     for condition in range(NUM_CONDITIONS):
