@@ -31,7 +31,7 @@ def test_the_command_in_its_comments_is_one_that_the_command_line_knows():
     from pipeline.cli import app
 
     text = _FILE.read_text().replace("#", "")
-    found = re.search(r"lite-pipeline (build-oracle(?:.*\\\n)*.*)", text)
+    found = re.search(r"lite-pipeline (build-oracle --(?:.*\\\n)*.*)", text)
     assert found is not None
     name, *arguments = shlex.split(found[1].replace("\\\n", " "))
     command = get_command(app).commands[name]  # type: ignore[attr-defined]
