@@ -121,4 +121,5 @@ def _adapt(
 
 def _halves(video_ids: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
     """A fixed coin per video: it does not depend on which other videos are there."""
-    return np.array([hashlib.sha256(v.encode()).digest()[0] % 2 == 1 for v in video_ids])
+    # Salted: a plan cut by --limit is a range of the bare hash.
+    return np.array([hashlib.sha256(f"half:{v}".encode()).digest()[0] % 2 == 1 for v in video_ids])
