@@ -162,7 +162,9 @@ def measure(path: Path, num_tokens: int, arch: str, device: str) -> dict[str, fl
     """Trains on so many tokens, then reads as many; the peak is that of the whole process."""
     from selector.data import TokenStream
     from selector.split import split_store
-    from selector.train import TrainConfig, TrainProgress, train_selector
+    from selector.train import train_selector
+    from selector.train_config import TrainConfig
+    from selector.train_result import TrainProgress
 
     class Enough(Exception):
         pass

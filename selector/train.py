@@ -13,21 +13,23 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
-from selector.config import ARCHS, DEFAULT_LAYERS, NEEDS_ALL_TOKENS, SelectorConfig
+from selector.config import DEFAULT_LAYERS, NEEDS_ALL_TOKENS, SelectorConfig
 from selector.data import TokenBatch, TokenStream
 from selector.metrics import RankingMeter, RankingMetrics
 from selector.model import TokenSelector
 from selector.saving import save_selector
 from selector.split import HELD_OUT, split_store
-from selector.training_files import TrainingFiles, TrainLog, json_values
+from selector.train_config import TrainConfig, default_width
+from selector.train_result import TrainProgress, TrainResult
+from selector.training_files import TrainingFiles, TrainLog
 
 if TYPE_CHECKING:
     from pipeline.store.reader import Store
@@ -36,111 +38,6 @@ _log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
 """Time between checkpoints inside an epoch; the end of an epoch always writes one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Everything of the training that changes the selector.
-
-    Raises:
-        ConfigError: a field is outside its range.
-    """
-
-    arch: str = "mlp"
-    """One of `selector.config.ARCHS`."""
-    num_layers: int | None = None
-    """Fully connected layers, convolutions or blocks; None: the architecture's own."""
-    width: int | None = None
-    """Hidden channels; None takes a third of the embedding's (see `default_width`)."""
-    clean: tuple[str, ...] = ()
-    """Cleaning steps of the target, in their order."""
-    epochs: int = 20
-    """Passes over the training clips at most."""
-    patience: int = 4
-    """Epochs without a better held-out loss before stopping."""
-    learning_rate: float = 1e-3
-    """Peak of the cosine schedule."""
-    weight_decay: float = 0.01
-    """AdamW's decoupled decay."""
-    batch_tokens: int = 8192
-    """Tokens per step, rounded down to whole clips."""
-    held_out: float = 0.1
-    """Share of the videos that is never trained on."""
-    seed: int = 0
-    """Of initial weights and of the shuffling."""
-
-    def __post_init__(self) -> None:
-        if self.arch not in ARCHS:
-            raise ConfigError(f"arch must be one of {', '.join(ARCHS)}, got {self.arch!r}")
-        if self.arch in ("mlp4", "mlp5") and self.num_layers is not None:
-            raise ConfigError(f"{self.arch} fixes the layers; use --arch mlp with --layers N")
-        for name in ("epochs", "patience", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate!r}")
-
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """Where a training stands."""
-
-    epoch: int
-    """Current epoch, from 1."""
-    epochs: int
-    """Epochs at most."""
-    clips_done: int
-    """Training clips of this epoch so far."""
-    clips_total: int
-    """Training clips per epoch."""
-    tokens_per_s: float
-    """Since this process began to train, reading included."""
-    held_out_loss: float | None
-    """Of the last finished epoch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """What came out, on held-out clips."""
-
-    selector: SelectorConfig
-    """Its shape and where it comes from."""
-    best_epoch: int
-    """Epoch the weights are from, from 1."""
-    num_epochs: int
-    """Epochs trained until it stopped."""
-    macs_per_token: float
-    """Cost of the selector on a whole clip."""
-    num_train: int
-    """Clips trained on."""
-    num_held_out: int
-    """Held-out clips; `methods` judge as many of them as fit in memory."""
-    num_failed: int
-    """Clips left out because they failed in the store."""
-    num_degenerate: int
-    """Clips left out because no token has a positive cam."""
-    num_missing: int
-    """Clips of the plan that the store does not hold yet."""
-    methods: dict[str, RankingMetrics]
-    """`selector`, `random` and `oracle`. The cross-entropy of `random` is that of the best
-    constant; that of `oracle` is its score's own entropy, the least anything can reach."""
-    history: list[dict[str, float]]
-    """Per epoch: train_loss, held_out_loss (both against the cleaned target), spearman."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; a measure without an answer is None."""
-        found: dict[str, Any] = json_values(asdict(self))
-        return found
-
-
-def default_width(hidden_size: int) -> int:
-    """Hidden channels of a selector unless asked otherwise: a third of the embedding's.
-
-    The paper does not tell. For VideoMAE-B this is 256: 0.41 GMACs for all tokens, 0.2 % of the
-    full model. Added to the closed form of the cost it gives the paper's GFLOPs to the digit at
-    every keep ratio (181, 159, 118, 80, 46), which half or a quarter do not.
-    """
-    return max(8, hidden_size // 3)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -194,7 +91,7 @@ def train_selector(
     ended = files.read_metrics()
     if ended is not None:
         _log.info("%s is trained already", out)
-        return _result_from_json(shape, ended)
+        return TrainResult.from_dict(shape, ended)
 
     run = _Run(config, shape, stream, files, place, on_progress)
     run.train()
@@ -382,20 +279,3 @@ def _judge(
         meters["random"].update(chance, constant, batch.cam, batch.score)
         meters["oracle"].update(batch.cam, batch.score, batch.cam, batch.score)
     return {name: meter.result() for name, meter in meters.items()}
-
-
-def _result_from_json(shape: SelectorConfig, content: dict[str, Any]) -> TrainResult:
-    def number(value: float | None) -> float:
-        return math.nan if value is None else value
-
-    def metrics(found: dict[str, Any]) -> RankingMetrics:
-        return RankingMetrics(
-            num_clips=found["num_clips"],
-            bce=number(found["bce"]),
-            spearman=number(found["spearman"]),
-            recall={float(k): number(v) for k, v in found["recall"].items()},
-            mass={float(k): number(v) for k, v in found["mass"].items()},
-        )
-
-    methods = {name: metrics(found) for name, found in content["methods"].items()}
-    return TrainResult(selector=shape, **content | {"methods": methods})

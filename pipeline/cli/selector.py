@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from selector.metrics import RankingMetrics
-    from selector.train import TrainProgress, TrainResult
+    from selector.train_result import TrainProgress, TrainResult
 
 
 def register(app: typer.Typer) -> None:
@@ -58,10 +58,11 @@ def train_selector(
 ) -> None:
     """Train the token selector to predict the oracle's score from patch embeddings."""
     from pipeline import open_store
-    from selector import train
     from selector.targets import parse_cleaning
+    from selector.train import train_selector as run
+    from selector.train_config import TrainConfig
 
-    config = train.TrainConfig(
+    config = TrainConfig(
         arch=arch,
         num_layers=layers,
         width=hidden,
@@ -75,7 +76,7 @@ def train_selector(
     )
     on_progress, close = _progress()
     try:
-        result = train.train_selector(
+        result = run(
             open_store(store),
             out,
             config,

@@ -10,7 +10,8 @@ from pipeline.errors import ConfigError, StoreError
 from selector import train as train_module
 from selector.config import ARCHS
 from selector.saving import load_selector
-from selector.train import TrainConfig, default_width, resolve_device, train_selector
+from selector.train import resolve_device, train_selector
+from selector.train_config import TrainConfig, default_width
 from tests.unit.selector.learnable import GRID, HIDDEN_SIZE, make_learnable_store
 
 CONFIG = TrainConfig(epochs=3, batch_tokens=96, learning_rate=0.01, width=16, held_out=0.3)
