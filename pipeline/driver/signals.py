@@ -18,11 +18,19 @@ def sigterm_exits() -> Iterator[None]:
         yield
         return
 
+    received = False
+
     def leave(signum: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received = True
         raise SystemExit(SIGTERM_EXIT_CODE)
 
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
+    except SystemExit:
+        if not received:
+            raise
+        raise SystemExit(SIGTERM_EXIT_CODE) from None  # inside `ray.wait` it becomes SystemExit(1)
     finally:
         signal.signal(signal.SIGTERM, before)
