@@ -144,6 +144,8 @@ class RunConfig:
             raise ConfigError(
                 "a shard timeout needs a worker process that can be killed: use --workers 1"
             )
+        if self.ray_address is not None and not self.workers:
+            raise ConfigError("an address of a Ray cluster needs Ray workers: add --workers N")
         if self.gpus_per_worker < 0:
             raise ConfigError(f"gpus_per_worker must not be negative, got {self.gpus_per_worker!r}")
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.config import DECODERS, PRECISIONS, TARGETS, OracleConfig, RunConfig
+from pipeline.cli import options
+from pipeline.cli.options import HOW, WHAT
+from pipeline.config import TARGETS, OracleConfig, RunConfig
 from pipeline.errors import ClipStatus, ConfigError
 
 if TYPE_CHECKING:
     from pipeline.build import BuildResult
-
-WHAT = "What is built (part of the store's identity)"
-HOW = "How it runs (may change from run to run)"
 
 
 def register(app: typer.Typer) -> None:
@@ -30,19 +29,9 @@ def build_oracle(
     store: Annotated[
         str, typer.Option(help="Where the store is or shall be: a folder, or s3://bucket/path.")
     ],
-    dataset: Annotated[
-        str,
-        typer.Option(help="Name of a dataset, or a YAML; see `datasets`.", rich_help_panel=WHAT),
-    ] = "synthetic",
-    backbone: Annotated[
-        str,
-        typer.Option(
-            help="Checkpoint folder, hub id, or `synthetic` (shipped).", rich_help_panel=WHAT
-        ),
-    ] = "synthetic",
-    revision: Annotated[
-        str | None, typer.Option(help="Commit or tag of a hub id.", rich_help_panel=WHAT)
-    ] = None,
+    dataset: options.Dataset = "synthetic",
+    backbone: options.BackboneName = "synthetic",
+    revision: options.Revision = None,
     split: Annotated[
         str | None, typer.Option(help="Split to build; by default train.", rich_help_panel=WHAT)
     ] = None,
@@ -50,19 +39,9 @@ def build_oracle(
         str,
         typer.Option(help="Temporal segments x spatial crops per video.", rich_help_panel=WHAT),
     ] = "1x1",
-    sampling: Annotated[
-        str | None,
-        typer.Option(
-            help="`uniform` or `stride:N`; by default the dataset's.", rich_help_panel=WHAT
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(help="Take an even sample of this many videos.", rich_help_panel=WHAT),
-    ] = None,
-    decoder: Annotated[
-        str, typer.Option(help=f"One of {', '.join(DECODERS)}.", rich_help_panel=WHAT)
-    ] = OracleConfig.decoder,
+    sampling: options.SamplingRule = None,
+    limit: options.Limit = None,
+    decoder: options.Decoder = OracleConfig.decoder,
     method: Annotated[
         str,
         typer.Option(help="Class-activation method: gradcam, hirescam ...", rich_help_panel=WHAT),
@@ -77,9 +56,7 @@ def build_oracle(
     target: Annotated[
         str, typer.Option(help=f"Class to explain: {' or '.join(TARGETS)}.", rich_help_panel=WHAT)
     ] = OracleConfig.target,
-    precision: Annotated[
-        str, typer.Option(help=f"{' or '.join(PRECISIONS)}.", rich_help_panel=WHAT)
-    ] = OracleConfig.precision,
+    precision: options.Precision = OracleConfig.precision,
     tokens_per_clip: Annotated[
         str | None,
         typer.Option(
@@ -90,32 +67,14 @@ def build_oracle(
     seed: Annotated[
         int, typer.Option(help="Seed of the kept embeddings.", rich_help_panel=WHAT)
     ] = OracleConfig.seed,
-    shard_size: Annotated[
-        int,
-        typer.Option(help="Clips per shard, the unit of work and commit.", rich_help_panel=WHAT),
-    ] = OracleConfig.shard_size,
-    workers: Annotated[
-        int, typer.Option(help="Ray workers; 0 runs in this process.", rich_help_panel=HOW)
-    ] = RunConfig.workers,
-    gpus_per_worker: Annotated[
-        float, typer.Option(help="GPUs, or a share of one, per Ray worker.", rich_help_panel=HOW)
-    ] = RunConfig.gpus_per_worker,
-    batch_size: Annotated[
-        int, typer.Option(help="Clips per forward pass.", rich_help_panel=HOW)
-    ] = RunConfig.batch_size,
-    decode_workers: Annotated[
-        int, typer.Option(help="Decoder processes per worker.", rich_help_panel=HOW)
-    ] = RunConfig.decode_workers,
-    threads: Annotated[
-        int, typer.Option(help="Threads of the model on a CPU, per worker.", rich_help_panel=HOW)
-    ] = RunConfig.threads_per_worker,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, or auto.", rich_help_panel=HOW)
-    ] = RunConfig.device,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster: auto, or host:port. Default: local.", rich_help_panel=HOW),
-    ] = None,
+    shard_size: options.ShardSize = OracleConfig.shard_size,
+    workers: options.Workers = RunConfig.workers,
+    gpus_per_worker: options.GpusPerWorker = RunConfig.gpus_per_worker,
+    batch_size: options.BatchSize = RunConfig.batch_size,
+    decode_workers: options.DecodeWorkers = RunConfig.decode_workers,
+    threads: options.Threads = RunConfig.threads_per_worker,
+    device: options.Device = RunConfig.device,
+    address: options.Address = None,
     retry_failed: Annotated[
         str | None,
         typer.Option(
@@ -123,23 +82,14 @@ def build_oracle(
             rich_help_panel=HOW,
         ),
     ] = None,
-    decode_timeout: Annotated[
-        float, typer.Option(help="Seconds one video may take to decode.", rich_help_panel=HOW)
-    ] = RunConfig.decode_timeout_s,
-    shard_timeout: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds one shard may take before its worker is killed.", rich_help_panel=HOW
-        ),
-    ] = None,
-    max_attempts: Annotated[
-        int, typer.Option(help="Tries of a shard before it is given up.", rich_help_panel=HOW)
-    ] = RunConfig.max_attempts,
+    decode_timeout: options.DecodeTimeout = RunConfig.decode_timeout_s,
+    shard_timeout: options.ShardTimeout = None,
+    max_attempts: options.MaxAttempts = RunConfig.max_attempts,
 ) -> None:
     """Score every token of every clip and keep the result in a store.
 
     Interrupt it at any time: the same command goes on where it stopped. A video that cannot be
-    read never stops a run; `lite-pipeline failures STORE` lists it.
+    read never stops a run; `lite-pipeline failures` lists it.
     """
     kept = _tokens(tokens_per_clip)
     retry = _statuses(retry_failed)
@@ -156,8 +106,6 @@ def build_oracle(
         shard_timeout_s=shard_timeout,
         max_attempts=max_attempts,
     )
-    if address is not None and workers == 0:
-        raise ConfigError("--address needs Ray workers: add --workers N")
 
     from pipeline.build import BuildRequest, build
     from pipeline.views import parse_views
@@ -220,5 +168,7 @@ def _echo_result(result: BuildResult) -> None:
     failed = sum(result.summary.values()) - result.summary[ClipStatus.OK]
     typer.echo(f"complete: {result.store}")
     if failed:
-        typer.echo(f"  lite-pipeline failures {result.store}    lists the {failed} failed clips")
-    typer.echo(f"  lite-pipeline train-selector --store {result.store}")
+        typer.echo(
+            f"  lite-pipeline failures --store {result.store}    # the {failed} failed clips"
+        )
+    typer.echo(f"  lite-pipeline train-selector --store {result.store} --out SELECTOR")

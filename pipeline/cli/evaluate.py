@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.config import DECODERS, PRECISIONS, OracleConfig, RunConfig
+from pipeline.cli import options
+from pipeline.cli.options import WHAT
+from pipeline.config import OracleConfig, RunConfig
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from selector.evaluation.folder import Evaluation
 
-WHAT = "What is evaluated (part of the results' identity)"
-HOW = "How it runs (may change from run to run)"
 SHOWN = "What is shown"
 
 
@@ -30,23 +30,13 @@ def evaluate(
         str | None,
         typer.Option(help="Folder of the dataset's annotations and videos.", rich_help_panel=WHAT),
     ] = None,
-    dataset: Annotated[
-        str,
-        typer.Option(help="Name of a dataset, or a YAML; see `datasets`.", rich_help_panel=WHAT),
-    ] = "synthetic",
+    dataset: options.Dataset = "synthetic",
     split: Annotated[
         str | None,
         typer.Option(help="Split; by default the one papers report on.", rich_help_panel=WHAT),
     ] = None,
-    backbone: Annotated[
-        str,
-        typer.Option(
-            help="Checkpoint folder, hub id, or `synthetic` (shipped).", rich_help_panel=WHAT
-        ),
-    ] = "synthetic",
-    revision: Annotated[
-        str | None, typer.Option(help="Commit or tag of a hub id.", rich_help_panel=WHAT)
-    ] = None,
+    backbone: options.BackboneName = "synthetic",
+    revision: options.Revision = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -76,10 +66,7 @@ def evaluate(
     seeds: Annotated[
         int, typer.Option(help="Seeds of the random baseline.", rich_help_panel=WHAT)
     ] = 3,
-    limit: Annotated[
-        int | None,
-        typer.Option(help="Take an even sample of this many videos.", rich_help_panel=WHAT),
-    ] = None,
+    limit: options.Limit = None,
     layer: Annotated[
         str,
         typer.Option(help="Layer of an oracle that names none.", rich_help_panel=WHAT),
@@ -90,56 +77,20 @@ def evaluate(
             help="Class-activation method of an oracle that names none.", rich_help_panel=WHAT
         ),
     ] = OracleConfig.method,
-    sampling: Annotated[
-        str | None,
-        typer.Option(
-            help="`uniform` or `stride:N`; by default the dataset's.", rich_help_panel=WHAT
-        ),
-    ] = None,
-    decoder: Annotated[
-        str, typer.Option(help=f"One of {', '.join(DECODERS)}.", rich_help_panel=WHAT)
-    ] = OracleConfig.decoder,
-    precision: Annotated[
-        str, typer.Option(help=f"{' or '.join(PRECISIONS)}.", rich_help_panel=WHAT)
-    ] = OracleConfig.precision,
-    shard_size: Annotated[
-        int,
-        typer.Option(help="Clips per shard, the unit of work and commit.", rich_help_panel=WHAT),
-    ] = 64,
-    workers: Annotated[
-        int, typer.Option(help="Ray workers; 0 runs in this process.", rich_help_panel=HOW)
-    ] = RunConfig.workers,
-    gpus_per_worker: Annotated[
-        float, typer.Option(help="GPUs, or a share of one, per Ray worker.", rich_help_panel=HOW)
-    ] = RunConfig.gpus_per_worker,
-    batch_size: Annotated[
-        int, typer.Option(help="Clips per forward pass.", rich_help_panel=HOW)
-    ] = RunConfig.batch_size,
-    decode_workers: Annotated[
-        int, typer.Option(help="Decoder processes per worker.", rich_help_panel=HOW)
-    ] = RunConfig.decode_workers,
-    threads: Annotated[
-        int, typer.Option(help="Threads of the model on a CPU, per worker.", rich_help_panel=HOW)
-    ] = RunConfig.threads_per_worker,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, or auto.", rich_help_panel=HOW)
-    ] = RunConfig.device,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster: auto, or host:port. Default: local.", rich_help_panel=HOW),
-    ] = None,
-    decode_timeout: Annotated[
-        float, typer.Option(help="Seconds one video may take to decode.", rich_help_panel=HOW)
-    ] = RunConfig.decode_timeout_s,
-    shard_timeout: Annotated[
-        float | None,
-        typer.Option(
-            help="Seconds one shard may take before its worker is killed.", rich_help_panel=HOW
-        ),
-    ] = None,
-    max_attempts: Annotated[
-        int, typer.Option(help="Tries of a shard before it is given up.", rich_help_panel=HOW)
-    ] = RunConfig.max_attempts,
+    sampling: options.SamplingRule = None,
+    decoder: options.Decoder = OracleConfig.decoder,
+    precision: options.Precision = OracleConfig.precision,
+    shard_size: options.ShardSize = 64,
+    workers: options.Workers = RunConfig.workers,
+    gpus_per_worker: options.GpusPerWorker = RunConfig.gpus_per_worker,
+    batch_size: options.BatchSize = RunConfig.batch_size,
+    decode_workers: options.DecodeWorkers = RunConfig.decode_workers,
+    threads: options.Threads = RunConfig.threads_per_worker,
+    device: options.Device = RunConfig.device,
+    address: options.Address = None,
+    decode_timeout: options.DecodeTimeout = RunConfig.decode_timeout_s,
+    shard_timeout: options.ShardTimeout = None,
+    max_attempts: options.MaxAttempts = RunConfig.max_attempts,
     table_only: Annotated[
         bool,
         typer.Option(
@@ -173,8 +124,6 @@ def evaluate(
         return
     if data_root is None:
         raise ConfigError("evaluating needs the videos: --data-root DIR (or --table-only)")
-    if address is not None and workers == 0:
-        raise ConfigError("--address needs Ray workers: add --workers N")
     run_config = RunConfig(
         data_root=data_root,
         workers=workers,
