@@ -211,6 +211,7 @@ class _Runner:
             return []
         progress = self._progress(shards, retry)
         log = RunLog(self._root, self._config, self._run_config)
+        progress.show()
 
         def on_report(report: ShardReport) -> None:
             progress.add(report.num_clips, report.num_failed, report.seconds)

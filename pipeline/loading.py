@@ -40,7 +40,7 @@ def load_for_run(config: NamesBackbone, run_config: RunConfig) -> Backbone:
         ConfigError: CUDA was asked for and there is none.
     """
     torch.set_num_threads(run_config.threads_per_worker)
-    device = torch.device(_device(run_config.device))
+    device = torch.device(_device(run_config))
     if device.type == "cuda":
         _make_cuda_exact()
     backbone = load_backbone(config.backbone, config.revision, str(device), config.precision)
@@ -53,13 +53,18 @@ def load_for_run(config: NamesBackbone, run_config: RunConfig) -> Backbone:
     return backbone
 
 
-def _device(asked: str) -> str:
+def _device(run_config: RunConfig) -> str:
+    asked = run_config.device
+    # Ray lets a worker that reserved no GPU see them all: several would crowd onto the first.
+    may_use_cuda = run_config.workers == 0 or run_config.gpus_per_worker > 0
+    has_cuda = may_use_cuda and torch.cuda.is_available()
     if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available():
+        return "cuda" if has_cuda else "cpu"
+    if asked.startswith("cuda") and not has_cuda:
         raise ConfigError(
-            "device cuda was asked for, but this process sees no CUDA device: use --device cpu, "
-            "or give each Ray worker one with --gpus-per-worker 1"
+            f"device {asked} was asked for, but "
+            + ("this process sees no CUDA device" if may_use_cuda else "the workers reserve no GPU")
+            + ": use --device cpu, or give each Ray worker one with --gpus-per-worker 1"
         )
     return asked
 

@@ -101,8 +101,9 @@ class Progress:
         self.stream.flush()
 
     def close(self) -> None:
-        """Print the final line and end it."""
-        self.show(force=True)
+        """Print the final line and end it; nothing if nothing was done and nothing shown."""
+        if self._tty or self.done > self._before:
+            self.show(force=True)
         if self._tty and self.stream is not None:
             self.stream.write("\n")
             self.stream.flush()

@@ -16,7 +16,7 @@ def settle_ray_env(address: str | None) -> None:
     if "ray" in sys.modules:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray hides the GPUs of a worker that asked for none, and warns that it will stop doing so.
+    # Older releases warn that they will stop hiding the GPUs from workers that asked for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")

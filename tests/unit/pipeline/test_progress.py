@@ -91,3 +91,9 @@ def test_durations_are_readable(clock, left, text):
     clock.now += 1
     progress.add(1)
     assert f"{text} left" in progress.line()
+
+
+def test_a_run_that_did_nothing_says_nothing_in_a_log(clock):
+    stream = io.StringIO()
+    Progress(total=5, stream=stream, clock=clock).close()
+    assert stream.getvalue() == ""
