@@ -157,6 +157,9 @@ def build_rate(request: BuildRequest, run: RunConfig, folder: Path) -> tuple[flo
         raise SystemExit(f"shards were lost: {lost}")
     (first, _), *rest = arrived
     clips = sum(report.num_clips for _, report in rest)
+    if run.workers:
+        # By then the next shard was being decoded: not this window's work.
+        clips -= run.workers * max(2 * run.batch_size, 2 * run.decode_workers)
     phases = {
         phase: sum(report.seconds[phase] for _, report in rest)
         for phase in ("decode", "compute", "write")
