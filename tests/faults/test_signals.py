@@ -130,6 +130,7 @@ def test_ctrl_c_in_one_process_ends_it_with_130_and_it_resumes(
     assert file_hashes(command.store) == undisturbed
 
 
+@pytest.mark.slow
 def test_sigterm_in_one_process_ends_it_with_143(start, data, tiny_backbone, undisturbed):
     command = start(Order("score", shard=1, act="hang"))
     command.wait_until_it_hangs()
