@@ -29,7 +29,7 @@ class TrainConfig:
     """Passes over the training clips at most."""
     patience: int = 4
     """Epochs without a better held-out loss before stopping."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Peak of the cosine schedule."""
     weight_decay: float = 0.01
     """AdamW's decoupled decay."""

@@ -44,7 +44,7 @@ def train_selector(
     patience: Annotated[
         int, typer.Option(help="Stop after so many epochs without a better held-out loss.")
     ] = 4,
-    lr: Annotated[float, typer.Option(help="Peak learning rate of the cosine schedule.")] = 1e-3,
+    lr: Annotated[float, typer.Option(help="Peak learning rate of the cosine schedule.")] = 3e-3,
     batch_tokens: Annotated[int, typer.Option(help="Tokens per step, in whole clips.")] = 8192,
     held_out: Annotated[
         float, typer.Option(help="Share of the videos never trained on and judged at the end.")
