@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -33,11 +34,30 @@ class _Actor:
 
     def load(self) -> None:
         """Build the worker: in a call, so that its error arrives as itself."""
+        self._warnings = _Warnings()
+        for package in ("pipeline", "selector"):
+            logging.getLogger(package).addHandler(self._warnings)
         self._worker = self._make_worker()
 
-    def run(self, shard: int, attempt: Attempt) -> Any:
-        """Run one shard."""
-        return self._worker.run(shard, attempt)
+    def run(self, shard: int, attempt: Attempt) -> tuple[Any, list[str]]:
+        """Run one shard; its report, and what was warned of since the last one."""
+        return self._worker.run(shard, attempt), self._warnings.take()
+
+
+class _Warnings(logging.Handler):
+    """Collects warnings, which would otherwise stay on the worker's node."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._texts: deque[str] = deque(maxlen=20)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the text."""
+        self._texts.append(record.getMessage())
+
+    def take(self) -> list[str]:
+        """What was collected, once."""
+        return [self._texts.popleft() for _ in range(len(self._texts))]
 
 
 class RayExecutor:
@@ -112,12 +132,15 @@ class RayExecutor:
             return Started(worker)
         worker, shard = self._running.pop(ref)
         try:
-            return Finished(worker, shard, ray.get(ref))
+            report, warnings = ray.get(ref)
         except RayTaskError as error:
             return Raised(worker, shard, _cause(error))
         except RayError as error:
             self.kill(worker)
             return Died(worker, f"its worker process died ({type(error).__name__})")
+        for text in warnings:
+            logger.warning("worker %d, by shard %d: %s", worker, shard, text)
+        return Finished(worker, shard, report)
 
     def kill(self, worker: int) -> None:
         """SIGKILL the actor and forget what it had in hand."""

@@ -5,10 +5,14 @@ Every replacement worker costs seconds of imports, so one test lets several thin
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
 
+from pipeline.attempt import Attempt
+from pipeline.config import RunConfig
+from pipeline.driver import run_shards
 from pipeline.driver.ray_env import settle_ray_env
 from pipeline.errors import DriverError
 from pipeline.store.reader import open_store
@@ -25,14 +29,16 @@ def _ray() -> Iterator[None]:
     settle_ray_env(None)
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        object_store_memory=100 << 20,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # Ray's 15 starves workers on a busy machine
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=100 << 20,
+        )
     yield
     ray.shutdown()
 
@@ -112,6 +118,25 @@ def test_a_shard_that_cannot_be_done_is_given_up_alone_and_done_by_the_next_run(
     assert open_store(store).shards() == [0, 2]
     assert run_build(store, data, tiny_backbone).complete
     assert file_hashes(store) == undisturbed
+
+
+class Warner:
+    """Warns of every shard it runs."""
+
+    def run(self, shard: int, attempt: Attempt) -> int:
+        logging.getLogger("pipeline.scorer").warning("shard %d was tight", shard)
+        return shard
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_a_worker_warns_of_reaches_the_driver(caplog):
+    reports: list[int] = []
+    run_shards(Warner, [3, 4], RunConfig(data_root="x", workers=1), reports.append)
+    assert sorted(reports) == [3, 4]
+    assert "shard 3 was tight" in caplog.text
+    assert "shard 4 was tight" in caplog.text
 
 
 def test_a_gpu_that_the_cluster_lacks_is_refused_at_once(tmp_path, data, tiny_backbone):

@@ -21,7 +21,8 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's 15 starves workers on a busy machine
     import ray
     from ray.cluster_utils import Cluster
 
