@@ -41,7 +41,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Rankings, with commas; an oracle may name its layer and method, as in "
-            "oracle[embeddings,hirescam]. Default: random,uniform,oracle,oracle-predicted, and "
+            "oracle\\[embeddings,hirescam]. Default: random,uniform,oracle,oracle-predicted, and "
             "lite with --selector.",
             rich_help_panel=WHAT,
         ),

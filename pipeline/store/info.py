@@ -192,7 +192,7 @@ def _from_json(content: dict[str, Any]) -> StoreInfo:
 def _why_not_found(root: Root) -> str:
     names = root.names()
     if not names:
-        return f"no store at {root}: build one with `lite-pipeline build-oracle --out {root}`"
+        return f"no store at {root}: build one with `lite-pipeline build-oracle --store {root}`"
     if layout.PLAN in names or layout.ZARR in names:
         return (
             f"{root} is an unfinished store without {layout.STORE_JSON}: the run that began it "
