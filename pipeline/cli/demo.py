@@ -25,10 +25,10 @@ def register(app: typer.Typer) -> None:
         ] = Path("demo"),
         workers: Annotated[int, typer.Option(help="Ray workers; 0 uses no Ray.")] = 2,
         small: Annotated[
-            bool, typer.Option("--small", help="About a minute: fewer videos and methods.")
+            bool, typer.Option("--small", help="Half a minute: fewer videos and methods.")
         ] = False,
     ) -> None:
-        """Render videos, build their oracle, train LITE on it, and compare: about 4 minutes.
+        """Render videos, build their oracle, train LITE on it, and compare: about 2 minutes.
 
         The videos are a small action benchmark and the backbone a small VideoMAE trained on it,
         both part of this package. Nothing is downloaded.
@@ -58,7 +58,7 @@ def steps(out: Path, workers: int, small: bool) -> list[tuple[str, list[str]]]:
     run = ["--workers", str(workers)]
     methods = "random,oracle,lite" if small else "random,uniform,motion,oracle,lite"
     ratios = "1,.5,.3" if small else "1,.7,.5,.3,.1"
-    num_videos, epochs, shard_size = ("160", "5", "32") if small else ("800", "20", "64")
+    num_videos, epochs, shard_size = ("160", "5", "32") if small else ("2000", "20", "64")
     shards = ["--shard-size", shard_size, *run]
     chosen = ["--methods", methods, "--keep-ratios", ratios, "--selector", selector]
     return [
