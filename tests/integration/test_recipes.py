@@ -14,7 +14,8 @@ from pipeline.errors import ClipStatus
 from pipeline.grid import TokenGrid
 from tests.stores import make_store
 
-DOCS = Path(__file__).parents[2] / "docs" / "store-format.md"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "store-format.md"
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,25 @@ def test_arrays_and_the_reader(names: dict[str, Any]) -> None:
     assert set(names["strong"]["label"]) == {0, 2}
     assert names["named"]["label_name"].iloc[0] == "pushing"
     assert names["shard"].scores.shape == (4, 3, 5, 5)
+
+
+def test_the_readmes_recipes_run_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("duckdb")
+    store = make_store(tmp_path / "demo" / "store", 30)
+    _, section = (ROOT / "README.md").read_text().split("## Read a store with pandas")
+    blocks = re.findall(r"```python\n(.*?)```", section.split("\n## ")[0], flags=re.S)
+    assert len(blocks) == 2
+    found: dict[str, Any] = {}
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), found)
+    scores = np.asarray(store.scores[:], np.float64)
+    assert found["quantiles"].loc[0, 0.9] == pytest.approx(np.quantile(scores[::3], 0.9))
+    assert found["share"].mean() == pytest.approx(store.clips().top10_share.mean(), rel=1e-6)
+    assert found["lorenz"].iloc[-1] == pytest.approx(1)
+    assert found["lorenz"].is_monotonic_increasing
+    clips = store.clips()
+    correct = (clips.prediction == clips.label).to_numpy()
+    tails = found["tails"].set_index("correct").q99
+    assert tails[True] == pytest.approx(np.quantile(scores[correct], 0.99), rel=1e-6)
+    assert tails[False] == pytest.approx(np.quantile(scores[~correct], 0.99), rel=1e-6)
