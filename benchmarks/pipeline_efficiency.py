@@ -135,7 +135,9 @@ def model_rate(run: RunConfig, num_clips: int, scorer: Scorer) -> float:
     return steps * run.batch_size / (time.perf_counter() - began)
 
 
-def build_rate(request: BuildRequest, run: RunConfig, folder: Path) -> tuple[float, dict]:
+def build_rate(
+    request: BuildRequest, run: RunConfig, folder: Path, decode_bound: bool
+) -> tuple[float, dict]:
     """Clips per second from the first committed shard to the last, and seconds per phase."""
     prepared = prepare(request)
     root = Root(str(folder))
@@ -159,8 +161,8 @@ def build_rate(request: BuildRequest, run: RunConfig, folder: Path) -> tuple[flo
         raise SystemExit(f"shards were lost: {lost}")
     (first, _), *rest = arrived
     clips = sum(report.num_clips for _, report in rest)
-    if run.workers:
-        # By then the next shard was being decoded: not this window's work.
+    if run.workers and decode_bound:
+        # By then the next shard was being decoded: not this window's decoding. (Its scoring is.)
         clips -= run.workers * max(2 * run.batch_size, 2 * run.decode_workers)
     phases = {
         phase: sum(report.seconds[phase] for _, report in rest)
@@ -201,7 +203,7 @@ def measure(size: str, args: argparse.Namespace, data: Path, folder: Path) -> di
         decode = decode_rate(prepared.config, run, plan, scorer)
         model = model_rate(run, clips, scorer) * max(1, args.workers)
         del scorer
-        whole, phases = build_rate(request, run, folder / f"store-{size}-{number}")
+        whole, phases = build_rate(request, run, folder / f"store-{size}-{number}", decode < model)
         rounds.append((decode, model, whole, whole / min(decode, model)))
         print(
             f"  {size}: decode {decode:.1f}, model {model:.1f}, end to end {whole:.1f} clips/s, "
