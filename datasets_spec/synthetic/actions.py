@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,10 +58,30 @@ class Path:
 Motion = Callable[[Tempo, np.ndarray], tuple[Path, ...]]
 
 
+class Difficulty(NamedTuple):
+    """How hard the videos of an action are; each field is a range that is drawn from evenly."""
+
+    radius: tuple[float, float]
+    """Of the labelled actor, in pixels."""
+    duration: tuple[float, float]
+    """Of its motion, in sampled frames."""
+    rivalry: tuple[float, float]
+    """Salience of its competitors; the labelled actor's is 1."""
+
+
+EASY = Difficulty(radius=(6.5, 9.0), duration=(10.0, 13.0), rivalry=(0.20, 0.85))
+MEDIUM = Difficulty(radius=(5.5, 8.0), duration=(8.5, 11.5), rivalry=(0.35, 0.93))
+HARD = Difficulty(radius=(4.5, 7.0), duration=(7.0, 10.0), rivalry=(0.45, 0.96))
+"""The ranges overlap, so that the size of an actor in one frame tells little about its class."""
+
+
 @dataclass(frozen=True)
 class Action:
     """One class of the benchmark."""
 
+    difficulty: Difficulty
+    """Equal for an action, its mirror image and its reverse. Competitors in a video perform actions
+    of the same difficulty: otherwise strong competition itself would tell which of two is meant."""
     name: str
     template: str
     """Label in SSv2's style, with [something] in brackets."""
@@ -149,11 +170,12 @@ def _blink(tempo: Tempo, time: np.ndarray) -> tuple[Path, ...]:
 _LEFT, _RIGHT, _UP, _DOWN = np.pi, 0.0, -np.pi / 2, np.pi / 2
 
 ACTIONS: tuple[Action, ...] = (
-    Action("left", "Moving [something] left", "right", "right", partial(_move, _LEFT)),
-    Action("right", "Moving [something] right", "left", "left", partial(_move, _RIGHT)),
-    Action("up", "Moving [something] up", "up", "down", partial(_move, _UP)),
-    Action("down", "Moving [something] down", "down", "up", partial(_move, _DOWN)),
+    Action(EASY, "left", "Moving [something] left", "right", "right", partial(_move, _LEFT)),
+    Action(EASY, "right", "Moving [something] right", "left", "left", partial(_move, _RIGHT)),
+    Action(EASY, "up", "Moving [something] up", "up", "down", partial(_move, _UP)),
+    Action(EASY, "down", "Moving [something] down", "down", "up", partial(_move, _DOWN)),
     Action(
+        EASY,
         "towards",
         "Moving [something] towards the camera",
         "towards",
@@ -161,6 +183,7 @@ ACTIONS: tuple[Action, ...] = (
         partial(_resize, True),
     ),
     Action(
+        EASY,
         "away",
         "Moving [something] away from the camera",
         "away",
@@ -168,6 +191,7 @@ ACTIONS: tuple[Action, ...] = (
         partial(_resize, False),
     ),
     Action(
+        MEDIUM,
         "closer",
         "Moving [something] and [something] closer to each other",
         "closer",
@@ -175,6 +199,7 @@ ACTIONS: tuple[Action, ...] = (
         partial(_pair, True),
     ),
     Action(
+        MEDIUM,
         "apart",
         "Moving [something] and [something] away from each other",
         "apart",
@@ -182,6 +207,7 @@ ACTIONS: tuple[Action, ...] = (
         partial(_pair, False),
     ),
     Action(
+        HARD,
         "clockwise",
         "Circling [something] clockwise",
         "counterclockwise",
@@ -189,18 +215,26 @@ ACTIONS: tuple[Action, ...] = (
         partial(_circle, 1.0),
     ),
     Action(
+        HARD,
         "counterclockwise",
         "Circling [something] counterclockwise",
         "clockwise",
         "clockwise",
         partial(_circle, -1.0),
     ),
-    Action("shake", "Shaking [something] sideways", "shake", "shake", partial(_shake, _RIGHT)),
-    Action("nod", "Shaking [something] up and down", "nod", "nod", partial(_shake, _DOWN)),
-    Action("appear", "Letting [something] appear", "appear", "vanish", partial(_fade, True)),
-    Action("vanish", "Letting [something] vanish", "vanish", "appear", partial(_fade, False)),
-    Action("blink", "Letting [something] blink", "blink", "blink", _blink),
     Action(
+        HARD, "shake", "Shaking [something] sideways", "shake", "shake", partial(_shake, _RIGHT)
+    ),
+    Action(HARD, "nod", "Shaking [something] up and down", "nod", "nod", partial(_shake, _DOWN)),
+    Action(
+        MEDIUM, "appear", "Letting [something] appear", "appear", "vanish", partial(_fade, True)
+    ),
+    Action(
+        MEDIUM, "vanish", "Letting [something] vanish", "vanish", "appear", partial(_fade, False)
+    ),
+    Action(MEDIUM, "blink", "Letting [something] blink", "blink", "blink", _blink),
+    Action(
+        HARD,
         "feint left",
         "Pretending to push [something] left",
         "feint right",
@@ -208,6 +242,7 @@ ACTIONS: tuple[Action, ...] = (
         partial(_there_and_back, _LEFT),
     ),
     Action(
+        HARD,
         "feint right",
         "Pretending to push [something] right",
         "feint left",
@@ -215,6 +250,7 @@ ACTIONS: tuple[Action, ...] = (
         partial(_there_and_back, _RIGHT),
     ),
     Action(
+        MEDIUM,
         "lift",
         "Lifting [something] and putting it back",
         "lift",

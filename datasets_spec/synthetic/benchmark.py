@@ -25,7 +25,7 @@ from datasets_spec.synthetic.encode import write_webm
 from datasets_spec.synthetic.render import render
 from datasets_spec.synthetic.scene import draw_scene
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same seed renders other videos than before."""
 RECIPE = "synthetic.json"
 _PER_TASK = 16

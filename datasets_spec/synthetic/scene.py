@@ -1,8 +1,8 @@
 """What happens in one video: drawn from (seed, index) alone, before a pixel is rendered.
 
 The labelled actor is the most salient one. Salience is area x contrast x duration, each relative to
-the labelled actor; the competitors' share of it is drawn from a range that ends just below 1, so
-the label is a matter of degree and some videos are truly ambiguous.
+the labelled actor; the competitors' share of it is drawn from the action's range of rivalry, which
+for the hard ones ends just below 1: the label is a matter of degree, some videos truly ambiguous.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets_spec.synthetic.actions import ACTIONS, DURATION, SIDE, Path, Tempo
+from datasets_spec.synthetic.actions import ACTIONS, DURATION, SIDE, Difficulty, Path, Tempo
 
 SIZES = ((64, 48), (80, 60), (96, 72))
 """Width and height of the videos, in pixels."""
@@ -29,8 +29,6 @@ COLOURS = {
 }
 NUM_COMPETITORS = (0.12, 0.48, 0.30, 0.10)
 """Probability of 0, 1, 2 and 3 competing actors."""
-SALIENCE = (0.30, 0.97)
-"""Range of a competitor's salience; the labelled actor's is 1."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +71,15 @@ def draw_scene(seed: int, index: int) -> Scene:
     width, height = SIZES[int(rng.integers(len(SIZES)))]
     num_frames = MIN_FRAMES + int((MAX_FRAMES - MIN_FRAMES + 1) * rng.random() ** 2)
     time = (np.arange(num_frames) + 0.5) / num_frames * DURATION
-    actors = [_draw_actor(rng, label, 1.0, None, [], time)]
-    others = [c for c in range(len(ACTIONS)) if c != label]
+    difficulty = ACTIONS[label].difficulty
+    actors = [_draw_actor(rng, label, 1.0, difficulty, None, [], time)]
+    others = [c for c, a in enumerate(ACTIONS) if c != label and a.difficulty is difficulty]
     for _ in range(int(rng.choice(len(NUM_COMPETITORS), p=NUM_COMPETITORS))):
         action = others.pop(int(rng.integers(len(others))))
-        salience = float(rng.uniform(*SALIENCE))
-        actors.append(_draw_actor(rng, action, salience, actors[0], actors, time))
+        salience = float(rng.uniform(*difficulty.rivalry))
+        actors.append(_draw_actor(rng, action, salience, difficulty, actors[0], actors, time))
     for _ in range(int(rng.integers(0, 3))):
-        actors.append(_draw_actor(rng, None, 0.0, actors[0], actors, time))
+        actors.append(_draw_actor(rng, None, 0.0, difficulty, actors[0], actors, time))
     heading, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.0, 0.35)
     return Scene(
         index=index,
@@ -98,13 +97,14 @@ def _draw_actor(
     rng: np.random.Generator,
     action: int | None,
     salience: float,
+    difficulty: Difficulty,
     leader: Actor | None,
     placed: list[Actor],
     time: np.ndarray,
 ) -> Actor:
     """One actor whose area, contrast and duration together make its salience."""
     area, contrast, length = 1.0, 1.0, 1.0
-    radius = rng.uniform(6.5, 9.0)
+    radius = rng.uniform(*difficulty.radius)
     if leader is not None:
         shares = rng.dirichlet((4.0, 1.0, 1.0))
         area, contrast, length = max(salience, 0.2) ** shares
@@ -112,7 +112,7 @@ def _draw_actor(
     else:
         contrast = rng.uniform(0.7, 1.0)
     radius = max(radius * np.sqrt(area), 3.0)
-    tempo = _draw_tempo(rng, length)
+    tempo = _draw_tempo(rng, difficulty.duration, length)
     if action is None:
         paths: tuple[Path, ...] = (Path(*(np.full(time.shape, v) for v in (0.0, 0.0, 1.0, 1.0))),)
     else:
@@ -130,8 +130,8 @@ def _draw_actor(
     )
 
 
-def _draw_tempo(rng: np.random.Generator, length: float) -> Tempo:
-    duration = rng.uniform(10.0, 13.0) * length
+def _draw_tempo(rng: np.random.Generator, durations: tuple[float, float], length: float) -> Tempo:
+    duration = rng.uniform(*durations) * length
     begin = rng.uniform(0.5, DURATION - 0.5 - duration)
     return Tempo(
         begin=begin,

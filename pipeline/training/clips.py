@@ -12,6 +12,7 @@ import numpy as np
 
 from datasets_spec import load_spec, read_videos
 from datasets_spec.synthetic.actors import NO_ACTION, Body, read_actors, token_cover
+from datasets_spec.synthetic.benchmark import RECIPE
 from pipeline.decode import DecodePool, DecodeRequest
 from pipeline.errors import ConfigError, DecodeError
 from pipeline.training.config import BackboneConfig
@@ -56,7 +57,15 @@ def load_clips(
     """
     files = [cache / f"{split}-{name}.npy" for name in ("frames", "labels", "actions")]
     written_for = cache / f"{split}.json"
-    source = json.dumps({"data_root": str(data_root.resolve()), "shape": _shape(config)})
+    # The recipe too: the folder may have been rendered anew, by a later version or another seed.
+    recipe = data_root / RECIPE
+    source = json.dumps(
+        {
+            "data_root": str(data_root.resolve()),
+            "recipe": recipe.read_text() if recipe.is_file() else None,
+            "shape": _shape(config),
+        }
+    )
     if not written_for.is_file() or written_for.read_text() != source:
         cache.mkdir(parents=True, exist_ok=True)
         written_for.unlink(missing_ok=True)
