@@ -1,6 +1,6 @@
 """Which clips of a store train the selector, which judge it, and which are left out.
 
-The split is by video, so that two views of one video never stand on both sides, and by a hash of
+Every split is by video, so that two views of one video never stand on both sides, and by a hash of
 the video's id alone: it is the same on every machine, for every seed and variant, and stays the
 same when the store grows.
 """
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import ClipStatus, ConfigError, StoreError
 from pipeline.store import layout
@@ -30,6 +32,13 @@ def is_held_out(video_id: str, fraction: float) -> bool:
     # --limit, for one, is that very sample.
     digest = hashlib.sha256(b"held out" + video_id.encode()).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
+
+
+def halves(video_ids: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """A fixed coin per video, (n,): what is picked on one half can be judged on the other."""
+    # Salted for the same reason.
+    digests = (hashlib.sha256(f"half:{video}".encode()).digest() for video in video_ids)
+    return np.array([digest[0] % 2 == 1 for digest in digests], np.bool_)
 
 
 @dataclass

@@ -7,11 +7,9 @@ thresholds it is judged by.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from selector.budget import small_ratio
 from selector.calibration import Goal, calibrate_thresholds
@@ -19,6 +17,7 @@ from selector.evaluation.folder import EvaluationInfo
 from selector.evaluation.layout import TOP
 from selector.evaluation.outcomes import VideoOutcomes
 from selector.evaluation.table import Entry
+from selector.split import halves
 
 METHOD = "lite++"
 MAX_LOSS = 0.006
@@ -75,7 +74,7 @@ def _adapt(
     # Embedding and ranking are done anyway; the confidence adds the blocks on its few tokens.
     gmacs_confidence = info.gmacs_backbone[i_tiny] - info.gmacs_embed
     confidence, rank = outcomes.confidence[:, i_tiny], outcomes.label_rank
-    half = _halves(outcomes.video_ids)
+    half = halves(outcomes.video_ids)
     is_small = np.zeros(len(confidence), np.bool_)
     thresholds = []
     for judged in (False, True):
@@ -117,9 +116,3 @@ def _adapt(
         share_small=share,
         thresholds=tuple(thresholds),
     )
-
-
-def _halves(video_ids: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
-    """A fixed coin per video: it does not depend on which other videos are there."""
-    # Salted: a plan cut by --limit is a range of the bare hash.
-    return np.array([hashlib.sha256(f"half:{v}".encode()).digest()[0] % 2 == 1 for v in video_ids])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selector.evaluation.adaptive import _halves, adaptive_results
+from selector.evaluation.adaptive import adaptive_results
 from selector.evaluation.outcomes import read_outcomes
 from selector.evaluation.summary import summarise
 from selector.evaluation.text import format_summary
+from selector.split import halves
 from tests.evaluations import make_evaluation
 
 NUM_VIDEOS = 400
@@ -63,7 +64,7 @@ def test_no_video_sets_the_thresholds_it_is_judged_by(tmp_path):
     evaluation, _ = make_lite(tmp_path)
     outcomes = read_outcomes(evaluation)
     (before,) = adaptive_results(outcomes, evaluation.info, max_loss=0.0)
-    first = ~_halves(outcomes.video_ids)
+    first = ~halves(outcomes.video_ids)
     outcomes.label_rank[first, 2] = 1  # the small budget is now wrong on all of one half
     (after,) = adaptive_results(outcomes, evaluation.info, max_loss=0.0)
     assert after.thresholds[0] == before.thresholds[0]  # what the first half is judged by
