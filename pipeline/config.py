@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -21,30 +22,12 @@ PRECISIONS = ("fp32", "bf16")
 INFORMATIVE = {"informative": True}
 
 
-@dataclass(frozen=True)
-class Fingerprinted:
-    """What a frozen dataclass of settings gains when its results are committed under it.
-
-    A field with `metadata=INFORMATIVE` is for the reader and not part of the identity.
-    """
-
-    def identity(self) -> dict[str, Any]:
-        """The fields that decide the results, as plain JSON values."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata}
-
-    def fingerprint(self) -> str:
-        """Hex SHA-256 of `identity()` in canonical JSON."""
-        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as plain JSON values."""
-        return asdict(self)
-
-
 @dataclass(frozen=True, kw_only=True)
-class OracleConfig(Fingerprinted):
-    """Everything that changes a byte of the committed files.
+class ClipConfig:
+    """Which clips go through which backbone, in which shards: what all configurations share.
+
+    Results are committed under the fingerprint of their configuration. A field with
+    `metadata=INFORMATIVE` is for the reader and not part of that identity.
 
     Raises:
         ConfigError: a field is outside its range; the message names field and rule.
@@ -63,36 +46,72 @@ class OracleConfig(Fingerprinted):
     revision: str | None = field(default=None, metadata=INFORMATIVE)
     """The hub revision asked for (the digest already pins the weights)."""
     decoder: str = "pyav"
-    """Decoder backend; one per store."""
+    """Decoder backend; one for all clips."""
     sampling: str = "uniform"
     """Frame sampling: `uniform` over the whole video, or `stride:N`."""
     num_segments: int = 1
     """Temporal views per video."""
     num_crops: int = 1
     """Spatial views per temporal view."""
+    precision: str = "fp32"
+    """Precision of the backbone's forward pass."""
+    shard_size: int
+    """Clips per shard, the unit of work and of commit."""
+
+    def __post_init__(self) -> None:
+        require_one_of("decoder", self.decoder, DECODERS)
+        require_one_of("precision", self.precision, PRECISIONS)
+        for name in ("num_segments", "num_crops", "shard_size"):
+            require_at_least(name, getattr(self, name), 1)
+
+    @property
+    def views(self) -> tuple[int, int]:
+        """Temporal segments and spatial crops per video."""
+        return self.num_segments, self.num_crops
+
+    @property
+    def num_views(self) -> int:
+        """Clips per video."""
+        return self.num_segments * self.num_crops
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the results, as plain JSON values."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata}
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of `identity()` in canonical JSON."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleConfig(ClipConfig):
+    """Everything that changes a byte of a store's committed files.
+
+    Raises:
+        ConfigError: a field is outside its range; the message names field and rule.
+    """
+
     method: str = "gradcam"
     """Class-activation method: `gradcam`, `hirescam`, ... (see `pipeline.oracle.METHODS`)."""
     layer: str = "blocks.-1.output"
     """Module whose output is scored: `embeddings`, or `blocks.N.(mlp|output|norm1)`."""
     target: str = "label"
     """Class whose logit is explained: the true `label` or the `predicted` one."""
-    precision: str = "fp32"
-    """Precision of the backbone's forward pass."""
     tokens_per_clip: int = 128
     """Patch embeddings kept per clip for the selector; -1 keeps all, 0 none."""
     seed: int = 0
     """Seed of the sampled token positions."""
     shard_size: int = 256
-    """Clips per shard, the unit of work and of commit."""
 
     def __post_init__(self) -> None:
-        _one_of("decoder", self.decoder, DECODERS)
-        _one_of("target", self.target, TARGETS)
-        _one_of("precision", self.precision, PRECISIONS)
-        _at_least("num_segments", self.num_segments, 1)
-        _at_least("num_crops", self.num_crops, 1)
-        _at_least("shard_size", self.shard_size, 1)
-        _at_least("tokens_per_clip", self.tokens_per_clip, -1)
+        super().__post_init__()
+        require_one_of("target", self.target, TARGETS)
+        require_at_least("tokens_per_clip", self.tokens_per_clip, -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +150,11 @@ class RunConfig:
     """Longest video, in frames, that is decoded."""
 
     def __post_init__(self) -> None:
-        _at_least("workers", self.workers, 0)
-        _at_least("decode_workers", self.decode_workers, 0)
-        _at_least("threads_per_worker", self.threads_per_worker, 1)
-        _at_least("batch_size", self.batch_size, 1)
-        _at_least("max_attempts", self.max_attempts, 1)
+        require_at_least("workers", self.workers, 0)
+        require_at_least("decode_workers", self.decode_workers, 0)
+        require_at_least("threads_per_worker", self.threads_per_worker, 1)
+        require_at_least("batch_size", self.batch_size, 1)
+        require_at_least("max_attempts", self.max_attempts, 1)
         for name in ("decode_timeout_s", "shard_timeout_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -150,11 +169,21 @@ class RunConfig:
             raise ConfigError(f"gpus_per_worker must not be negative, got {self.gpus_per_worker!r}")
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def require_one_of(name: str, value: str, allowed: Collection[str]) -> None:
+    """Refuse a value that is not among those allowed.
+
+    Raises:
+        ConfigError: names them.
+    """
     if value not in allowed:
         raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
-def _at_least(name: str, value: int, low: int) -> None:
+def require_at_least(name: str, value: int, low: int) -> None:
+    """Refuse a number that is too small.
+
+    Raises:
+        ConfigError: names the smallest.
+    """
     if value < low:
         raise ConfigError(f"{name} must be at least {low}, got {value!r}")

@@ -1,0 +1,44 @@
+"""What a configuration's identity is made of; stores on disk are known by it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from pipeline.config import OracleConfig
+from pipeline.errors import ConfigError
+from tests.stores import make_config
+
+
+def test_the_fingerprint_of_a_configuration_never_changes():
+    """Or a store that was begun by an earlier release could not be continued."""
+    assert make_config().fingerprint() == (
+        "2c0618657b86f2c9304138891d9625f420b1c9cd30fd78e1fedeaebfcbe3eade"
+    )
+
+
+def test_where_the_checkpoint_lies_is_told_and_not_part_of_the_identity():
+    one = make_config()
+    moved = dataclasses.replace(one, backbone="elsewhere", revision="main")
+    assert moved.fingerprint() == one.fingerprint()
+    assert moved.to_dict()["backbone"] == "elsewhere"
+    for field in dataclasses.fields(OracleConfig):
+        assert (field.name in one.identity()) == (field.name not in ("backbone", "revision"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decoder": "mp"}, "decoder must be one of pyav, decord, torchcodec, got 'mp'"),
+        ({"precision": "fp8"}, "precision must be one of fp32, bf16"),
+        ({"target": "guess"}, "target must be one of label, predicted"),
+        ({"num_segments": 0}, "num_segments must be at least 1, got 0"),
+        ({"num_crops": 0}, "num_crops must be at least 1"),
+        ({"shard_size": 0}, "shard_size must be at least 1"),
+        ({"tokens_per_clip": -2}, "tokens_per_clip must be at least -1"),
+    ],
+)
+def test_fields_outside_their_range_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make_config(**changes)
