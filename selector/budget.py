@@ -6,6 +6,7 @@ picks the thresholds `selector.calibration`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -129,6 +130,21 @@ def tokens_for_mass(scores: torch.Tensor, mass: float | torch.Tensor) -> torch.T
     wanted = held[:, -1:] * shares.reshape(1, -1)
     counts = torch.searchsorted(held, wanted.contiguous()).add(1).clamp(max=scores.shape[1])
     return counts.reshape(len(scores), *shares.shape)
+
+
+def mass_of_tokens(scores: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """The share of each clip's summed scores that its best tokens hold, as `tokens_for_mass` sums.
+
+    Args:
+        scores: (B, N), not negative.
+        counts: numbers of tokens in [1, N], (L,).
+
+    Returns:
+        (B, L) float64 in [0, 1]; 1 where all scores are 0.
+    """
+    held = scores.to(torch.float64).sort(dim=1, descending=True).values.cumsum(dim=1)
+    whole, best = held[:, -1:], held[:, [count - 1 for count in counts]]
+    return torch.where(whole > 0, best / whole, 1.0)
 
 
 def level_index(counts: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:

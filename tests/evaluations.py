@@ -45,7 +45,7 @@ def make_info(plan: pa.Table, num_classes: int, **changes: Any) -> EvaluationInf
         label_names=tuple(f"class {i}" for i in range(num_classes)),
         num_kept=kept,
         gmacs=tuple(
-            None if c.method.startswith("oracle") else k + (c.method == "lite")
+            None if c.method.startswith("oracle") else k + c.method.startswith("lite")
             for c, k in zip(config.conditions, kept, strict=True)
         ),
         gmacs_backbone=tuple(map(float, kept)),
@@ -69,6 +69,7 @@ def make_evaluation(
     views: tuple[int, int] = (1, 1),
     failed: Sequence[tuple[int, int]] = (),
     shards: Sequence[int] | None = None,
+    mass: np.ndarray | None = None,
     **changes: Any,
 ) -> Evaluation:
     """An evaluation with given logits (clips, conditions, classes).
@@ -80,6 +81,7 @@ def make_evaluation(
         views: per video.
         failed: (clip, condition) that failed.
         shards: which are committed; None means all.
+        mass: (clips, conditions) share of predicted mass that is kept, NaN for none.
         changes: fields of `EvalConfig`.
     """
     plan = make_plan(labels, views, changes.get("shard_size", SHARD_SIZE))
@@ -94,6 +96,8 @@ def make_evaluation(
             at = np.arange(len(part["clip_id"]))
             for column in range(logits.shape[1]):
                 rows.set(at, column, logits[part["clip_id"], column].astype(np.float32))
+            if mass is not None:
+                rows.set_mass(at, range(mass.shape[1]), mass[part["clip_id"]])
             for clip, column in failed:
                 if clip in part["clip_id"]:
                     position = part["clip_id"].index(clip)

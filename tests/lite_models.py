@@ -13,9 +13,9 @@ from selector.lite_config import LiteConfig
 from selector.model import TokenSelector
 
 
-def make_selector(backbone: Backbone, name: str, arch: str = "mlp") -> TokenSelector:
+def make_selector(backbone: Backbone, name: str, arch: str = "mlp", seed: int = 1) -> TokenSelector:
     """A selector that fits `backbone`, with scores well apart."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     config = SelectorConfig(
         arch=arch,
         num_layers=3,

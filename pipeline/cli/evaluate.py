@@ -42,13 +42,18 @@ def evaluate(
         typer.Option(
             help="Rankings, with commas; an oracle may name its layer and method, as in "
             "oracle\\[embeddings,hirescam]. Default: random,uniform,oracle,oracle-predicted, and "
-            "lite with --selector.",
+            "lite for every --selector.",
             rich_help_panel=WHAT,
         ),
     ] = None,
     selector: Annotated[
-        str | None,
-        typer.Option(help="Folder of the trained selector, for `lite`.", rich_help_panel=WHAT),
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]DIR",
+            help="Folder of a trained selector, for `lite`, or NAME=DIR, for `lite\\[NAME]`. "
+            "Repeatable.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     keep_ratios: Annotated[
         str,
@@ -142,10 +147,11 @@ def evaluate(
     from selector.evaluation.config import parse_keep_ratios
     from selector.evaluation.run import EvalRequest
     from selector.evaluation.run import evaluate as run_evaluation
-    from selector.rankers import parse_specs
+    from selector.rankers import parse_selectors, parse_specs
 
+    selectors = parse_selectors(selector or [])
     if methods is None:
-        methods = "random,uniform,oracle,oracle-predicted" + (",lite" if selector else "")
+        methods = ",".join(["random", "uniform", "oracle", "oracle-predicted", *selectors])
     request = EvalRequest(
         dataset=dataset,
         data_root=data_root,
@@ -157,7 +163,7 @@ def evaluate(
         sampling=sampling,
         limit=limit,
         decoder=decoder,
-        selector=selector,
+        selectors=selectors,
         keep_ratios=parse_keep_ratios(keep_ratios),
         num_seeds=seeds,
         precision=precision,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipeline.config import INFORMATIVE, ClipConfig, require_at_least
 from pipeline.errors import ConfigError
 from selector.keep import num_kept
-from selector.rankers.spec import RankerSpec, parse_spec
+from selector.rankers.spec import RankerSpec, parse_spec, require_selectors
 
 FULL = "full"
 """The method name of the unreduced model, which every ranking becomes at keep ratio 1."""
@@ -33,10 +34,10 @@ class EvalConfig(ClipConfig):
         ConfigError: a field is outside its range; the message names field and rule.
     """
 
-    selector: str | None = field(default=None, metadata=INFORMATIVE)
-    """Folder of the trained selector; None without method `lite`."""
-    selector_digest: str | None = None
-    """SHA-256 over the selector's files."""
+    selectors: Mapping[str, str] = field(default_factory=dict, metadata=INFORMATIVE)
+    """Method (`lite`, `lite[NAME]`) to the folder of its trained selector."""
+    selector_digests: Mapping[str, str] = field(default_factory=dict)
+    """Method to the SHA-256 over its selector's files."""
     methods: tuple[str, ...]
     """Canonical names of the rankings, in the order of the table."""
     keep_ratios: tuple[float, ...]
@@ -54,8 +55,7 @@ class EvalConfig(ClipConfig):
             raise ConfigError(f"keep_ratios must descend, each once, got {self.keep_ratios!r}")
         for ratio in self.keep_ratios:
             num_kept(1, ratio)
-        if ("lite" in self.methods) != (self.selector_digest is not None):
-            raise ConfigError("method lite and a selector go together: --selector DIR")
+        require_selectors(self.specs, self.selector_digests)
 
     @property
     def specs(self) -> tuple[RankerSpec, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -58,17 +58,20 @@ class EvaluationInfo:
         return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
     @classmethod
-    def from_json(cls, text: bytes) -> EvaluationInfo:
-        """The inverse of `to_json`.
+    def from_json(cls, text: bytes, where: str = layout.EVALUATION_JSON) -> EvaluationInfo:
+        """The inverse of `to_json`; `where` names the file in errors.
 
         Raises:
-            ValueError: it is something else, or of another schema.
+            ValueError: it is something else.
+            StoreError: it is of another schema.
         """
         content = json.loads(text)
         version, fingerprint = content.pop("schema_version"), content.pop("fingerprint")
         if version != layout.SCHEMA_VERSION:
-            raise ValueError(
-                f"schema version {version}, this release reads {layout.SCHEMA_VERSION}"
+            raise StoreError(
+                f"{where} has schema version {version}, this release reads "
+                f"{layout.SCHEMA_VERSION}: evaluate into another folder, or use the release that "
+                "wrote it"
             )
         content["config"] = EvalConfig(**_tuples(content["config"]))
         info = cls(**_tuples(content))
@@ -85,7 +88,7 @@ class Evaluation:
 
     Raises:
         StoreNotFoundError: no evaluation there.
-        StoreError: `evaluation.json` is damaged.
+        StoreError: `evaluation.json` is damaged, or of another schema.
     """
 
     def __init__(self, url: str | Root) -> None:
@@ -99,7 +102,7 @@ class Evaluation:
                 f"{self.root}`"
             ) from error
         try:
-            self.info = EvaluationInfo.from_json(text)
+            self.info = EvaluationInfo.from_json(text, where)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise StoreError(
                 f"{where} is damaged ({type(error).__name__}: {error}): restore it from a copy, "
@@ -213,7 +216,9 @@ def _check_continues(stored: EvaluationInfo, wanted: EvaluationInfo, root: Root)
 
 
 def _short(name: str, value: Any) -> str:
-    if name.endswith("_digest") and value is not None:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item[:12]}" for key, item in value.items()) or "none"
+    if name.endswith("_digest"):
         return str(value)[:12]
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 

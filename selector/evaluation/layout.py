@@ -19,7 +19,7 @@ from pipeline.store.layout import LOCK, PLAN, RUNS, shard_name
 
 __all__ = ["LOCK", "PLAN", "RUNS"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 EVALUATION_JSON = "evaluation.json"
 RESULTS = "results"
@@ -47,6 +47,9 @@ _FIELDS = [
     pa.field("label_rank", pa.int16()),  # place of the label, 0 = top-1 is right; -1 when failed
     pa.field("confidence", pa.float32()),  # probability of the prediction; null when failed
     pa.field("true_prob", pa.float32()),  # probability of the label; null when failed
+    # Share of the clip's summed predicted scores that the kept tokens hold; null when failed, and
+    # for methods that predict no scores.
+    pa.field("mass", pa.float32()),
 ]
 # Where views are averaged their class probabilities are needed. As logarithms, float16 keeps them
 # to 0.05 % near one, and does not tie the small ones at zero. Held as float32 with the low bits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -30,7 +30,7 @@ from selector.evaluation.config import FULL, EvalConfig
 from selector.evaluation.folder import Evaluation, EvaluationInfo, begun
 from selector.evaluation.worker import EvalWorker
 from selector.keep import KEEP_RATIOS, num_kept
-from selector.rankers import RankerSpec, make_ranker
+from selector.rankers import RankerSpec, make_ranker, require_selectors
 from selector.rankers.motion_vectors import require_motion_vectors
 from selector.saving import selector_digest
 
@@ -54,7 +54,8 @@ class EvalRequest:
     sampling: str | None = None
     limit: int | None = None
     decoder: str = "pyav"
-    selector: str | None = None
+    selectors: Mapping[str, str] = field(default_factory=dict)
+    """Method, `lite` or `lite[NAME]`, to the folder of its selector."""
     keep_ratios: tuple[float, ...] = (1.0, *KEEP_RATIOS)
     num_seeds: int = 3
     precision: str = "fp32"
@@ -71,7 +72,7 @@ class EvalResult:
 
 
 def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
-    """Read the dataset, the checkpoint and the selector, and check that they go together.
+    """Read the dataset, the checkpoint and the selectors, and check that they go together.
 
     Returns:
         What `evaluation.json` will say, and the plan.
@@ -82,6 +83,7 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
         ConfigError: options that cannot work together, or videos without a label.
     """
     decode_version(request.decoder)  # raises where it is not installed
+    require_selectors(request.methods, request.selectors)
     spec = load_spec(request.dataset)
     split = canonical_split(spec, request.split or spec.eval_split)
     videos = read_videos(spec, request.data_root, split)
@@ -93,8 +95,10 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
         require_motion_vectors(str(Path(request.data_root) / path) for path in paths)
     backbone = load_backbone(request.backbone, request.revision)
     require_same_classes(spec.name, label_names, backbone, request.backbone)
-    gmacs = {str(m): make_ranker(m, backbone, 0, request.selector).gmacs for m in request.methods}
-    selector = request.selector if "lite" in gmacs else None
+    gmacs = {
+        str(m): make_ranker(m, backbone, 0, request.selectors.get(str(m))).gmacs
+        for m in request.methods
+    }
     config = EvalConfig(
         dataset=spec.name,
         plan_digest=plan_digest(plan),
@@ -102,8 +106,8 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
         backbone=request.backbone,
         backbone_digest=backbone.digest,
         revision=request.revision,
-        selector=selector,
-        selector_digest=selector_digest(selector) if selector else None,
+        selectors=dict(request.selectors),
+        selector_digests={m: selector_digest(d) for m, d in request.selectors.items()},
         decoder=request.decoder,
         sampling=request.sampling or spec.sampling,
         num_segments=request.views[0],

@@ -38,6 +38,7 @@ class ShardRows:
         self._label_rank = np.full(shape, -1, np.int16)
         self._confidence = np.full(shape, np.nan, np.float32)
         self._true_prob = np.full(shape, np.nan, np.float32)
+        self._mass = np.full(shape, np.nan, np.float32)
         self._log_probs = (
             np.zeros((*shape, num_classes), np.float32) if info.config.num_views > 1 else None
         )
@@ -73,6 +74,18 @@ class ShardRows:
         if self._log_probs is not None:
             self._log_probs[good, condition] = log_probs.astype(np.float16)
 
+    def set_mass(
+        self, clips: Sequence[int], conditions: Sequence[int], mass: npt.NDArray[np.float64]
+    ) -> None:
+        """Records the share of predicted mass that some clips keep under some conditions.
+
+        Args:
+            clips: positions in the shard, (B,).
+            conditions: positions in the configuration's conditions, (L,).
+            mass: (B, L).
+        """
+        self._mass[np.ix_(clips, conditions)] = mass
+
     def counts(self) -> dict[str, int]:
         """Clips per status; a clip counts as its first failure."""
         statuses = [next((f[0] for f in row if f), ClipStatus.OK.value) for row in self._failure]
@@ -101,6 +114,7 @@ class ShardRows:
             "label_rank": np.where(failed, -1, self._label_rank.ravel()),
             "confidence": pa.array(self._confidence.ravel(), mask=failed),
             "true_prob": pa.array(self._true_prob.ravel(), mask=failed),
+            "mass": pa.array(self._mass.ravel(), mask=failed | np.isnan(self._mass.ravel())),
         }
         if self._log_probs is not None:
             columns["log_probs"] = _lists(self._log_probs, failed)

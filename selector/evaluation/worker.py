@@ -23,6 +23,7 @@ from pipeline.errors import ClipStatus, ConfigError, LiteError
 from pipeline.loading import load_for_run
 from pipeline.store.root import Root
 from pipeline.views import View
+from selector.budget import mass_of_tokens
 from selector.evaluation.config import FULL, EvalConfig
 from selector.evaluation.folder import Evaluation
 from selector.evaluation.layout import results_bytes, results_path, timings_path
@@ -67,7 +68,7 @@ class EvalWorker:
         self._config, self._run_config = config, run_config
         self._evaluation = Evaluation(root)
         self._backbone = load_for_run(config, run_config)
-        _check_selector(config)
+        _check_selectors(config)
         self._rankings = self._load_rankings()
         self._pool = DecodePool(run_config.decode_workers)
         self._model_turn = threading.Lock()
@@ -80,14 +81,12 @@ class EvalWorker:
                 key = (condition.method, condition.seed)
                 columns.setdefault(key, []).append((column, num_kept[column]))
         specs = {str(spec): spec for spec in config.specs}
-        return [
-            _Ranking(
-                method,
-                make_ranker(specs[method], self._backbone, seed, config.selector, config.sampling),
-                tuple(conditions),
-            )
-            for (method, seed), conditions in columns.items()
-        ]
+        rankings = []
+        for (method, seed), conditions in columns.items():
+            selector = config.selectors.get(method)
+            ranker = make_ranker(specs[method], self._backbone, seed, selector, config.sampling)
+            rankings.append(_Ranking(method, ranker, tuple(conditions)))
+        return rankings
 
     def close(self) -> None:
         """Stop the decoder processes."""
@@ -191,6 +190,7 @@ class EvalWorker:
         spent = job.watch.timing.rank
         spent[ranking.method] = spent.get(ranking.method, 0.0) + job.watch.now() - began
         finite = scores.isfinite().all(dim=1).tolist()
+        self._note_mass(ranking, scores, batch, job)
         for column, num_kept in ranking.conditions:
             self._forward(clips.tokens, (scores, num_kept), column, batch, job)
             for position in batch.facts:
@@ -199,6 +199,16 @@ class EvalWorker:
                         position - batch.start, f"the scores of {ranking.method} are not finite"
                     )
                     job.rows.fail(position, ClipStatus.MODEL_ERROR, message, column)
+
+    def _note_mass(self, ranking: _Ranking, scores: torch.Tensor, batch: Batch, job: _Job) -> None:
+        """The predicted mass that each budget of one ranking keeps, where it predicts any."""
+        predicted = ranking.ranker.predicted(scores)
+        if predicted is None:
+            return
+        columns, counts = zip(*ranking.conditions, strict=True)
+        held = mass_of_tokens(predicted, counts).cpu().numpy()
+        positions = list(batch.facts)
+        job.rows.set_mass(positions, columns, held[[p - batch.start for p in positions]])
 
     def _forward(
         self,
@@ -220,13 +230,19 @@ class EvalWorker:
         job.rows.set(positions, column, logits[[p - batch.start for p in positions]])
 
 
-def _check_selector(config: EvalConfig) -> None:
-    if config.selector is None:
-        return
-    digest = selector_digest(config.selector)
-    if digest != config.selector_digest:
-        raise ConfigError(
-            f"the selector {config.selector} has digest {digest[:12]} here, but the evaluation "
-            f"began with {str(config.selector_digest)[:12]}: every node needs the same files, and "
-            "they must not change during a run"
-        )
+def _check_selectors(config: EvalConfig) -> None:
+    for method, folder in config.selectors.items():
+        begun_with = config.selector_digests[method]
+        try:
+            digest = selector_digest(folder)
+        except OSError as error:
+            raise ConfigError(
+                f"the selector of {method}, {folder}, cannot be read here ({error}): every node "
+                "needs the same files"
+            ) from error
+        if digest != begun_with:
+            raise ConfigError(
+                f"the selector of {method}, {folder}, has digest {digest[:12]} here, but the "
+                f"evaluation began with {begun_with[:12]}: every node needs the same files, and "
+                "they must not change during a run"
+            )

@@ -10,9 +10,27 @@ from pathlib import Path
 from pipeline.backbones.base import Backbone
 from pipeline.errors import ConfigError
 from selector.rankers.base import ClipBatch, Ranker
-from selector.rankers.spec import CUES, NAMES, ORACLES, RankerSpec, parse_specs
+from selector.rankers.spec import (
+    CUES,
+    LITE,
+    NAMES,
+    ORACLES,
+    RankerSpec,
+    parse_selectors,
+    parse_specs,
+    require_selectors,
+)
 
-__all__ = ["NAMES", "ClipBatch", "Ranker", "RankerSpec", "make_ranker", "parse_specs"]
+__all__ = [
+    "NAMES",
+    "ClipBatch",
+    "Ranker",
+    "RankerSpec",
+    "make_ranker",
+    "parse_selectors",
+    "parse_specs",
+    "require_selectors",
+]
 
 
 def make_ranker(
@@ -28,7 +46,7 @@ def make_ranker(
         spec: which one.
         backbone: on its device.
         seed: of `random`.
-        selector: folder of the trained selector, for `lite`.
+        selector: folder of the trained selector, for a `lite`.
         sampling: how the clips' frames were sampled, for `motion-vectors`.
 
     Raises:
@@ -41,16 +59,16 @@ def make_ranker(
         assert spec.layer is not None
         assert spec.method is not None
         return OracleRanker(backbone, spec.layer, spec.method, ORACLES[spec.name])
-    if spec.name == "lite":
+    if spec.name == LITE:
         from selector.rankers.lite import LiteRanker
         from selector.saving import load_selector
 
-        if selector is None:
-            raise ConfigError(
-                "method lite needs a trained selector: give its folder with --selector DIR, or "
-                "make one with `lite-pipeline train-selector`"
-            )
-        return LiteRanker(load_selector(selector, backbone, backbone.device))
+        require_selectors([spec], [] if selector is None else [str(spec)])
+        assert selector is not None
+        try:
+            return LiteRanker(load_selector(selector, backbone, backbone.device))
+        except ConfigError as error:
+            raise ConfigError(f"method {spec} ({selector}): {error}") from error
     if spec.name in CUES:
         return _make_cue(spec.name, backbone, sampling)
     from selector.rankers.chance import RandomRanker, UniformRanker

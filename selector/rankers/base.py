@@ -64,3 +64,10 @@ class Ranker(ABC):
 
         Called under `torch.no_grad()`. A clip whose scores are not finite fails for this ranker.
         """
+
+    def predicted(self, scores: torch.Tensor) -> torch.Tensor | None:
+        """The value that each token is predicted to have, not negative, from its score: (B, N).
+
+        None for a ranking that predicts no oracle score, so that there is no mass to speak of.
+        """
+        return None

@@ -24,3 +24,7 @@ class LiteRanker(Ranker):
         """Logits, (B, N)."""
         scores: torch.Tensor = self._selector(batch.tokens)
         return scores
+
+    def predicted(self, scores: torch.Tensor) -> torch.Tensor:
+        """The selector's scores themselves, (B, N) in [0, 1]."""
+        return scores.sigmoid()

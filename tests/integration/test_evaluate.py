@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from datasets_spec import read_videos
 from pipeline.backbones import load_backbone
 from pipeline.cli import app
+from pipeline.config import RunConfig
 from pipeline.decode import DecodeRequest, decode_video
 from pipeline.errors import BackboneError, ConfigError, StoreMismatchError
 from pipeline.oracle import token_maps
@@ -172,25 +173,76 @@ def test_scores_that_are_not_numbers_fail_that_method_only(
 
 
 def test_lite_is_evaluated_and_costs_its_selector(tmp_path, data, backbone, tiny_backbone):
-    save_selector(make_selector(backbone, str(tiny_backbone)), tmp_path / "selector")
+    folder = str(tmp_path / "selector")
+    save_selector(make_selector(backbone, str(tiny_backbone)), folder)
     result = run_evaluation(
-        tmp_path / "out", data, tiny_backbone, "lite", selector=str(tmp_path / "selector")
+        tmp_path / "out", data, tiny_backbone, "lite", selectors={"lite": folder}
     )
     config = result.evaluation.config
-    assert config.selector_digest == selector_digest(tmp_path / "selector")
+    assert config.selector_digests == {"lite": selector_digest(folder)}
     rows = result.evaluation.rows(["method", "gmacs", "gmacs_backbone"]).drop_duplicates()
     extra = (rows["gmacs"] - rows["gmacs_backbone"]).to_numpy() * 1e9
     assert extra == pytest.approx([0] + [8 * (24 * 16 + 16 * 16 + 16)] * 2)
 
 
+def test_two_selectors_rank_each_for_itself_and_keep_their_own_mass(
+    tmp_path, data, backbone, tiny_backbone
+):
+    selectors = {"lite": make_selector(backbone, str(tiny_backbone))}
+    selectors["lite[wide]"] = make_selector(backbone, str(tiny_backbone), seed=2)
+    folders = {method: str(tmp_path / f"selector-{i}") for i, method in enumerate(selectors)}
+    for method, folder in folders.items():
+        save_selector(selectors[method], folder)
+    result = run_evaluation(
+        tmp_path / "out", data, tiny_backbone, "random,lite,lite[wide]", selectors=folders
+    )
+    rows = (
+        result.evaluation.rows().set_index(["clip_id", "method", "seed", "keep_ratio"]).sort_index()
+    )
+    for clip in (0, 5):
+        tokens = tokens_of(backbone, data, clip)
+        for method, selector in selectors.items():
+            with torch.no_grad():
+                scores = selector(tokens)[0]
+            for ratio, kept in ((0.5, 4), (0.25, 2)):
+                row = rows.loc[clip, method, 0, ratio]
+                probs = logits_of(backbone, tokens, scores, ratio).softmax(-1)
+                assert row["confidence"] == pytest.approx(probs.max().item(), abs=1e-5)
+                best = sorted(scores.sigmoid().tolist(), reverse=True)
+                assert row["mass"] == pytest.approx(sum(best[:kept]) / sum(best), rel=1e-5)
+        one, other = (rows.loc[clip, method]["mass"] for method in selectors)
+        assert not np.isclose(one, other).any()
+    others = rows.index.get_level_values("method").isin(["full", "random"])
+    assert rows[others]["mass"].isna().all()
+    assert rows.loc[MISSING]["mass"].isna().all()
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_a_worker_refuses_any_selector_that_is_not_the_evaluations(
+    tmp_path, data, backbone, tiny_backbone, damage
+):
+    folders = {m: str(tmp_path / m) for m in ("lite", "lite[x]")}
+    for folder in folders.values():
+        save_selector(make_selector(backbone, str(tiny_backbone)), folder)
+    run_evaluation(tmp_path / "out", data, tiny_backbone, "lite,lite[x]", selectors=folders)
+    evaluation = Evaluation(str(tmp_path / "out"))
+    if damage == "gone":
+        (tmp_path / "lite[x]" / "config.json").unlink()
+    else:
+        save_selector(make_selector(backbone, str(tiny_backbone), seed=2), folders["lite[x]"])
+    run_config = RunConfig(data_root=str(data), decode_workers=0)
+    with pytest.raises(ConfigError, match=r"selector of lite\[x\], .*every node needs the same"):
+        EvalWorker(evaluation.config, run_config, evaluation.root)
+
+
 def test_a_selector_that_changed_on_the_way_is_refused(tmp_path, data, backbone, tiny_backbone):
     folder = tmp_path / "selector"
     save_selector(make_selector(backbone, str(tiny_backbone)), folder)
-    options = {"selector": str(folder)}
+    options = {"selectors": {"lite": str(folder)}}
     run_evaluation(tmp_path / "out", data, tiny_backbone, "lite", **options)
     weights = folder / "config.json"
     weights.write_text(weights.read_text() + " ")
-    with pytest.raises(StoreMismatchError, match="selector_digest"):
+    with pytest.raises(StoreMismatchError, match="selector_digests: lite "):
         run_evaluation(tmp_path / "out", data, tiny_backbone, "lite", **options)
 
 
@@ -250,6 +302,9 @@ def test_the_command_prints_a_table_and_again_from_disk_alone(tmp_path, data, ti
         (["--methods", "magic"], "unknown method 'magic': the known ones are random"),
         (["--keep-ratios", "0,.5"], "keep ratio must lie in (0, 1]"),
         (["--methods", "lite"], "--selector DIR"),
+        (["--methods", "lite[x]", "--selector", "y=d"], "--selector x=DIR"),
+        (["--selector", "x=a", "--selector", "x=b"], "two selectors for method lite[x]"),
+        (["--methods", "random", "--selector", "a"], "none of the methods random"),
         (["--views", "2"], "SEGMENTSxCROPS"),
         (["--split", "test"], "split 'test'"),
         (["--address", "auto"], "--workers N"),

@@ -11,6 +11,7 @@ from selector.budget import (
     ThresholdBudget,
     budget_from_dict,
     budget_to_dict,
+    mass_of_tokens,
     small_ratio,
     tokens_for_mass,
 )
@@ -55,6 +56,20 @@ def test_the_share_is_held_and_with_one_token_less_it_is_not():
         best = row.sort(descending=True).values
         assert best[:count].sum() >= 0.6 * row.sum() * (1 - 1e-12)
         assert best[: count - 1].sum() < 0.6 * row.sum()
+
+
+def test_the_mass_of_the_best_tokens():
+    scores = torch.tensor([[0.125, 0.5, 0.0, 0.375], [0.25, 0.25, 0.25, 0.25], [0, 0, 0, 0]])
+    expected = [[0.5, 0.875, 1.0], [0.25, 0.5, 1.0], [1.0, 1.0, 1.0]]
+    assert mass_of_tokens(scores, (1, 2, 4)).tolist() == expected
+
+
+def test_the_smallest_level_that_holds_a_share_is_the_mass_budgets():
+    scores = torch.rand(50, 40, generator=torch.Generator().manual_seed(2))
+    budget = MassBudget(mass=0.7, levels=(0.1, 0.3, 0.5, 0.9))
+    counts = torch.tensor(budget.level_counts(40))
+    level = (mass_of_tokens(scores, counts.tolist()) < 0.7).sum(dim=1).clamp(max=3)
+    assert torch.equal(counts[level], budget.counts(scores))
 
 
 def test_a_clip_without_any_score_keeps_the_least():

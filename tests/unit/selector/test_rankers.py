@@ -11,7 +11,14 @@ from pipeline.errors import ConfigError
 from pipeline.oracle import token_maps
 from pipeline.views import View
 from selector.keep import num_kept, top_tokens
-from selector.rankers import NAMES, ClipBatch, make_ranker, parse_specs
+from selector.rankers import (
+    NAMES,
+    ClipBatch,
+    make_ranker,
+    parse_selectors,
+    parse_specs,
+    require_selectors,
+)
 from selector.rankers.chance import RandomRanker, UniformRanker
 from selector.rankers.spec import RankerSpec
 from selector.saving import save_selector
@@ -63,8 +70,12 @@ def test_names_are_parsed_with_the_oracles_layers():
     [
         ("", "at least one"),
         ("random,nonsense", "unknown method 'nonsense': the known ones are random"),
-        ("lite[embeddings,gradcam]", "only an oracle"),
-        ("oracle[embeddings]", "unknown method"),
+        ("lite[embeddings,gradcam]", "the name of one selector"),
+        ("lite[]", "unknown method"),
+        ("random[x]", "only an oracle and lite take brackets"),
+        ("oracle[embeddings]", r"needs its \[layer,method\]"),
+        ("oracle[embeddings,fem,x]", r"needs its \[layer,method\]"),
+        ("lite[x],lite[x]", "twice"),
         ("random,random", "twice"),
         ("oracle,oracle[embeddings,gradcam]", "twice"),
     ],
@@ -72,6 +83,54 @@ def test_names_are_parsed_with_the_oracles_layers():
 def test_wrong_names_are_refused_and_the_known_ones_listed(text, message):
     with pytest.raises(ConfigError, match=message):
         parse_specs(text, "embeddings", "gradcam")
+
+
+def test_lite_is_named_after_its_selector():
+    specs = parse_specs("lite,lite[hi-res_2]", "embeddings", "gradcam")
+    assert specs == (RankerSpec("lite"), RankerSpec("lite", selector="hi-res_2"))
+    assert [str(spec) for spec in specs] == ["lite", "lite[hi-res_2]"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        ([], {}),
+        (["a/b"], {"lite": "a/b"}),
+        (["x=a", "b", "y=c=d"], {"lite[x]": "a", "lite": "b", "lite[y]": "c=d"}),
+        (["runs/lr=3"], {"lite": "runs/lr=3"}),
+        (["./lr=3"], {"lite": "./lr=3"}),
+    ],
+)
+def test_selectors_are_a_folder_or_a_name_with_a_folder(texts, found):
+    assert parse_selectors(texts) == found
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["a", "b"], "two selectors for method lite, 'a' and 'b'"),
+        (["x=a", "x=a"], r"two selectors for method lite\[x\]"),
+        (["x="], "DIR or NAME=DIR, got 'x='"),
+        ([""], "DIR or NAME=DIR, got ''"),
+    ],
+)
+def test_selectors_that_cannot_be_told_apart_are_refused(texts, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_selectors(texts)
+
+
+@pytest.mark.parametrize(
+    ("methods", "given", "message"),
+    [
+        ("random,lite[x]", ["lite"], r"method lite\[x\] needs .* --selector x=DIR"),
+        ("lite,lite[x]", ["lite[x]"], "method lite needs .* --selector DIR"),
+        ("lite", ["lite", "lite[x]"], r"given for lite\[x\], which is none of the methods lite:"),
+        ("random", ["lite"], "given for lite, which is none of the methods random:"),
+    ],
+)
+def test_every_lite_has_a_selector_and_every_selector_a_lite(methods, given, message):
+    with pytest.raises(ConfigError, match=message):
+        require_selectors(parse_specs(methods, "embeddings", "gradcam"), given)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +182,9 @@ def test_lite_ranks_as_its_selector_does_and_counts_its_cost(backbone, tiny_back
     ranker = make_ranker(RankerSpec("lite"), backbone, selector=tmp_path)
     batch = make_batch(backbone)
     with torch.no_grad():
-        assert torch.equal(ranker.scores(batch), selector(batch.tokens))
+        logits = ranker.scores(batch)
+        assert torch.equal(logits, selector(batch.tokens))
+        assert torch.equal(ranker.predicted(logits), logits.sigmoid())
     assert ranker.gmacs == pytest.approx(8 * (24 * 16 + 16 * 16 + 16) / 1e9)
 
 
@@ -135,8 +196,8 @@ def test_lite_without_a_selector_says_how_to_get_one(backbone):
 def test_lite_of_another_backbone_is_refused(backbone, tiny_backbone, tmp_path):
     save_selector(make_selector(backbone, str(tiny_backbone)), tmp_path / "selector")
     other = load_backbone(str(save_videomae(tmp_path / "other", seed=7)))
-    with pytest.raises(ConfigError, match="another backbone"):
-        make_ranker(RankerSpec("lite"), other, selector=tmp_path / "selector")
+    with pytest.raises(ConfigError, match=r"method lite\[x\] \(.*selector\): .*another backbone"):
+        make_ranker(RankerSpec("lite", selector="x"), other, selector=tmp_path / "selector")
 
 
 def test_every_known_name_is_made_by_the_factory(backbone, tiny_backbone, tmp_path):

@@ -31,8 +31,7 @@ def make_lite(folder, seed=0, ratios=RATIOS):
         [0] * NUM_VIDEOS,
         methods=("lite",),
         keep_ratios=ratios,
-        selector="some/selector",
-        selector_digest="s" * 64,
+        selector_digests={"lite": "s" * 64},
         shard_size=64,
     ), easy
 

@@ -37,6 +37,18 @@ def test_names_of_files_are_not_part_of_the_identity_and_digests_are():
     assert dataclasses.replace(one, keep_ratios=(0.5,)).fingerprint() != one.fingerprint()
 
 
+def test_selectors_are_known_by_their_digests_and_not_by_their_folders():
+    one = config(
+        methods=("lite", "lite[x]"),
+        selectors={"lite": "a", "lite[x]": "b"},
+        selector_digests={"lite": "1", "lite[x]": "2"},
+    )
+    moved = dataclasses.replace(one, selectors={"lite": "c", "lite[x]": "d"})
+    swapped = dataclasses.replace(one, selector_digests={"lite": "2", "lite[x]": "1"})
+    assert moved.fingerprint() == one.fingerprint()
+    assert swapped.fingerprint() != one.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("text", "ratios"),
     [("1,.9,.5", (1.0, 0.9, 0.5)), (".5, 1 ,0.9,.9", (1.0, 0.9, 0.5)), ("1e-2", (0.01,))],
@@ -61,7 +73,8 @@ def test_keep_ratios_outside_their_range_are_refused(text):
         ({"keep_ratios": (0.5, 0.9)}, "keep_ratios must descend"),
         ({"keep_ratios": (1.5, 0.9)}, "keep ratio must lie in"),
         ({"methods": ("lite",)}, "--selector"),
-        ({"selector_digest": "d" * 64}, "--selector"),
+        ({"methods": ("lite", "lite[x]"), "selector_digests": {"lite": "d"}}, "selector x=DIR"),
+        ({"selector_digests": {"lite": "d"}}, "none of the methods random"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message):

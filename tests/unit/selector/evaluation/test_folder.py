@@ -23,6 +23,35 @@ def test_evaluation_json_reads_back_as_it_was():
     assert EvaluationInfo.from_json(info.to_json()) == info
 
 
+def test_an_evaluation_of_two_selectors_reads_back_and_is_known_by_their_digests(tmp_path):
+    logits = np.random.default_rng(0).normal(size=(6, 3, 3))
+    settings = {
+        "methods": ("lite", "lite[x]"),
+        "selectors": {"lite": "a/folder", "lite[x]": "another"},
+        "selector_digests": {"lite": "1" * 64, "lite[x]": "2" * 64},
+    }
+    mass = np.tile([np.nan, 0.7, 0.8], (6, 1))
+    written = make_evaluation(tmp_path, logits, LABELS, mass=mass, **settings)
+    read = Evaluation(str(tmp_path))
+    assert read.info == written.info
+    rows = read.rows(["method", "mass"]).drop_duplicates().set_index("method")["mass"]
+    assert np.isnan(rows["full"])
+    assert (rows["lite"], rows["lite[x]"]) == (np.float32(0.7), np.float32(0.8))
+
+    settings["selector_digests"] = {"lite": "1" * 64, "lite[x]": "3" * 64}
+    changed = "selector_digests: lite 1{12}, lite.x. 2{12} -> lite 1{12}, lite.x. 3{12}\\n"
+    with pytest.raises(StoreMismatchError, match=changed):
+        make_evaluation(tmp_path, logits, LABELS, **settings)
+
+
+def test_a_folder_of_another_schema_is_refused_by_its_number(tmp_path):
+    make_evaluation(tmp_path, LOGITS, LABELS)
+    path = tmp_path / "evaluation.json"
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    with pytest.raises(StoreError, match=r"evaluation.json has schema version 1, .* reads 2"):
+        Evaluation(str(tmp_path))
+
+
 def test_shards_are_listed_and_what_is_missing_is_pending(tmp_path):
     evaluation = make_evaluation(tmp_path, LOGITS, LABELS, shards=[1])
     assert evaluation.shards() == [1]
@@ -97,7 +126,7 @@ def test_no_evaluation_says_how_to_begin_one(tmp_path):
         Evaluation(str(tmp_path))
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"null", b'{"schema_version": 99}'])
+@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"null", b'{"schema_version": 2}'])
 def test_a_damaged_evaluation_json_is_an_error(tmp_path, text):
     make_evaluation(tmp_path, LOGITS, LABELS)
     (tmp_path / "evaluation.json").write_bytes(text)

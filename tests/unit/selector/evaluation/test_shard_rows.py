@@ -113,6 +113,15 @@ def test_one_view_keeps_no_probabilities_per_class():
     assert "log_probs" not in results_schema(1).names
 
 
+def test_the_mass_stands_in_its_own_cells_and_nowhere_else():
+    rows = make_rows()
+    for condition in range(NUM_CONDITIONS):
+        rows.set([0, 1], condition, np.zeros((2, 7), np.float32))
+    rows.set_mass([1, 0], [2, 1], np.array([[0.25, 0.5], [0.75, 1.0]]))
+    rows.fail(0, ClipStatus.MODEL_ERROR, "bad", 1)
+    assert rows.to_table()["mass"].to_pylist() == [None, None, 0.75, None, 0.5, 0.25]
+
+
 def test_equal_rows_are_equal_bytes():
     def made():
         rows = make_rows()
