@@ -45,8 +45,9 @@ from oracle_cost import SIZES
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEImageProcessor
 from transformers.utils.logging import disable_progress_bar
 
+from pipeline.advance import SHARDS_IN_FLIGHT
 from pipeline.batches import group_by_video
-from pipeline.build import SHARDS_IN_FLIGHT, BuildRequest, prepare
+from pipeline.build import BuildRequest, prepare
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.decode.pool import DecodePool
 from pipeline.driver import run_shards

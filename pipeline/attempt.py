@@ -6,7 +6,9 @@ reports on unread. Only this small vocabulary is shared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import socket
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from pipeline.errors import ClipStatus
@@ -34,8 +36,9 @@ class ShardReport:
     """Clips per status."""
     seconds: dict[str, float]
     """Seconds spent in `decode` (waiting for it), `compute` and `write`."""
-    host: str
-    pid: int
+    host: str = field(default_factory=socket.gethostname)
+    """Who did it, and in which process: the caller."""
+    pid: int = field(default_factory=os.getpid)
 
     @property
     def num_clips(self) -> int:

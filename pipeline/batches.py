@@ -6,7 +6,7 @@ there stays black: what is in a batch never depends on what failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -46,6 +46,15 @@ class Batch:
     def positions(self) -> range:
         """All slots, filled or not."""
         return range(self.start, self.start + len(self.clips))
+
+    def only(self, positions: Collection[int]) -> Batch:
+        """The same slots with these clips alone, all others black."""
+        if len(positions) == len(self.facts):
+            return self
+        clips = np.zeros_like(self.clips)
+        slots = [position - self.start for position in positions]
+        clips[slots] = self.clips[slots]
+        return Batch(self.start, clips, {position: self.facts[position] for position in positions})
 
 
 def group_by_video(

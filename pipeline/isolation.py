@@ -15,9 +15,11 @@ process that drives as well, as it does without Ray, running the same command ag
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from pipeline.batches import Batch
 from pipeline.store.layout import RUNS
 from pipeline.store.root import Root
 
@@ -43,14 +45,72 @@ class Findings:
         return frozenset(clip for clip, n in self.deaths.items() if n >= DEATHS_TO_BLAME)
 
 
+@dataclass(frozen=True)
+class Guard:
+    """What the worker does about poison clips in one attempt; clips are named by position."""
+
+    isolation: Isolation
+    shard: int
+    clip_ids: Sequence[int]
+    findings: Findings
+    cautious: bool
+    """Whether a worker died with this shard in hand before."""
+
+    @property
+    def culprits(self) -> list[int]:
+        """Positions to leave out, which fail as `worker_died`."""
+        return [i for i, clip in enumerate(self.clip_ids) if clip in self.findings.culprits]
+
+    def parts(self, batch: Batch) -> Iterator[Batch]:
+        """What to touch at once: all clips together, but suspects one at a time."""
+        suspects = self.findings.suspects
+        alone = [position for position in batch.facts if self.clip_ids[position] in suspects]
+        together = [position for position in batch.facts if position not in alone]
+        if together:
+            yield batch.only(together)
+        for position in alone:
+            yield batch.only([position])
+
+    @contextmanager
+    def touching(self, positions: Collection[int]) -> Iterator[None]:
+        """Around what these clips go through: a cautious attempt leaves a trace of them."""
+        if not self.cautious:
+            yield
+            return
+        self.isolation.touching(self.shard, [self.clip_ids[position] for position in positions])
+        try:
+            yield
+        finally:
+            self.isolation.touching(self.shard, [])  # a death from here on is no clip's doing
+
+
 class Isolation:
-    """The notes of one store."""
+    """The notes of one store or evaluation."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
 
+    @contextmanager
+    def guarding(self, shard: int, clip_ids: Sequence[int], *, cautious: bool) -> Iterator[Guard]:
+        """Worker: around one attempt at a shard, which ends with its commit.
+
+        Args:
+            shard: the shard.
+            clip_ids: of its rows, in order.
+            cautious: whether to leave a trace from the start; done anyway after a death.
+        """
+        findings = self.findings(shard)
+        self.touching(shard, None)
+        try:
+            cautious = cautious or findings is not None
+            yield Guard(self, shard, clip_ids, findings or Findings(), cautious)
+        except BaseException:
+            self.let_go(shard)  # this process lives: no clip is to blame
+            raise
+        self.committed(shard)
+
     def touching(self, shard: int, clips: Iterable[int] | None) -> None:
-        """Worker: write down the clips of the next step; None for the whole shard."""
+        """Worker: write down the clips in hand; None for the whole shard."""
         listed = None if clips is None else sorted(clips)
         self._root.put(_touching(shard), json.dumps(listed).encode())
 
@@ -59,7 +119,7 @@ class Isolation:
         self._root.remove(_touching(shard))
 
     def committed(self, shard: int) -> None:
-        """Worker: forget everything about the shard."""
+        """Worker or driver: forget everything about the shard."""
         self.let_go(shard)
         self._root.remove(_findings(shard))
 

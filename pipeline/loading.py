@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
 
 import torch
 
 from pipeline.backbones import Backbone, load_backbone
-from pipeline.config import RunConfig
+from pipeline.config import ClipConfig, RunConfig
 from pipeline.errors import BackboneError, ConfigError
 
 
-class NamesBackbone(Protocol):
-    """The part of a run's identity that says which backbone it uses."""
-
-    @property
-    def backbone(self) -> str:
-        """Folder, hub id, or `synthetic`."""
-
-    @property
-    def backbone_digest(self) -> str:
-        """What `Backbone.digest` must be."""
-
-    @property
-    def revision(self) -> str | None:
-        """Hub revision."""
-
-    @property
-    def precision(self) -> str:
-        """`fp32` or `bf16`."""
-
-
-def load_for_run(config: NamesBackbone, run_config: RunConfig) -> Backbone:
+def load_for_run(config: ClipConfig, run_config: RunConfig) -> Backbone:
     """Load the backbone and settle threads, device and determinism of this process.
 
     Raises:

@@ -13,9 +13,9 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
-from pipeline.config import RunConfig
+from pipeline.config import ClipConfig, RunConfig
 from pipeline.store.info import library_versions
 from pipeline.store.layout import RUNS
 from pipeline.store.root import Root
@@ -23,21 +23,10 @@ from pipeline.store.root import Root
 _EVERY_S = 10.0
 
 
-class Logged(Protocol):
-    """What of a run's configuration the log names."""
-
-    @property
-    def backbone(self) -> str:
-        """The checkpoint as the user named it."""
-
-    def fingerprint(self) -> str:
-        """Identity of the configuration."""
-
-
 class RunLog:
     """Collects events and puts them to `runs/<start>-<process>.jsonl`."""
 
-    def __init__(self, root: Root, config: Logged, run_config: RunConfig) -> None:
+    def __init__(self, root: Root, config: ClipConfig, run_config: RunConfig) -> None:
         self._root = root
         began = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         self._path = f"{RUNS}/{began}-{os.getpid()}.jsonl"

@@ -111,9 +111,8 @@ def test_pipeline_imports_selector_only_inside_commands() -> None:
 BUILDER = (
     "pipeline.cli",
     "pipeline.build",
-    "pipeline.retry",
+    "pipeline.worker",
     "pipeline.scorer",
-    "pipeline.isolation",
     "pipeline.store.writer",
 )
 
@@ -129,8 +128,10 @@ def test_selector_does_not_reach_into_the_builder() -> None:
 LAYERS = (
     ("pipeline.cli",),
     ("pipeline.build",),
-    ("pipeline.driver", "pipeline.worker", "pipeline.retry"),
-    ("pipeline.scorer", "pipeline.isolation"),
+    ("pipeline.advance", "pipeline.inputs"),
+    ("pipeline.driver", "pipeline.worker"),
+    ("pipeline.scorer", "pipeline.feed"),
+    ("pipeline.isolation",),
     ("pipeline.oracle", "pipeline.decode"),
     ("pipeline.backbones", "pipeline.store", "pipeline.plan"),
     ("pipeline.views", "pipeline.config", "pipeline.grid", "pipeline.errors"),

@@ -61,7 +61,7 @@ class ChaosWorker(OracleWorker):
         self._orders = orders
         if self._run_config.decode_workers == 0:
             # No misfortune here is the decoder's: spare a cautious attempt its decoder process.
-            self._safe_pool = self._pool
+            self._feed._safe_pool = self._feed._pool
         self._watch_clips()
         self._watch_renames()
 
@@ -87,12 +87,12 @@ class ChaosWorker(OracleWorker):
             return True
         return False
 
-    def _prepare(self, shard: int, findings: Any, *, cautious: bool) -> Any:
+    def _prepare(self, shard: int, plan: Any, guard: Any) -> Any:
         self._meet("prepare", shard)
-        return super()._prepare(shard, findings, cautious=cautious)
+        return super()._prepare(shard, plan, guard)
 
-    def _score_step(self, job: Any, batch: Any, positions: list[int]) -> Any:
-        steps = super()._score_step(job, batch, positions)
+    def _score(self, job: Any, batch: Any) -> Any:
+        steps = super()._score(job, batch)
         self._meet("score", job.shard)
         return steps
 
