@@ -1,4 +1,4 @@
-"""How unequal token values are: Lorenz curve, Gini, top share, Pareto tail against exponential.
+"""How unequal token scores are: Lorenz curve, Gini, top share, quantiles.
 
 Scores are stored as float16 in [0, 1], which has 15,361 different values. Counting how often each
 occurs is therefore exact, adds up over shards, and takes 120 KB however many tokens there are.
@@ -7,7 +7,6 @@ occurs is therefore exact, adds up over shards, and takes 120 KB however many to
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -61,6 +60,12 @@ def top_share(counts: np.ndarray, fraction: float = 0.1) -> float:
     return float(1 - np.interp(1 - fraction, tokens, value))
 
 
+def share_from(counts: np.ndarray, value: float) -> float:
+    """Share of the tokens with a score of at least `value`."""
+    total = counts.sum()
+    return float(counts[value <= VALUES].sum() / total) if total else math.nan
+
+
 def quantile(counts: np.ndarray, q: float) -> float:
     """The value below which a share `q` of the tokens lies."""
     cumulative = np.cumsum(counts)
@@ -68,61 +73,3 @@ def quantile(counts: np.ndarray, q: float) -> float:
         return math.nan
     rank = max(q * cumulative[-1], 1)  # the smallest value is the quantile 0
     return float(VALUES[np.searchsorted(cumulative, rank)])
-
-
-@dataclass(frozen=True)
-class TailFit:
-    """Maximum-likelihood fits of the values above a threshold (Clauset, Shalizi & Newman, 2009).
-
-    Attributes:
-        threshold: the tail begins here.
-        num_tokens: tokens in the tail.
-        alpha: exponent of the Pareto density x ** -alpha; smaller is heavier.
-        rate: rate of the shifted exponential.
-        log_ratio: mean log-likelihood ratio per token, Pareto over exponential; above 0 the
-            Pareto fits better.
-        vuong: the ratio's sum over its standard deviation times sqrt(n), a standard normal under
-            "both fit equally well". With millions of tokens it is significant either way: read
-            the size of `log_ratio`.
-    """
-
-    threshold: float
-    num_tokens: int
-    alpha: float
-    rate: float
-    log_ratio: float
-    vuong: float
-
-
-def fit_tail(counts: np.ndarray, tail: float = 0.1) -> TailFit | None:
-    """Fit the best `tail` share of the positive values; None when fewer than 10 tokens are left.
-
-    Both densities are the plain ones on [threshold, infinity), although scores end at 1: the cut
-    falls on both alike, and it is what "Pareto or exponential" means in the paper.
-    """
-    positive = counts.copy()
-    positive[0] = 0
-    if positive.sum() == 0:
-        return None
-    threshold = max(quantile(positive, 1 - tail), float(VALUES[1]))
-    use = (threshold <= VALUES) & (positive > 0)
-    x, n = VALUES[use], positive[use].astype(np.float64)
-    total = n.sum()
-    log_excess, excess = np.log(x / threshold), x - threshold
-    if total < 10 or (n * excess).sum() == 0:
-        return None
-    shape = total / (n * log_excess).sum()  # alpha - 1
-    rate = total / (n * excess).sum()
-    pareto = math.log(shape / threshold) - (shape + 1) * log_excess
-    exponential = math.log(rate) - rate * excess
-    ratio = pareto - exponential
-    mean = float((n * ratio).sum() / total)
-    spread = math.sqrt(float((n * (ratio - mean) ** 2).sum() / total))
-    return TailFit(
-        threshold=threshold,
-        num_tokens=int(total),
-        alpha=float(shape + 1),
-        rate=float(rate),
-        log_ratio=mean,
-        vuong=mean * math.sqrt(total) / spread if spread > 0 else 0.0,
-    )

@@ -70,6 +70,16 @@ def test_lorenz_curve(names: dict[str, Any]) -> None:
     assert (lorenz <= x + 1e-12).all()
 
 
+def test_mean_excess_of_the_unscaled_values(names: dict[str, Any]) -> None:
+    store = names["store"]
+    values = np.concatenate([store.read_shard(shard).cam.ravel() for shard in store.shards()])
+    positive = values[values > 0]
+    expected = []
+    for threshold in np.quantile(positive, [0.9, 0.95, 0.98]):
+        expected.append((positive[positive > threshold] - threshold).mean())
+    np.testing.assert_allclose(names["mean_excess"], expected, rtol=1e-4)
+
+
 def test_joined_to_correctness(names: dict[str, Any]) -> None:
     assert names["by_correct"].index.tolist() == [False, True]
     sql = names["tails_sql"].set_index("correct")

@@ -64,22 +64,6 @@ def test_quantile_is_numpys():
         assert ours == pytest.approx(np.quantile(x.astype(float), q, method="inverted_cdf"))
 
 
-def test_a_pareto_sample_is_told_from_an_exponential_one():
-    rng = np.random.default_rng(3)
-    pareto = 0.01 * (1 + rng.pareto(1.5, 200_000))
-    fit = dist.fit_tail(dist.count_scores(pareto[pareto <= 1]), tail=1.0)
-    assert fit is not None
-    assert fit.log_ratio > 0
-    assert fit.vuong > 2
-    assert fit.alpha == pytest.approx(2.5, abs=0.1)
-    exponential = 0.05 + rng.exponential(0.05, 200_000)
-    fit = dist.fit_tail(dist.count_scores(exponential[exponential <= 1]), tail=1.0)
-    assert fit is not None
-    assert fit.log_ratio < 0
-    assert fit.rate == pytest.approx(20, rel=0.02)
-
-
-def test_too_few_or_constant_tokens_give_no_fit():
-    assert dist.fit_tail(counts_of(0, 0, 0)) is None
-    assert dist.fit_tail(counts_of(0.1, 0.2, 0.3)) is None
-    assert dist.fit_tail(counts_of(*[0.5] * 100)) is None
+def test_share_from_a_value_counts_it_in():
+    assert dist.share_from(counts_of(0, 0.25, 0.5, 1), 0.5) == 0.5
+    assert math.isnan(dist.share_from(dist.count_scores(np.empty(0)), 0.5))
