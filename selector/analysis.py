@@ -27,8 +27,8 @@ HALF = 0.5
 NUM_GROUPS = 50
 """Groups of videos that the jackknife of the tails leaves out in turn."""
 
-THRESHOLDS = (1.0, 0.5, 0.2)
-"""Parts of the tail that are fitted too: a Pareto tail keeps its shape, others drift to 0."""
+TAIL_PARTS = (1, 2, 5)
+"""The tail is fitted whole, its upper half and its upper fifth: a Pareto keeps its shape."""
 
 RAW, RELATIVE = "raw", "relative"
 
@@ -229,7 +229,7 @@ def _over_mean(cam: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _tails(by_group: dict[str, npt.NDArray[np.float64]], tail: float) -> pd.DataFrame:
     rows = []
     for values, histograms in by_group.items():
-        for share in (tail * part for part in THRESHOLDS):
+        for share in (tail / part for part in TAIL_PARTS):
             fit = tails.fit_tail(histograms.sum(axis=0), share)
             if fit is not None:
                 low, high = tails.shape_interval(histograms, share)
