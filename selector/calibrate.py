@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from selector.budget import (
-    LEVELS,
-    Budget,
-    MassBudget,
-    ThresholdBudget,
-    level_index,
-    small_ratio,
-)
+from pipeline.errors import ConfigError
+from selector.budget import LEVELS, MassBudget, ThresholdBudget, level_index, small_ratio
 from selector.calibration import Goal, Outcome, calibrate_mass, calibrate_thresholds
-from selector.confidence import DEFAULT_CONFIDENCE, load_confidence
+from selector.confidence_spec import DEFAULT_CONFIDENCE, load_confidence
 from selector.keep import num_kept
 from selector.lite import LiteModel
 from selector.lite_config import LiteConfig
+from selector.split import halves
 from selector.validation import LabelledClips, ValidationRows, measure
 
 _MASSES = np.arange(1, 100) / 100
 
+Rule = TypeVar("Rule", ThresholdBudget, MassBudget)
+Ints = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """A model's new configuration, and what it does on the rows it was found on."""
+    """A model's new configuration, and what it does."""
 
     config: LiteConfig
     outcome: Outcome
+    """On the rows it was found on, which flatters it."""
+    held_out: Outcome | None
+    """On the same rows, each half of the videos judged by a budget found on the other half; None
+    where a half is empty or cannot meet the goal."""
     shares: dict[int, float]
     """Number of tokens -> share of the clips that get so many."""
     num_failed: int
@@ -40,9 +43,32 @@ class Calibrated:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self.outcome) | {
+            "held_out": asdict(self.held_out) if self.held_out is not None else None,
             "shares": {str(k): v for k, v in self.shares.items()},
             "num_failed": self.num_failed,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Levels:
+    """The numbers of tokens that a budget gives, and last the base's, as the rows have them."""
+
+    num_kept: list[int]
+    gmacs: list[float]
+    """Of a view, everything included."""
+    base_gmacs: float
+    """Of a view at the base budget, where it is fixed."""
+
+    def outcome(self, rows: ValidationRows, given: Ints) -> Outcome:
+        """What giving each row so many tokens does."""
+        column = (np.array(self.num_kept) == given[:, None]).argmax(axis=1)
+        return Outcome(
+            num_rows=len(given),
+            gmacs=float(np.array(self.gmacs)[column].mean()),
+            accuracy=float(rows.correct[np.arange(len(given)), column].mean()),
+            base_gmacs=self.base_gmacs,
+            base_accuracy=float(rows.correct[:, -1].mean()),
+        )
 
 
 def calibrate_threshold_budget(
@@ -62,31 +88,39 @@ def calibrate_threshold_budget(
         goal: what to meet; an accuracy loss counts from the base ratio.
         base_ratio: keep ratio of the clips that are neither easy nor hopeless.
         small: keep ratio of the others; None takes the paper's.
-        confidence: see `selector.confidence.load_confidence`.
+        confidence: see `selector.confidence_spec`.
 
     Raises:
         ConfigError: an option is out of range, no clip is usable, or the goal is out of reach.
     """
     small = small_ratio(base_ratio) if small is None else small
-    rule = ThresholdBudget(base_ratio=base_ratio, small_ratio=small, alpha=0.0, beta=1.0)
+    start = ThresholdBudget(base_ratio=base_ratio, small_ratio=small, alpha=0.0, beta=1.0)
     asked = load_confidence(confidence, model.backbone)
     num_tokens = model.backbone.grid.num_tokens
     counts = [num_kept(num_tokens, ratio) for ratio in (small, base_ratio)]
+    gmacs = [
+        model.costs.at(num, confidence=asked.extra_gmacs(num), ranked=True).total for num in counts
+    ]
     rows = measure(model, batches, counts, confidence=asked)
-    alpha, beta, outcome = calibrate_thresholds(
-        rows.confidence,
-        rows.correct[:, 0],
-        rows.correct[:, 1],
-        gmacs_small=model.costs.at(counts[0], ranked=True).total,
-        gmacs_base=model.costs.at(counts[1], ranked=True).total,
-        gmacs_confidence=asked.gmacs,
-        goal=goal,
-    )
-    outcome = replace(outcome, base_gmacs=model.cost(counts[1]).total)
-    rule = replace(rule, alpha=alpha, beta=beta)
-    given = rule.counts(torch.as_tensor(rows.confidence), num_tokens).numpy()
+
+    def find(rows: ValidationRows) -> ThresholdBudget:
+        alpha, beta, _ = calibrate_thresholds(
+            rows.confidence,
+            rows.correct[:, 0],
+            rows.correct[:, 1],
+            gmacs_small=gmacs[0] - asked.gmacs,
+            gmacs_base=gmacs[1] - asked.gmacs,
+            gmacs_confidence=asked.gmacs,
+            goal=goal,
+        )
+        return replace(start, alpha=alpha, beta=beta)
+
+    def give(rule: ThresholdBudget, rows: ValidationRows) -> Ints:
+        return rule.counts(torch.as_tensor(rows.confidence), num_tokens).numpy()
+
     config = replace(model.config, keep_ratio=base_ratio, confidence=confidence)
-    return _calibrated(config, rule, outcome, rows, given)
+    levels = _Levels(num_kept=counts, gmacs=gmacs, base_gmacs=model.cost(counts[1]).total)
+    return _calibrated(config, rows, levels, find, give)
 
 
 def calibrate_mass_budget(
@@ -109,33 +143,68 @@ def calibrate_mass_budget(
     Raises:
         ConfigError: an option is out of range, no clip is usable, or the goal is out of reach.
     """
-    rule = MassBudget(mass=0.5, levels=levels)
+    start = MassBudget(mass=0.5, levels=levels)
     num_tokens = model.backbone.grid.num_tokens
-    allowed, base = rule.level_counts(num_tokens), num_kept(num_tokens, base_ratio)
+    allowed, base = start.level_counts(num_tokens), num_kept(num_tokens, base_ratio)
+    gmacs = [model.costs.at(num, ranked=True).total for num in allowed]
+    base_gmacs = model.cost(base).total
     rows = measure(model, batches, [*allowed, base], masses=_MASSES)
-    level = level_index(torch.as_tensor(rows.needed), torch.tensor(allowed)).numpy()
-    mass, outcome = calibrate_mass(
-        _MASSES,
-        level,
-        rows.correct[:, :-1],
-        rows.correct[:, -1],
-        gmacs=np.array([model.costs.at(num, ranked=True).total for num in allowed]),
-        gmacs_base=model.cost(base).total,
-        goal=goal,
-    )
-    given = np.array(allowed)[level[:, _MASSES.tolist().index(mass)]]
-    config = replace(model.config, keep_ratio=base_ratio)
-    return _calibrated(config, replace(rule, mass=mass), outcome, rows, given)
+
+    def level(rows: ValidationRows) -> Ints:
+        return level_index(torch.as_tensor(rows.needed), torch.tensor(allowed)).numpy()
+
+    def find(rows: ValidationRows) -> MassBudget:
+        mass, _ = calibrate_mass(
+            _MASSES,
+            level(rows),
+            rows.correct[:, :-1],
+            rows.correct[:, -1],
+            gmacs=np.array(gmacs),
+            gmacs_base=base_gmacs,
+            goal=goal,
+        )
+        return replace(start, mass=mass)
+
+    def give(rule: MassBudget, rows: ValidationRows) -> Ints:
+        return np.array(allowed)[level(rows)[:, _MASSES.tolist().index(rule.mass)]]
+
+    config = replace(model.config, keep_ratio=base_ratio, confidence=DEFAULT_CONFIDENCE)
+    given = _Levels(num_kept=[*allowed, base], gmacs=[*gmacs, base_gmacs], base_gmacs=base_gmacs)
+    return _calibrated(config, rows, given, find, give)
 
 
 def _calibrated(
-    config: LiteConfig, rule: Budget, outcome: Outcome, rows: ValidationRows, given: np.ndarray
+    config: LiteConfig,
+    rows: ValidationRows,
+    levels: _Levels,
+    find: Callable[[ValidationRows], Rule],
+    give: Callable[[Rule, ValidationRows], Ints],
 ) -> Calibrated:
+    rule = find(rows)
+    given = give(rule, rows)
     nums, times = np.unique(given, return_counts=True)
     result = Calibrated(
         config=replace(config, budget=rule),
-        outcome=outcome,
+        outcome=levels.outcome(rows, given),
+        held_out=_held_out(rows, levels, find, give),
         shares={int(n): float(t) / len(given) for n, t in zip(nums, times, strict=True)},
         num_failed=rows.num_failed,
     )
     return replace(result, config=replace(result.config, calibration=result.to_dict()))
+
+
+def _held_out(
+    rows: ValidationRows,
+    levels: _Levels,
+    find: Callable[[ValidationRows], Rule],
+    give: Callable[[Rule, ValidationRows], Ints],
+) -> Outcome | None:
+    """Cross-fitted over two halves of the videos; see `Calibrated.held_out`."""
+    half = halves(rows.video_ids)
+    given = np.zeros(len(half), np.int64)
+    for judged in (half, ~half):
+        try:
+            given[judged] = give(find(rows[~judged]), rows[judged])
+        except ConfigError:
+            return None
+    return levels.outcome(rows, given)

@@ -2,7 +2,7 @@
 
 Pure functions on arrays; `selector.validation` measures the rows. Every candidate is tried: what
 comes out is the best *on these rows*, so the accuracy reported with it is optimistic, the more so
-the fewer rows there are. Judge the result on other videos.
+the fewer rows there are. So `selector.calibrate` also judges on rows that were not picked on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from pipeline.errors import ConfigError
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-_MAX_CUTS = 512  # finer thresholds would only fit the noise of the rows
+_MAX_CUTS = 21
+"""Thresholds tried on each side: one for every 5 % of the rows. Finer ones only fit the noise.
+
+Measured on the shipped checkpoint: picked on 1,000 of 2,000 videos and judged on the others, 40
+times, for four base budgets and two confidences, an allowed loss of 0.6 points became 1.03 points
+with 512 cuts, 0.92 with 100, 0.79 with 40, 0.67 with 20 and 0.48 with 10. Asked for a cost instead,
+20 to 100 cuts lost the same 0.88-0.90 points, 512 lost 0.93 and 10 lost 0.96.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +51,7 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a calibrated budget does on the rows it was calibrated on."""
+    """What a calibrated budget does on some rows."""
 
     num_rows: int
     gmacs: float
@@ -71,7 +78,8 @@ def calibrate_thresholds(
         confidence: (n,) in [0, 1].
         correct_small: (n,) whether the prediction at the small budget is right.
         correct_base: (n,) the same at the base budget.
-        gmacs_small: cost of a view at the small budget, without the confidence model.
+        gmacs_small: cost of a view at the small budget, beyond `gmacs_confidence`. Where the
+            confidence is the backbone's on these very tokens, that is without its blocks.
         gmacs_base: the same at the base budget.
         gmacs_confidence: cost of the confidence model, which every view pays.
         goal: what to meet.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pipeline.backbones.base import Backbone, Preprocessing
 from pipeline.errors import ConfigError
-from selector.confidence import Confidence, largest_probability
+from selector.confidence import Confidence, Judgement, largest_probability
 from selector.cost import count_gmacs, without_data
 
 
@@ -58,10 +58,10 @@ class ClassifierConfidence(Confidence):
 
     def forward(
         self, pixel_values: torch.Tensor, tokens: torch.Tensor, ranking: torch.Tensor
-    ) -> torch.Tensor:
-        """The largest class probability, (B,) float32."""
+    ) -> Judgement:
+        """Classify the frames; tokens and ranking are the backbone's affair."""
         output: Any = self.model(self.prepare(pixel_values))
-        return largest_probability(getattr(output, "logits", output))
+        return Judgement(largest_probability(getattr(output, "logits", output)))
 
     def prepare(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The backbone's input as this model wants it, float32."""
@@ -82,7 +82,7 @@ class ClassifierConfidence(Confidence):
 
 
 def load_classifier(kind: str, name: str, backbone: Backbone) -> ClassifierConfidence:
-    """Load a classifier; see `selector.confidence.load_confidence`.
+    """Load a classifier; see `selector.confidence_spec`.
 
     Raises:
         ConfigError: it is not found, does not load faithfully, or cannot take these clips.
@@ -134,10 +134,10 @@ def _load_torchvision(name: str, num_frames: int) -> tuple[nn.Module, Classifier
         )
     enum = torchvision.models.get_model_weights(name)
     try:
-        if weights in enum.__members__:
+        if weights in enum.__members__ and not Path(weights).is_file():
             model = torchvision.models.get_model(name, weights=weights)
         else:
-            state = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
+            state = torch.load(weights, map_location="cpu", weights_only=True)
             num_classes = len(list(state.values())[-1])  # the classifier's bias
             model = torchvision.models.get_model(name, num_classes=num_classes)
             model.load_state_dict(state)

@@ -1,29 +1,42 @@
 """How sure a cheap look at a clip is: what LITE++ sets its budget by.
 
-Written as `backbone:RATIO`, `hf:FOLDER_OR_ID` or `torchvision:NAME@WEIGHTS`, in `lite.json` and on
-the command line alike. The paper uses MoViNet; any video classifier will do, and so will the
-backbone itself on a handful of tokens, which needs no second model.
+Here is what all kinds have in common, and the backbone itself on few tokens, which needs no second
+model. The paper uses MoViNet; other models are in `selector.classifiers`, and
+`selector.confidence_spec` makes any of them from its name.
 
-Axes: B clips, T frames, N tokens, D channels.
+Axes: B clips, T frames, N tokens, D channels, C classes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from pipeline.backbones.base import Backbone
-from pipeline.errors import ConfigError
 from selector.cost import CostModel
 from selector.keep import num_kept, take_tokens, top_tokens
 
-DEFAULT_CONFIDENCE = "backbone:0.05"
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a confidence model says of a batch.
+
+    Attributes:
+        confidence: float32 (B,) in [0, 1].
+        answers: number of kept tokens -> the backbone's float32 logits (B, C) on the best so many,
+            where judging already gave them: they need no second pass.
+    """
+
+    confidence: torch.Tensor
+    answers: Mapping[int, torch.Tensor] = field(default_factory=dict)
 
 
 class Confidence(nn.Module, ABC):
-    """Maps clips to confidences (B,) in [0, 1].
+    """Judges clips.
 
     Attributes:
         gmacs: what one view costs, beyond the embedding and the selector that LITE runs anyway.
@@ -34,7 +47,7 @@ class Confidence(nn.Module, ABC):
     @abstractmethod
     def forward(
         self, pixel_values: torch.Tensor, tokens: torch.Tensor, ranking: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> Judgement:
         """Judge a batch.
 
         Args:
@@ -43,9 +56,17 @@ class Confidence(nn.Module, ABC):
             ranking: (B, N), the selector's logits of those.
         """
 
+    def extra_gmacs(self, num_tokens_kept: int) -> float:
+        """What it adds to a view that is then classified from so many tokens.
+
+        Args:
+            num_tokens_kept: where the judgement has the answer on these, it adds nothing.
+        """
+        return self.gmacs
+
 
 class BackboneConfidence(Confidence):
-    """The backbone's own largest class probability when it sees very few tokens."""
+    """The backbone's own largest class probability when it sees only its few best tokens."""
 
     def __init__(self, backbone: Backbone, keep_ratio: float) -> None:
         super().__init__()
@@ -56,40 +77,17 @@ class BackboneConfidence(Confidence):
 
     def forward(
         self, pixel_values: torch.Tensor, tokens: torch.Tensor, ranking: torch.Tensor
-    ) -> torch.Tensor:
-        """The largest class probability, (B,) float32."""
+    ) -> Judgement:
+        """Classify from few tokens; that is also the answer of the clips that get no more."""
         kept = take_tokens(tokens, top_tokens(ranking, self.num_kept))
-        return largest_probability(self._backbone[0].forward_tokens(kept))
+        logits = self._backbone[0].forward_tokens(kept)
+        return Judgement(largest_probability(logits), {self.num_kept: logits})
+
+    def extra_gmacs(self, num_tokens_kept: int) -> float:
+        """Nothing for the clips that keep as few."""
+        return 0.0 if num_tokens_kept == self.num_kept else self.gmacs
 
 
 def largest_probability(logits: torch.Tensor) -> torch.Tensor:
     """Maximum of the softmax, (B, C) -> (B,) float32."""
     return logits.float().softmax(dim=-1).amax(dim=-1)
-
-
-def load_confidence(spec: str, backbone: Backbone) -> Confidence:
-    """Make what `spec` names, for clips prepared for `backbone`, on its device.
-
-    Args:
-        spec: `backbone:RATIO`; `hf:` with a folder or hub id of a Hugging Face video classifier;
-            or `torchvision:NAME@WEIGHTS`, WEIGHTS being a local state dict or one of
-            torchvision's names (`KINETICS400_V1`).
-        backbone: the backbone that the budget is for.
-
-    Raises:
-        ConfigError: `spec` is none of these, or the model cannot be loaded or used.
-    """
-    kind, _, name = spec.partition(":")
-    if kind == "backbone":
-        try:
-            keep_ratio = float(name)
-        except ValueError:
-            raise ConfigError(f"confidence {spec!r}: {name!r} is not a keep ratio") from None
-        return BackboneConfidence(backbone, keep_ratio)
-    if kind in ("hf", "torchvision") and name:
-        from selector.classifiers import load_classifier
-
-        return load_classifier(kind, name, backbone)
-    raise ConfigError(
-        f"a confidence is backbone:RATIO, hf:FOLDER_OR_ID or torchvision:NAME@WEIGHTS, got {spec!r}"
-    )

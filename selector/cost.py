@@ -34,7 +34,8 @@ class ViewCost:
     blocks: float
     """Transformer blocks and head, on the kept tokens."""
     confidence: float = 0.0
-    """The model that sets an adaptive budget; 0 for a fixed one."""
+    """The model that sets an adaptive budget; 0 for a fixed one, and where its pass over the kept
+    tokens is the answer, whose blocks are counted above."""
 
     @property
     def backbone(self) -> float:

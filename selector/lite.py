@@ -9,6 +9,7 @@ Axes: B clips, T frames, N tokens of the full grid, K kept tokens, D channels, C
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,8 @@ from torch import nn
 from pipeline.backbones.base import Backbone
 from pipeline.errors import ConfigError
 from selector.budget import ThresholdBudget
-from selector.confidence import Confidence, load_confidence
+from selector.confidence import Confidence, Judgement
+from selector.confidence_spec import load_confidence
 from selector.cost import CostModel, ViewCost
 from selector.keep import num_kept, take_tokens, top_tokens
 from selector.lite_config import LiteConfig
@@ -156,7 +158,11 @@ class LiteModel(nn.Module):
         return LiteOutput(logits, _mask(index, num_tokens), budget, ranking.sigmoid())
 
     def classify(
-        self, tokens: torch.Tensor, ranking: torch.Tensor, budget: torch.Tensor
+        self,
+        tokens: torch.Tensor,
+        ranking: torch.Tensor,
+        budget: torch.Tensor,
+        answers: Mapping[int, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Classify each clip from as many of its tokens as its budget allows.
 
@@ -167,17 +173,21 @@ class LiteModel(nn.Module):
             tokens: (B, N, D).
             ranking: (B, N), higher is kept first.
             budget: int64 (B,), 1..N.
+            answers: as `Judgement.answers` has them; a budget that is among them runs nothing.
 
         Returns:
             float32 logits (B, C) and the kept tokens, bool (B, N).
         """
         logits = tokens.new_empty((len(tokens), self.backbone.num_classes), dtype=torch.float32)
         kept = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        answers = answers or {}
         for num in budget.unique().tolist():
             rows = (budget == num).nonzero().squeeze(1)
             index = top_tokens(ranking[rows], num)
-            group = take_tokens(tokens[rows], index)
-            logits[rows] = self.backbone.forward_tokens(group)
+            if num in answers:
+                logits[rows] = answers[num][rows]
+            else:
+                logits[rows] = self.backbone.forward_tokens(take_tokens(tokens[rows], index))
             kept[rows] = _mask(index, tokens.shape[1])
         return logits, kept
 
@@ -190,7 +200,8 @@ class LiteModel(nn.Module):
         """
         if not adaptive:
             return self.costs.at(num_tokens_kept)
-        confidence = self.confidence.gmacs if self.confidence is not None else 0.0
+        asked = self.confidence
+        confidence = asked.extra_gmacs(num_tokens_kept) if asked is not None else 0.0
         return self.costs.at(num_tokens_kept, confidence=confidence, ranked=True)
 
     @cached_property
@@ -202,16 +213,16 @@ class LiteModel(nn.Module):
         rule = self.config.budget
         ranking = self.selector(tokens)
         scores = ranking.sigmoid()
-        confidence = None
         if isinstance(rule, ThresholdBudget):
             assert self.confidence is not None
-            confidence = self.confidence(pixel_values, tokens, ranking)
-            budget = rule.counts(confidence, tokens.shape[1])
-        else:
-            assert rule is not None
-            budget = rule.counts(scores)
+            judged: Judgement = self.confidence(pixel_values, tokens, ranking)
+            budget = rule.counts(judged.confidence, tokens.shape[1])
+            logits, kept = self.classify(tokens, ranking, budget, judged.answers)
+            return LiteOutput(logits, kept, budget, scores, judged.confidence)
+        assert rule is not None
+        budget = rule.counts(scores)
         logits, kept = self.classify(tokens, ranking, budget)
-        return LiteOutput(logits, kept, budget, scores, confidence)
+        return LiteOutput(logits, kept, budget, scores)
 
     def _check(self, pixels: torch.Tensor, keep_ratio: float | None, adaptive: bool) -> None:
         side, num_frames = self.backbone.image_size, self.backbone.num_frames

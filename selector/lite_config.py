@@ -6,14 +6,14 @@ Without that file the defaults below hold, so the folder that `train-selector` w
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.views import Sampling
 from selector.budget import Budget, ThresholdBudget, budget_from_dict, budget_to_dict
-from selector.confidence import DEFAULT_CONFIDENCE
+from selector.confidence_spec import DEFAULT_CONFIDENCE, from_stored, to_stored
 from selector.keep import num_kept
 from selector.saving import write_file
 
@@ -34,7 +34,10 @@ class LiteConfig:
     budget: Budget | None = None
     """The adaptive budget; None: not calibrated yet."""
     confidence: str = DEFAULT_CONFIDENCE
-    """What a `ThresholdBudget` asks (see `selector.confidence`)."""
+    """What a `ThresholdBudget` asks (see `selector.confidence_spec`).
+
+    A place inside the model's folder is written relative to it in `lite.json`.
+    """
     backbone: str | None = None
     """Folder or hub id of the backbone; None: the one the selector's `config.json` names."""
     revision: str | None = None
@@ -60,7 +63,8 @@ class LiteConfig:
 
     def save(self, folder: Path) -> None:
         """Write `lite.json` into an existing folder, all of it or nothing."""
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        values = self.to_dict() | {"confidence": to_stored(self.confidence, folder)}
+        text = json.dumps(values, indent=2) + "\n"
         write_file(folder / LITE_NAME, text.encode())
 
     @classmethod
@@ -83,7 +87,8 @@ class LiteConfig:
                 )
             if values["budget"] is not None:
                 values["budget"] = budget_from_dict(values["budget"])
-            return cls(**values)
+            config = cls(**values)
+            return replace(config, confidence=from_stored(config.confidence, folder))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, ConfigError):
                 raise

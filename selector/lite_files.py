@@ -1,4 +1,7 @@
-"""A deployable model's folder: a selector's files, `lite.json`, and perhaps `backbone/`."""
+"""A deployable model's folder: a selector's files and `lite.json`.
+
+Perhaps also `backbone/`, the checkpoint, and `confidence/`, the classifier that a budget asks.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,14 @@ from pathlib import Path
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.backbones.checkpoint import find_checkpoint, weight_files
 from pipeline.errors import BackboneError, ConfigError
+from selector.confidence_spec import local_place, with_place
 from selector.lite_config import LiteConfig
 from selector.model import TokenSelector
 from selector.saving import load_selector, save_selector
 
 BACKBONE_NAME = "backbone"
-_WANTED = ["*.json", "*.safetensors", f"{BACKBONE_NAME}/*"]
+CONFIDENCE_NAME = "confidence"
+_WANTED = ["*.json", "*.safetensors", f"{BACKBONE_NAME}/*", f"{CONFIDENCE_NAME}/*"]
 
 
 def find_model(name_or_path: str, revision: str | None = None) -> Path:
@@ -78,14 +83,40 @@ def save_parts(
     """Write a model's folder; see `LiteModel.save_pretrained`."""
     save_selector(selector, folder)
     if with_backbone:
-        source, target = find_checkpoint(backbone_name, config.revision), folder / BACKBONE_NAME
-        target.mkdir(exist_ok=True)
-        if not source.samefile(target):
-            for file in [*source.glob("*.json"), *weight_files(source)]:
-                shutil.copyfile(file, target / file.name)
-        replace(config, backbone=None, revision=None).save(folder)
+        source = find_checkpoint(backbone_name, config.revision)
+        _copy_checkpoint(source, folder / BACKBONE_NAME)
+        config = replace(config, backbone=None, revision=None)
     else:
-        replace(config, backbone=backbone_name).save(folder)
+        config = replace(config, backbone=backbone_name)
+    place = local_place(config.confidence)
+    if place is not None:
+        # Always copied: unlike a checkpoint's name, this place means nothing elsewhere.
+        copied = _copy_confidence(place, folder / CONFIDENCE_NAME)
+        config = replace(config, confidence=with_place(config.confidence, copied))
+    config.save(folder)
+
+
+def _copy_checkpoint(source: Path, target: Path) -> None:
+    files = [*source.glob("*.json"), *weight_files(source)]
+    target.mkdir(exist_ok=True)
+    if source.samefile(target):
+        return
+    for stale in [*target.glob("*.json"), *target.glob("*.safetensors"), *target.glob("*.bin")]:
+        stale.unlink()  # of an earlier save; weights in another format might be preferred to these
+    for file in files:
+        shutil.copyfile(file, target / file.name)
+
+
+def _copy_confidence(source: Path, target: Path) -> Path:
+    """Copy a classifier's folder, or its one file; the place to load it from."""
+    if source.is_dir():
+        _copy_checkpoint(source, target)
+        return target
+    target.mkdir(exist_ok=True)
+    copied = target / source.name
+    if not (copied.exists() and source.samefile(copied)):
+        shutil.copyfile(source, copied)
+    return copied
 
 
 def push_folder(repo_id: str, private: bool | None, save: Callable[[Path], None]) -> str:

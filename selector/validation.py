@@ -9,8 +9,8 @@ Axes: n clips, L token counts, M shares of mass.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import compress, islice
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from pipeline.errors import ClipStatus, ConfigError, DecodeError
 from pipeline.store.reader import Store
 from pipeline.views import View
 from selector.budget import tokens_for_mass
-from selector.confidence import Confidence
+from selector.confidence import Confidence, Judgement
 from selector.lite import LiteModel
 from selector.predict import clip_request
 from selector.split import is_held_out
@@ -36,6 +36,8 @@ class LabelledClips:
     frames: npt.NDArray[np.uint8]
     """(B, T, H, W, 3)."""
     labels: npt.NDArray[np.int64]
+    """(B,)"""
+    video_ids: list[str]
     """(B,)"""
     num_failed: int
 
@@ -50,8 +52,20 @@ class ValidationRows:
     """(n,); NaN where no confidence model was asked."""
     needed: npt.NDArray[np.int64]
     """(n, M), the fewest tokens that hold each share of the predicted mass."""
+    video_ids: npt.NDArray[np.str_]
+    """(n,)"""
     num_failed: int
     """Clips left out: not decoded, or the model's output was not finite."""
+
+    def __getitem__(self, chosen: npt.NDArray[np.bool_]) -> ValidationRows:
+        """Some of the rows."""
+        return replace(
+            self,
+            correct=self.correct[chosen],
+            confidence=self.confidence[chosen],
+            needed=self.needed[chosen],
+            video_ids=self.video_ids[chosen],
+        )
 
 
 def choose_clips(
@@ -112,13 +126,15 @@ def decode_clips(
         )
         for path, segment, crop in places
     ]
-    pairs = zip(pool.imap(requests), clips["label"].tolist(), strict=True)
-    while batch := list(islice(pairs, batch_size)):
-        good = [(d.clips[0], label) for d, label in batch if not isinstance(d, DecodeError)]
+    named = (clips[name].tolist() for name in ("label", "video_id"))
+    triples = zip(pool.imap(requests), *named, strict=True)
+    while batch := list(islice(triples, batch_size)):
+        good = [(d.clips[0], *names) for d, *names in batch if not isinstance(d, DecodeError)]
         empty = requests[0].empty_clips()[:0]
         yield LabelledClips(
-            frames=np.stack([frames for frames, _ in good]) if good else empty,
-            labels=np.array([label for _, label in good], np.int64),
+            frames=np.stack([frames for frames, _, _ in good]) if good else empty,
+            labels=np.array([label for _, label, _ in good], np.int64),
+            video_ids=[video for _, _, video in good],
             num_failed=len(batch) - len(good),
         )
 
@@ -147,6 +163,7 @@ def measure(
     correct: list[torch.Tensor] = []
     confidences: list[torch.Tensor] = []
     needed: list[torch.Tensor] = []
+    video_ids: list[str] = []
     num_failed = 0
     for batch in batches:
         num_failed += batch.num_failed
@@ -156,27 +173,29 @@ def measure(
         tokens = model.backbone.embed(pixels)
         ranking = model.selector(tokens)
         labels = torch.as_tensor(batch.labels, device=tokens.device)
-        logits = torch.stack(
-            [
-                model.classify(tokens, ranking, torch.full_like(labels, num))[0]
-                for num in counts
-            ],
-            dim=1,
-        )  # fmt: skip
-        sure = torch.full(labels.shape, torch.nan)
+        sure, answers = torch.full(labels.shape, torch.nan), None
+        if confidence is not None:
+            judged: Judgement = confidence(pixels, tokens, ranking)
+            sure, answers = judged.confidence.double(), judged.answers
+        each = (
+            model.classify(tokens, ranking, torch.full_like(labels, num), answers)[0]
+            for num in counts
+        )
+        logits = torch.stack(list(each), dim=1)
         good = logits.isfinite().flatten(1).all(dim=1) & ranking.isfinite().all(dim=1)
         if confidence is not None:
-            sure = confidence(pixels, tokens, ranking).double()
             good &= sure.isfinite()
         num_failed += int((~good).sum())
         correct.append((logits.argmax(-1) == labels[:, None])[good].cpu())
         confidences.append(sure.cpu()[good.cpu()])
         needed.append(tokens_for_mass(ranking[good].sigmoid(), shares.to(ranking.device)).cpu())
+        video_ids += compress(batch.video_ids, good.tolist())
     if not correct:
         raise ConfigError(f"none of the {num_failed} clips could be used; is --data-root right?")
     return ValidationRows(
         correct=torch.cat(correct).numpy(),
         confidence=torch.cat(confidences).double().numpy(),
         needed=torch.cat(needed).numpy(),
+        video_ids=np.array(video_ids, np.str_),
         num_failed=num_failed,
     )

@@ -86,7 +86,7 @@ def calibrate(
     from pipeline.decode import DecodePool
     from selector.calibrate import calibrate_mass_budget, calibrate_threshold_budget
     from selector.calibration import Goal
-    from selector.confidence import DEFAULT_CONFIDENCE
+    from selector.confidence_spec import DEFAULT_CONFIDENCE
     from selector.lite import LiteModel
     from selector.train import resolve_device
     from selector.validation import choose_clips, decode_clips
@@ -124,17 +124,22 @@ def _shown(batches: Iterable[LabelledClips], total: int) -> Iterator[LabelledCli
 
 
 def _report(found: Calibrated, model: Path) -> str:
-    rule, result = found.config.budget, found.outcome
     given = ", ".join(f"{100 * share:.0f} % get {num}" for num, share in found.shares.items())
     failed = f", {found.num_failed} left out" if found.num_failed else ""
+    result, held_out = found.outcome, found.held_out
     return "\n".join(
         [
-            f"{rule}",
+            f"{found.config.budget}",
             f"on {result.num_rows} clips{failed}: {given} tokens",
-            f"  GFLOPs {result.gmacs:.4g} (fixed budget {result.base_gmacs:.4g})",
-            f"  top-1  {100 * result.accuracy:.2f} % (fixed budget "
-            f"{100 * result.base_accuracy:.2f} %), on the clips it was chosen on: judge it on "
-            "others with `lite-pipeline evaluate`",
+            _line("fixed budget", result.base_gmacs, result.base_accuracy),
+            _line("adaptive, on the clips it was chosen on", result.gmacs, result.accuracy),
+            _line("adaptive, chosen on the other half", held_out.gmacs, held_out.accuracy)
+            if held_out is not None
+            else "  not judged on other clips: a half of them is empty or cannot meet the goal",
             f"saved in {model / 'lite.json'}; use it with `lite-pipeline predict --adaptive`",
         ]
     )
+
+
+def _line(name: str, gmacs: float, accuracy: float) -> str:
+    return f"  {name:40}  GFLOPs {gmacs:<8.4g}  top-1 {100 * accuracy:.2f} %"

@@ -10,7 +10,7 @@ from torchvision.models import get_model, get_model_weights
 from pipeline.backbones import load_backbone
 from pipeline.errors import ConfigError
 from selector.budget import ThresholdBudget
-from selector.confidence import load_confidence
+from selector.confidence_spec import load_confidence
 from selector.cost import CostModel
 from selector.lite_config import LiteConfig
 from tests.checkpoints import save_videomae
@@ -24,7 +24,7 @@ def backbone(tiny_backbone):
 
 def ask(confidence, backbone, pixels):
     tokens = backbone.embed(pixels)
-    return confidence(pixels, tokens, tokens.mean(2))
+    return confidence(pixels, tokens, tokens.mean(2)).confidence
 
 
 def test_the_backbone_is_asked_with_the_best_tokens_only(backbone):
@@ -32,9 +32,12 @@ def test_the_backbone_is_asked_with_the_best_tokens_only(backbone):
     tokens = backbone.embed(make_pixels(2))
     best = tokens.mean(2).topk(2).indices.sort(1).values
     kept = torch.stack([clip[i] for clip, i in zip(tokens, best, strict=True)])
-    expected = backbone.forward_tokens(kept).softmax(-1).amax(-1)
-    torch.testing.assert_close(ask(confidence, backbone, make_pixels(2)), expected)
+    logits = backbone.forward_tokens(kept)
+    judged = confidence(make_pixels(2), tokens, tokens.mean(2))
+    torch.testing.assert_close(judged.confidence, logits.softmax(-1).amax(-1))
+    torch.testing.assert_close(dict(judged.answers), {2: logits})
     assert confidence.gmacs == CostModel(backbone).at(2).blocks
+    assert (confidence.extra_gmacs(2), confidence.extra_gmacs(3)) == (0, confidence.gmacs)
     assert not list(confidence.parameters())  # they are the backbone's
 
 

@@ -103,6 +103,42 @@ def test_the_threshold_rule_goes_by_the_backbone_on_few_tokens(model, tiny_backb
     assert output.budget.tolist() == adaptive.config.budget.counts(expected, 8).tolist()
 
 
+def cascade(alpha: float, beta: float) -> LiteConfig:
+    """The confidence comes from as many tokens as the small budget has."""
+    rule = ThresholdBudget(base_ratio=0.5, small_ratio=0.25, alpha=alpha, beta=beta)
+    return LiteConfig(budget=rule, confidence="backbone:0.25")
+
+
+def test_the_small_clips_of_a_cascade_are_not_classified_twice(model, tiny_backbone, monkeypatch):
+    pixels = make_pixels(6) * torch.linspace(0.2, 3, 6).reshape(-1, 1, 1, 1, 1)
+    small = model(pixels, keep_ratio=0.25)
+    low, high = small.logits.softmax(-1).amax(-1).sort().values[[2, 4]].tolist()
+    cascading = make_model(tiny_backbone, cascade(low, high))
+    ran = []
+    forward_tokens = cascading.backbone.forward_tokens
+    monkeypatch.setattr(
+        cascading.backbone,
+        "forward_tokens",
+        lambda tokens: (ran.append(tuple(tokens.shape[:2])), forward_tokens(tokens))[1],
+    )
+    output = cascading(pixels, adaptive=True)
+    assert ran == [(6, 2), (3, 4)]  # the small budget for all, the base's for those in between
+    is_small = output.budget == 2
+    assert is_small.sum() == 3
+    base = model(pixels, keep_ratio=0.5)
+    for rows, expected in ((is_small, small), (~is_small, base)):
+        assert (output.logits[rows] - expected.logits[rows]).abs().max() < 1e-5
+        assert torch.equal(output.kept[rows], expected.kept[rows])
+
+
+def test_a_cascade_costs_the_small_budget_for_all_and_the_bases_blocks_for_some(tiny_backbone):
+    model = make_model(tiny_backbone, cascade(0.2, 0.8))
+    assert model.cost(2, adaptive=True) == model.cost(2)
+    between = model.cost(4, adaptive=True)
+    assert between.confidence == model.cost(2).blocks
+    assert between.total == pytest.approx(model.cost(4).total + model.cost(2).blocks)
+
+
 def test_the_cost_counts_what_runs(tiny_backbone):
     model = make_model(tiny_backbone, thresholds(torch.linspace(0, 1, 4)))
     full, half = model.cost(8), model.cost(4)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file
+from torchvision.models import get_model
 
 from pipeline.backbones import backbone_digest
 from pipeline.errors import BackboneError, ConfigError
@@ -58,6 +62,96 @@ def test_a_model_saved_without_backbone_names_it(tiny_backbone, tmp_path):
     ]
     assert json.loads((tmp_path / "lite.json").read_text())["backbone"] == str(tiny_backbone)
     assert torch.equal(logits(LiteModel.from_pretrained(tmp_path)), logits(model))
+
+
+def save_torchvision(folder: Path) -> Path:
+    torch.manual_seed(0)
+    folder.mkdir()
+    torch.save(get_model("mc3_18", num_classes=3).state_dict(), folder / "mine.pth")
+    return folder / "mine.pth"
+
+
+def same_confidence(one: LiteModel, other: LiteModel) -> bool:
+    weights, others = (model.confidence.state_dict() for model in (one, other))
+    return weights.keys() == others.keys() and all(
+        torch.equal(weights[name], others[name]) for name in weights
+    )
+
+
+@pytest.mark.parametrize(("kind", "with_backbone"), [("hf", True), ("torchvision", False)])
+def test_a_local_confidence_travels_with_the_model(tiny_backbone, tmp_path, kind, with_backbone):
+    if kind == "hf":
+        confidence = f"hf:{save_videomae(tmp_path / 'judge', num_labels=3)}"
+        stored = "hf:./confidence"
+    else:
+        confidence = f"torchvision:mc3_18@{save_torchvision(tmp_path / 'judge')}"
+        stored = "torchvision:mc3_18@./confidence/mine.pth"
+    model = make_model(tiny_backbone, LiteConfig(budget=RULE, confidence=confidence))
+    model.save_pretrained(tmp_path / "model", with_backbone)
+    shutil.rmtree(tmp_path / "judge")
+    shutil.move(tmp_path / "model", tmp_path / "moved")
+    for _ in range(2):  # as saved, and saved onto itself
+        assert json.loads((tmp_path / "moved" / "lite.json").read_text())["confidence"] == stored
+        loaded = LiteModel.from_pretrained(tmp_path / "moved")
+        assert same_confidence(loaded, model)
+        loaded.save_pretrained(tmp_path / "moved", with_backbone)
+
+
+@pytest.mark.parametrize(
+    "name", ["backbone:0.1", "hf:owner/name", "torchvision:mc3_18@KINETICS400_V1"]
+)
+def test_the_names_of_confidences_stay_names(tiny_backbone, tmp_path, name):
+    make_model(tiny_backbone, LiteConfig(confidence=name)).save_pretrained(tmp_path)
+    assert LiteConfig.load(tmp_path).confidence == name
+    assert not (tmp_path / "confidence").exists()
+
+
+def test_the_place_of_a_confidence_does_not_depend_on_where_one_stands(tmp_path, monkeypatch):
+    """As calibrate writes it: outside the model's folder, and given relative to another one."""
+    (tmp_path / "here" / "judge").mkdir(parents=True)
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    LiteConfig(confidence="hf:judge").save(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    place = LiteConfig.load(tmp_path / "model").confidence
+    assert place == f"hf:{tmp_path / 'here' / 'judge'}"
+
+
+def test_a_replaced_confidence_leaves_none_of_its_weights(tiny_backbone, tmp_path):
+    """safetensors of the last export would be preferred to the new one's other format."""
+    for seed in (1, 2):
+        judge = save_videomae(tmp_path / f"judge{seed}", num_labels=3, seed=seed)
+    state = load_file(judge / "model.safetensors")
+    torch.save(state, judge / "pytorch_model.bin")
+    (judge / "model.safetensors").unlink()
+    for seed in (1, 2):
+        config = LiteConfig(budget=RULE, confidence=f"hf:{tmp_path / f'judge{seed}'}")
+        model = make_model(tiny_backbone, config)
+        model.save_pretrained(tmp_path / "model")
+    assert same_confidence(LiteModel.from_pretrained(tmp_path / "model"), model)
+
+
+def test_a_download_fetches_the_confidence_too(tiny_backbone, tmp_path, monkeypatch):
+    """The hub's client matches its patterns as it does here, and keeps links into its cache."""
+    place = save_torchvision(tmp_path / "judge")
+    config = LiteConfig(budget=RULE, confidence=f"torchvision:mc3_18@{place}")
+    model = make_model(tiny_backbone, config)
+    model.save_pretrained(tmp_path / "repo")
+
+    def snapshot_download(repo_id, *, revision, allow_patterns):
+        whole = [path for path in (tmp_path / "repo").rglob("*") if path.is_file()]
+        names = [path.relative_to(tmp_path / "repo").as_posix() for path in whole]
+        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
+            link = tmp_path / "cache" / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(tmp_path / "repo" / name)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    loaded = LiteModel.from_pretrained("me/lite")
+    assert same_confidence(loaded, model)
+    loaded.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "confidence" / "mine.pth").is_file()
 
 
 def test_a_moved_backbone_can_be_named(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from typer.testing import CliRunner
 from pipeline.backbones import load_backbone
 from pipeline.cli import app
 from pipeline.errors import ClipStatus, ConfigError
-from selector.calibrate import calibrate_mass_budget, calibrate_threshold_budget
+from selector.calibrate import Calibrated, calibrate_mass_budget, calibrate_threshold_budget
 from selector.calibration import Goal
 from selector.lite import LiteModel
 from selector.saving import load_selector, save_selector
-from selector.split import is_held_out
+from selector.split import halves, is_held_out
 from selector.validation import LabelledClips, choose_clips, measure
 from tests.lite_models import make_model
 from tests.stores import make_store
@@ -87,6 +88,7 @@ def test_the_model_gets_a_budget_it_can_use(store, data_root, model):
     assert (shown["num_rows"], shown["num_failed"]) == (10, 1)
     assert shown["gmacs"] <= target < lite.cost(4).total + lite.cost(1).blocks
     assert set(shown["shares"]) <= {"2", "4"}
+    assert shown["held_out"]["num_rows"] == 10
     calibrated = LiteModel.from_pretrained(model)
     assert calibrated.config.budget.base_ratio == 0.5
     video = data_root / "videos" / "video0000.mp4"
@@ -101,6 +103,8 @@ def test_a_mass_budget_reports_what_it_does(store, data_root, model):
     assert result.exit_code == 0, result.output
     assert "mass=0.01" in result.stdout
     assert "100 % get 1 tokens" in result.stdout
+    assert "on the clips it was chosen on" in result.stdout
+    assert "chosen on the other half" in result.stdout
     assert "saved in" in result.stdout
 
 
@@ -108,16 +112,75 @@ def labelled(model: LiteModel, num: int, seed: int = 0) -> list[LabelledClips]:
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (num, 4, 16, 16, 3), dtype=np.uint8)
     return [
-        LabelledClips(frames=frames[i : i + 7], labels=rng.integers(0, 5, 7), num_failed=0)
+        LabelledClips(
+            frames=frames[i : i + 7],
+            labels=rng.integers(0, 5, 7),
+            video_ids=[f"video {j}" for j in range(i, i + 7)],
+            num_failed=0,
+        )
         for i in range(0, num, 7)
     ]
 
 
+def half_of(batches: list[LabelledClips], second: bool) -> list[LabelledClips]:
+    chosen = []
+    for batch in batches:
+        mine = halves(batch.video_ids) == second
+        ids = [video for video, wanted in zip(batch.video_ids, mine, strict=True) if wanted]
+        frames, labels = batch.frames[mine], batch.labels[mine]
+        chosen.append(LabelledClips(frames=frames, labels=labels, video_ids=ids, num_failed=0))
+    return chosen
+
+
 @pytest.mark.parametrize("kind", ["threshold", "mass"])
+def test_the_held_out_result_is_that_of_each_half_under_the_others_budget(tiny_backbone, kind):
+    model = make_model(tiny_backbone)
+    batches = labelled(model, 42)
+
+    def find(clips: list[LabelledClips]) -> Calibrated:
+        goal = Goal(max_loss=0.02)
+        if kind == "mass":
+            levels = (0.25, 0.4, 0.5, 0.8)
+            return calibrate_mass_budget(model, clips, goal, base_ratio=0.7, levels=levels)
+        return calibrate_threshold_budget(model, clips, goal, base_ratio=0.5, small=0.25)
+
+    correct, gmacs = [], []
+    for judged in (False, True):
+        config = find(half_of(batches, not judged)).config
+        adaptive = LiteModel(model.backbone, model.selector, config)
+        for batch in half_of(batches, judged):
+            output = adaptive(model.backbone.pixel_values(batch.frames), adaptive=True)
+            correct += (output.logits.argmax(1).numpy() == batch.labels).tolist()
+            gmacs += [adaptive.cost(n, adaptive=True).total for n in output.budget.tolist()]
+    found = find(batches)
+    assert found.held_out.num_rows == 42
+    assert found.held_out.accuracy == pytest.approx(np.mean(correct))
+    assert found.held_out.gmacs == pytest.approx(np.mean(gmacs))
+    assert found.held_out.base_accuracy == found.outcome.base_accuracy
+    assert found.config.calibration["held_out"]["gmacs"] == found.held_out.gmacs
+    assert found.held_out != found.outcome
+
+
+def test_one_video_has_no_held_out_half(tiny_backbone):
+    model = make_model(tiny_backbone)
+    (batch,) = labelled(model, 7)
+    one = replace(batch, video_ids=["video 0"] * 7)
+    found = calibrate_threshold_budget(model, [one], Goal(max_loss=0.5), base_ratio=0.5)
+    assert found.held_out is None
+    assert found.to_dict()["held_out"] is None
+
+
+@pytest.mark.parametrize("kind", ["threshold", "cascade", "mass"])
 def test_what_is_reported_is_what_the_model_then_does(tiny_backbone, kind):
     model = make_model(tiny_backbone)
     batches = labelled(model, 42)
-    if kind == "threshold":
+    if kind == "cascade":
+        goal = Goal(target_gmacs=model.cost(2).total + 0.5 * model.cost(4).blocks)
+        found = calibrate_threshold_budget(
+            model, batches, goal, base_ratio=0.5, small=0.25, confidence="backbone:0.25"
+        )
+        assert found.shares[4] == pytest.approx(0.5, abs=0.05)  # those in between pay for both
+    elif kind == "threshold":
         goal = Goal(target_gmacs=model.cost(3).total + model.cost(1).blocks)
         found = calibrate_threshold_budget(
             model, batches, goal, base_ratio=0.5, small=0.25, confidence="backbone:0.2"
