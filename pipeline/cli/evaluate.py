@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -107,12 +108,29 @@ def evaluate(
         typer.Option(help="Keep ratio of the per-class analysis.", rich_help_panel=SHOWN),
     ] = 0.5,
     max_loss: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Points of top-1 that LITE++ may lose where its thresholds are picked.",
+            help="Adaptive budgets: points of top-1 that they may lose to their base where they "
+            "are picked. Default: 0.6, unless a share is given.",
             rich_help_panel=SHOWN,
         ),
-    ] = 0.6,
+    ] = None,
+    target_gflops_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Adaptive budgets: what they may cost instead, as a share of their base.",
+            rich_help_panel=SHOWN,
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METHOD",
+            help="Leave a method out of the table, so that videos that only it cannot do count. "
+            "Repeatable.",
+            rich_help_panel=SHOWN,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print everything as JSON.", rich_help_panel=SHOWN)
     ] = False,
@@ -122,10 +140,18 @@ def evaluate(
     Every clip is decoded and embedded once for all methods. Interrupt it at any time: the same
     command goes on where it stopped, and prints the table once all is done.
     """
+    show = functools.partial(
+        _show,
+        class_ratio=class_ratio,
+        max_loss=max_loss,
+        gmacs_share=target_gflops_share,
+        without=without or [],
+        as_json=as_json,
+    )
     if table_only:
         from selector.evaluation import folder
 
-        _show(folder.Evaluation(out), class_ratio, max_loss, as_json)
+        show(folder.Evaluation(out))
         return
     if data_root is None:
         raise ConfigError("evaluating needs the videos: --data-root DIR (or --table-only)")
@@ -177,14 +203,26 @@ def evaluate(
     if result.given_up:
         typer.echo("not complete: the same command tries again what is missing", err=True)
     if result.evaluation.shards():
-        _show(result.evaluation, class_ratio, max_loss, as_json)
+        show(result.evaluation)
     if result.given_up:
         raise typer.Exit(1)
 
 
-def _show(evaluation: Evaluation, class_ratio: float, max_loss: float, as_json: bool) -> None:
+def _show(
+    evaluation: Evaluation,
+    *,
+    class_ratio: float,
+    max_loss: float | None,
+    gmacs_share: float | None,
+    without: list[str],
+    as_json: bool,
+) -> None:
+    from selector.evaluation.adaptive import AdaptiveGoal
     from selector.evaluation.summary import summarise
     from selector.evaluation.text import format_summary
 
-    summary = summarise(evaluation, class_ratio=class_ratio, max_loss=max_loss / 100)
+    loss = None if max_loss is None else max_loss / 100
+    unset = loss is None and gmacs_share is None
+    goal = None if unset else AdaptiveGoal(max_loss=loss, gmacs_share=gmacs_share)
+    summary = summarise(evaluation, class_ratio=class_ratio, goal=goal, without=without)
     typer.echo(json.dumps(summary.to_dict()) if as_json else format_summary(summary))

@@ -1,8 +1,8 @@
-"""LITE++ after the fact: mixes the stored rows of `lite` at two budgets by its confidence.
+"""Adaptive budgets after the fact: they mix the stored rows of a selector at several keep ratios.
 
-The confidence is the backbone's own, on the smallest keep ratio that was evaluated; thresholds are
-picked on one half of the videos and judged on the other, both ways round, so that no video sets the
-thresholds it is judged by.
+What sets a budget is picked on one half of the videos and judged on the other, both ways round, so
+that no video sets the thresholds it is judged by. A budget is set per video, for all its views, as
+in the paper.
 """
 
 from __future__ import annotations
@@ -11,108 +11,125 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selector.budget import small_ratio
-from selector.calibration import Goal, calibrate_thresholds
+from pipeline.errors import ConfigError
+from selector.calibration import Goal
 from selector.evaluation.folder import EvaluationInfo
-from selector.evaluation.layout import TOP
+from selector.evaluation.ladder import Bools, Ladder, ladders
 from selector.evaluation.outcomes import VideoOutcomes
+from selector.evaluation.rules import Picked, Rule, Thresholds, rules
 from selector.evaluation.table import Entry
 from selector.split import halves
 
-METHOD = "lite++"
 MAX_LOSS = 0.006
-"""Top-1, as a share, that the thresholds may cost on the videos they are picked on."""
+"""Top-1, as a share, that an adaptive budget may cost on the videos it is picked on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveGoal:
+    """What budgets are picked for: a loss against their base, or a cost; exactly one of them."""
+
+    max_loss: float | None = None
+    """Share of the videos that may be lost; the cheapest budget is taken."""
+    gmacs_share: float | None = None
+    """Mean cost as a share of the base's; the most accurate budget is taken."""
+
+    def of(self, gmacs_base: float) -> Goal:
+        """The goal at one base.
+
+        Raises:
+            ConfigError: none or both are given, or one is out of range.
+        """
+        target = None if self.gmacs_share is None else self.gmacs_share * gmacs_base
+        return Goal(max_loss=self.max_loss, target_gmacs=target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveSetting:
+    """How one adaptive line of the table came about."""
+
+    method: str
+    """The line's: the selector's, with the kind behind it."""
+    selector: str
+    """The selector's method."""
+    kind: str
+    """`rules.PAPER`, `CASCADE` or `MASS`."""
+    base_ratio: float
+    small_ratio: float | None
+    """Keep ratio of the easy and the hopeless; None for the mass."""
+    confidence_ratio: float | None
+    """Keep ratio that the confidence comes from; None for the mass."""
+    shares: dict[float, float]
+    """Keep ratio to the share of the videos that get it."""
+    picked: tuple[Picked, ...]
+    """(alpha, beta), or the mass, that the videos of each half were judged by."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveResult:
-    """One base ratio made adaptive."""
+    """One base ratio of one selector made adaptive."""
 
+    setting: AdaptiveSetting
     entry: Entry
-    small_ratio: float
-    """Keep ratio of the easy and the hopeless."""
-    confidence_ratio: float
-    """Keep ratio that the confidence comes from."""
-    share_small: float
-    """Share of the videos at the small budget."""
-    thresholds: tuple[tuple[float, float], ...]
-    """(alpha, beta) of each half."""
+    coin: Entry
+    """A fixed budget of the same cost; see `Ladder.coin`."""
 
 
 def adaptive_results(
-    outcomes: VideoOutcomes, info: EvaluationInfo, max_loss: float = MAX_LOSS
-) -> list[AdaptiveResult]:
-    """LITE++ from every base ratio whose rows are there, base ratios descending.
+    outcomes: VideoOutcomes, info: EvaluationInfo, goal: AdaptiveGoal
+) -> tuple[list[AdaptiveResult], list[str]]:
+    """Every selector, rule and base ratio whose rows are there.
 
-    A budget is set per video, for all its views, as in the paper. It needs `lite` at the base, at
-    the paper's small ratio for that base, and at a smaller one for the confidence.
+    Returns:
+        What came out, and which combinations cannot meet the goal and why.
+
+    Raises:
+        ConfigError: the goal is out of range.
     """
-    at = {c.keep_ratio: i for i, c in enumerate(outcomes.conditions) if c.method == "lite"}
-    if not at or len(outcomes.video_ids) < 2:
-        return []
-    tiny = min(at)
-    return [
-        _adapt(outcomes, info, at, base, tiny, max_loss)
-        for base in sorted(at, reverse=True)
-        if tiny < small_ratio(base) < base and small_ratio(base) in at
-    ]
-
-
-def _adapt(
-    outcomes: VideoOutcomes,
-    info: EvaluationInfo,
-    at: dict[float, int],
-    base: float,
-    tiny: float,
-    max_loss: float,
-) -> AdaptiveResult:
-    small = small_ratio(base)
-    i_base, i_small, i_tiny = at[base], at[small], at[tiny]
-    gmacs_base, gmacs_small = info.gmacs[i_base], info.gmacs[i_small]
-    assert gmacs_base is not None
-    assert gmacs_small is not None
-    # Embedding and ranking are done anyway; the confidence adds the blocks on its few tokens.
-    gmacs_confidence = info.gmacs_backbone[i_tiny] - info.gmacs_embed
-    confidence, rank = outcomes.confidence[:, i_tiny], outcomes.label_rank
+    goal.of(1.0)  # what is wrong with the goal itself is no combination's fault
+    results, out_of_reach = [], []
     half = halves(outcomes.video_ids)
-    is_small = np.zeros(len(confidence), np.bool_)
-    thresholds = []
+    if half.all() or not half.any():
+        return [], []
+    for ladder in ladders(outcomes, info):
+        for rule in rules(ladder):
+            try:
+                results.append(_adapt(ladder, rule, half, goal))
+            except ConfigError as error:
+                name = f"{ladder.method}{rule.name}"
+                out_of_reach.append(f"{name} from {ladder.keep_ratios[rule.base]:g}: {error}")
+    return results, out_of_reach
+
+
+def _adapt(ladder: Ladder, rule: Rule, half: Bools, goal: AdaptiveGoal) -> AdaptiveResult:
+    base_ratio = ladder.keep_ratios[rule.base]
+    reachable = goal.of(float(ladder.gmacs[rule.base]))
+    rungs = np.empty(len(half), np.int64)
+    picked = []
     for judged in (False, True):
-        pick, judge = half != judged, half == judged
-        if not pick.any():
-            continue
-        alpha, beta, _ = calibrate_thresholds(
-            confidence[pick],
-            rank[pick, i_small] == 0,
-            rank[pick, i_base] == 0,
-            gmacs_small=gmacs_small,
-            gmacs_base=gmacs_base,
-            gmacs_confidence=gmacs_confidence,
-            goal=Goal(max_loss=max_loss),
-        )
-        is_small[judge] = (confidence[judge] < alpha) | (confidence[judge] > beta)
-        thresholds.append((alpha, beta))
-    mixed = np.where(is_small, rank[:, i_small], rank[:, i_base])
-    share = float(is_small.mean())
-
-    def mean(small_value: float, base_value: float) -> float:
-        return share * small_value + (1 - share) * base_value
-
-    alone = (info.gmacs_backbone[i_small], info.gmacs_backbone[i_base])
-    entry = Entry(
-        method=METHOD,
-        keep_ratio=base,
-        num_kept=mean(info.num_kept[i_small], info.num_kept[i_base]),
-        gmacs=mean(gmacs_small, gmacs_base) + gmacs_confidence,
-        gmacs_backbone=mean(*alone),
-        clips_per_s=None,
-        top1=(mixed == 0).astype(np.float64)[:, None],
-        top5=(mixed < TOP).astype(np.float64)[:, None],
+        found = rule.pick(ladder.of(half != judged), reachable)
+        rungs[half == judged] = rule.rungs(ladder.of(half == judged), found)
+        picked.append(found)
+    gmacs = rule.gmacs(ladder, rungs)
+    given, times = np.unique(rungs, return_counts=True)
+    small = asked = None
+    if isinstance(rule, Thresholds):
+        small, asked = ladder.keep_ratios[rule.small], ladder.keep_ratios[rule.asked]
+    name = f"{ladder.method}{rule.name}"
+    setting = AdaptiveSetting(
+        method=name,
+        selector=ladder.method,
+        kind=rule.name,
+        base_ratio=base_ratio,
+        small_ratio=small,
+        confidence_ratio=asked,
+        shares={
+            ladder.keep_ratios[rung]: float(share)
+            for rung, share in zip(given, times / len(half), strict=True)
+        },
+        picked=tuple(picked),
     )
     return AdaptiveResult(
-        entry=entry,
-        small_ratio=small,
-        confidence_ratio=tiny,
-        share_small=share,
-        thresholds=tuple(thresholds),
+        setting=setting,
+        entry=ladder.mixed(name, base_ratio, rungs, gmacs),
+        coin=ladder.coin(base_ratio, gmacs),
     )

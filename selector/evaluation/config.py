@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pipeline.config import INFORMATIVE, ClipConfig, require_at_least
 from pipeline.errors import ConfigError
 from selector.keep import num_kept
-from selector.rankers.spec import RankerSpec, parse_spec, require_selectors
+from selector.rankers.spec import LITE, RankerSpec, parse_spec, require_selectors
 
 FULL = "full"
 """The method name of the unreduced model, which every ranking becomes at keep ratio 1."""
@@ -61,6 +61,11 @@ class EvalConfig(ClipConfig):
     def specs(self) -> tuple[RankerSpec, ...]:
         """The rankings, parsed."""
         return tuple(parse_spec(name) for name in self.methods)
+
+    @property
+    def lite_methods(self) -> tuple[str, ...]:
+        """Those of the methods that rank by a trained selector."""
+        return tuple(str(spec) for spec in self.specs if spec.name == LITE)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:

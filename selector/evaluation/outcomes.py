@@ -5,6 +5,7 @@ Axes: V videos, M conditions, n clips of a shard, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,18 +13,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import ClipStatus, StoreError
-from selector.evaluation.config import Condition, EvalConfig
+from pipeline.errors import ClipStatus, ConfigError, StoreError
+from selector.evaluation.config import FULL, Condition, EvalConfig
 from selector.evaluation.folder import Evaluation
 from selector.evaluation.layout import TOP
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoOutcomes:
-    """What became of every video that has an outcome under every condition."""
+    """What became of every video that has an outcome under every condition that counts."""
 
     conditions: tuple[Condition, ...]
     """The columns."""
+    without: frozenset[str]
+    """Methods that do not count; their columns mean nothing."""
     video_ids: npt.NDArray[np.object_]
     """(V,)"""
     labels: npt.NDArray[np.int64]
@@ -32,8 +35,12 @@ class VideoOutcomes:
     """(V, M) place of the label among the classes, 0 = first."""
     confidence: npt.NDArray[np.float64]
     """(V, M) mean probability, over the views, of the class that has the highest one."""
+    mass: npt.NDArray[np.float64]
+    """(V, M) share of the predicted scores that the kept tokens hold, mean over the views."""
     num_failed: int
     """Videos left out: some condition has no view of theirs that worked."""
+    failed_by: dict[str, int]
+    """Method to the videos left out that the full model did and it did not; only those above 0."""
     num_missing: int
     """Videos of the plan that are not, or not wholly, evaluated yet."""
 
@@ -48,19 +55,31 @@ class VideoOutcomes:
         return (self.label_rank < TOP).astype(np.float64)
 
 
-def read_outcomes(evaluation: Evaluation) -> VideoOutcomes:
+def read_outcomes(evaluation: Evaluation, without: Collection[str] = ()) -> VideoOutcomes:
     """Read all committed shards, one at a time.
+
+    Args:
+        evaluation: finished or not.
+        without: methods that need not have worked for a video to count.
 
     Raises:
         StoreError: nothing is committed yet, or a file is damaged.
+        ConfigError: `without` names a method that was not evaluated.
     """
     config, plan = evaluation.config, evaluation.plan()
+    unknown = sorted(set(without) - set(config.methods))
+    if unknown:
+        raise ConfigError(
+            f"cannot leave out {', '.join(unknown)}: {evaluation.root} evaluates "
+            f"{', '.join(config.methods)}"
+        )
     # Clips are sorted by video, so a video is a run of consecutive rows.
     ids = plan["video_id"].combine_chunks().dictionary_encode()
     video = ids.indices.to_numpy()
     num_videos, m = len(ids.dictionary), len(config.conditions)
     rank = np.zeros((num_videos, m), np.int64)
     confidence = np.full((num_videos, m), np.nan)
+    mass = np.zeros((num_videos, m))
     views = np.zeros((num_videos, m), np.int64)
     seen = np.zeros(num_videos, np.int64)
     labels = np.zeros(num_videos, np.int64)
@@ -71,6 +90,7 @@ def read_outcomes(evaluation: Evaluation) -> VideoOutcomes:
         at = video[table["clip_id"].to_numpy().reshape(-1, m)[:, 0]]
         ok = pc.equal(table["status"], ClipStatus.OK.value).to_numpy().reshape(-1, m)
         np.add.at(views, at, ok)
+        np.add.at(mass, at, np.where(ok, table["mass"].to_numpy().reshape(-1, m), 0.0))
         np.add.at(seen, at, 1)
         if config.num_views == 1:
             rank[at] = table["label_rank"].to_numpy().reshape(-1, m)
@@ -82,16 +102,29 @@ def read_outcomes(evaluation: Evaluation) -> VideoOutcomes:
     if not seen.any():
         raise StoreError(f"{evaluation.root} has no committed results yet")
     whole = seen == config.num_views
-    good = whole & (views > 0).all(axis=1)
+    counts = np.array([c.method not in without for c in config.conditions])
+    lost = (views == 0) & counts
+    good = whole & ~lost.any(axis=1)
     return VideoOutcomes(
         conditions=config.conditions,
+        without=frozenset(without),
         video_ids=ids.dictionary.to_numpy(zero_copy_only=False)[good],
         labels=labels[good],
         label_rank=rank[good],
         confidence=confidence[good],
+        mass=mass[good] / np.maximum(views[good], 1),
         num_failed=int((whole & ~good).sum()),
+        failed_by=_failed_by(config, lost[whole]),
         num_missing=int((~whole).sum()),
     )
+
+
+def _failed_by(config: EvalConfig, lost: npt.NDArray[np.bool_]) -> dict[str, int]:
+    """Counts, for each method, the videos (V, M) that it lost although the full model did not."""
+    methods = np.array([condition.method for condition in config.conditions])
+    lost = lost[~lost[:, methods == FULL].any(axis=1)]
+    found = {m: int(lost[:, methods == m].any(axis=1).sum()) for m in config.methods}
+    return {method: count for method, count in found.items() if count}
 
 
 class _ViewAverage:
@@ -132,7 +165,7 @@ class _ViewAverage:
 
 def _columns(config: EvalConfig) -> list[str]:
     scores = ["label_rank", "confidence"] if config.num_views == 1 else ["log_probs"]
-    return ["clip_id", "status", *scores]
+    return ["clip_id", "status", "mass", *scores]
 
 
 def _probabilities(

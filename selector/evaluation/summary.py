@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline.errors import StoreError
-from selector.evaluation.adaptive import MAX_LOSS, AdaptiveResult, adaptive_results
-from selector.evaluation.bootstrap import LEVEL, NUM_DRAWS, interval, resampled_means
+from selector.evaluation.adaptive import (
+    MAX_LOSS,
+    AdaptiveGoal,
+    AdaptiveSetting,
+    adaptive_results,
+)
+from selector.evaluation.bootstrap import LEVEL, NUM_DRAWS
 from selector.evaluation.classes import ANALYSIS_RATIO, ClassTrend, class_trends
 from selector.evaluation.folder import Evaluation
-from selector.evaluation.outcomes import read_outcomes
-from selector.evaluation.table import Entry, TableRow, entries, make_table
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairedDifference:
-    """Top-1 of one line minus another's on the same videos, with its interval."""
-
-    method: str
-    keep_ratio: float
-    against: str
-    """The other line's method, at the same keep ratio."""
-    difference: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdaptiveSetting:
-    """How one `lite++` line of the table came about; see `AdaptiveResult`."""
-
-    base_ratio: float
-    small_ratio: float
-    confidence_ratio: float
-    share_small: float
-    thresholds: tuple[tuple[float, float], ...]
+from selector.evaluation.outcomes import VideoOutcomes, read_outcomes
+from selector.evaluation.paired import PairedDifference, paired, pairs
+from selector.evaluation.table import TableRow, entries, make_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +34,24 @@ class Summary:
     num_videos: int
     """Videos that every number is over."""
     num_failed: int
-    """Videos left out because no view of theirs could be evaluated."""
+    """Videos left out because some method could do no view of theirs."""
+    failed_by: dict[str, int]
+    """Method to how many of those the full model did and it did not."""
+    without: tuple[str, ...]
+    """Methods that were left out of this summary."""
     num_missing: int
     """Videos still to be evaluated."""
     table: list[TableRow]
+    lite_methods: tuple[str, ...]
+    """Methods of the table that rank by a trained selector."""
     paired: list[PairedDifference]
-    """Every method against `random`, and `lite++` against `lite`."""
+    """Fixed budgets against `random`, further selectors against the first, and every adaptive
+    budget against its base and against the coin."""
     classes: list[ClassTrend]
+    goal: AdaptiveGoal
     adaptive: list[AdaptiveSetting]
+    out_of_reach: list[str]
+    """Adaptive budgets that cannot meet the goal, and why."""
     label_names: tuple[str, ...]
     num_draws: int
     level: float = LEVEL
@@ -77,7 +66,8 @@ def summarise(
     evaluation: Evaluation,
     *,
     class_ratio: float = ANALYSIS_RATIO,
-    max_loss: float = MAX_LOSS,
+    goal: AdaptiveGoal | None = None,
+    without: Collection[str] = (),
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> Summary:
@@ -86,21 +76,22 @@ def summarise(
     Args:
         evaluation: finished or not; what is missing is counted.
         class_ratio: keep ratio of the per-class analysis.
-        max_loss: top-1 share that LITE++'s thresholds may cost.
+        goal: what adaptive budgets are picked for; None: a loss of at most `MAX_LOSS`.
+        without: methods to leave out, so that videos which only they cannot do count.
         num_draws: bootstrap resamples.
         seed: of the resampling.
 
     Raises:
         StoreError: nothing is committed, no video worked, or a file is damaged.
+        ConfigError: the goal is out of range, or `without` names a method that is not there.
     """
-    outcomes, config = read_outcomes(evaluation), evaluation.config
+    goal = goal or AdaptiveGoal(max_loss=MAX_LOSS)
+    outcomes, config = read_outcomes(evaluation, without), evaluation.config
     if not len(outcomes.video_ids):
-        raise StoreError(
-            f"{evaluation.root}: none of the {outcomes.num_failed} evaluated videos worked "
-            f"({outcomes.num_missing} are missing); see the column `error` of its results"
-        )
+        raise StoreError(_nothing_left(evaluation, outcomes))
     fixed = entries(outcomes, evaluation.info, evaluation.timing().clips_per_s(config))
-    adaptive = adaptive_results(outcomes, evaluation.info, max_loss)
+    lite_methods = tuple(m for m in config.lite_methods if m not in without)
+    adaptive, out_of_reach = adaptive_results(outcomes, evaluation.info, goal)
     lines = [*fixed, *(result.entry for result in adaptive)]
     return Summary(
         out=str(evaluation.root),
@@ -110,49 +101,30 @@ def summarise(
         views=f"{config.num_segments}x{config.num_crops}",
         num_videos=len(outcomes.video_ids),
         num_failed=outcomes.num_failed,
+        failed_by=outcomes.failed_by,
+        without=tuple(sorted(without)),
         num_missing=outcomes.num_missing,
+        lite_methods=lite_methods,
         table=make_table(lines, num_draws, seed),
-        paired=_paired(lines, num_draws, seed),
+        paired=paired(pairs(fixed, lite_methods, adaptive), num_draws, seed),
         classes=class_trends(fixed, outcomes.labels, class_ratio, num_draws, seed),
-        adaptive=[_setting(result) for result in adaptive],
+        goal=goal,
+        adaptive=[result.setting for result in adaptive],
+        out_of_reach=out_of_reach,
         label_names=evaluation.info.label_names,
         num_draws=num_draws,
     )
 
 
-def _paired(lines: Sequence[Entry], num_draws: int, seed: int) -> list[PairedDifference]:
-    found = {(line.method, line.keep_ratio): line for line in lines}
-    pairs = [
-        (line, found[other, line.keep_ratio])
-        for line in lines
-        for other in (("random", "lite") if line.method == "lite++" else ("random",))
-        if (other, line.keep_ratio) in found and other != line.method
-    ]
-    if not pairs:
-        return []
-    gaps = np.stack([a.top1.mean(axis=1) - b.top1.mean(axis=1) for a, b in pairs], axis=1)
-    bounds: npt.NDArray[np.float64] = interval(resampled_means(gaps, num_draws, seed))
-    return [
-        PairedDifference(
-            method=a.method,
-            keep_ratio=a.keep_ratio,
-            against=b.method,
-            difference=float(gaps[:, i].mean()),
-            low=float(bounds[0, i]),
-            high=float(bounds[1, i]),
-        )
-        for i, (a, b) in enumerate(pairs)
-    ]
-
-
-def _setting(result: AdaptiveResult) -> AdaptiveSetting:
-    return AdaptiveSetting(
-        base_ratio=result.entry.keep_ratio,
-        small_ratio=result.small_ratio,
-        confidence_ratio=result.confidence_ratio,
-        share_small=result.share_small,
-        thresholds=result.thresholds,
+def _nothing_left(evaluation: Evaluation, outcomes: VideoOutcomes) -> str:
+    message = (
+        f"{evaluation.root}: none of the {outcomes.num_failed} evaluated videos worked under every "
+        f"method ({outcomes.num_missing} are missing); see the column `error` of its results"
     )
+    if outcomes.failed_by:
+        options = " ".join(f"--without '{method}'" for method in outcomes.failed_by)
+        message += f", or leave out what failed: {options}"
+    return message
 
 
 def _no_nan(value: Any) -> Any:

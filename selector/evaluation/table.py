@@ -67,7 +67,8 @@ def entries(
     """One entry per method and keep ratio, in the configuration's order; seeds are joined."""
     columns: dict[tuple[str, float], list[int]] = {}
     for i, condition in enumerate(outcomes.conditions):
-        columns.setdefault((condition.method, condition.keep_ratio), []).append(i)
+        if condition.method not in outcomes.without:
+            columns.setdefault((condition.method, condition.keep_ratio), []).append(i)
     top1, top5 = outcomes.top1, outcomes.top5
     return [
         Entry(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from selector.evaluation.adaptive import METHOD as ADAPTIVE
 from selector.evaluation.config import FULL
 from selector.evaluation.summary import Summary
 from selector.evaluation.table import TableRow
+from selector.evaluation.text_adaptive import format_adaptive
+from selector.evaluation.text_values import number, span
 
 _HEADER = (
     f"{'keep':>6} {'tokens':>6} {'GFLOPs':>7} {'alone':>7} {'clips/s':>7}  {'top-1 %':<18} "
@@ -18,8 +19,10 @@ _HEADER = (
 def format_summary(summary: Summary) -> str:
     """The whole page."""
     parts = [_head(summary), _table(summary)]
-    if summary.adaptive:
-        parts.append(_adaptive(summary))
+    if len(summary.lite_methods) > 1:
+        parts.append(_selectors(summary))
+    if summary.adaptive or summary.out_of_reach:
+        parts.append(format_adaptive(summary))
     if summary.classes:
         parts.append(_classes(summary))
     return "\n\n".join(parts)
@@ -31,7 +34,16 @@ def _head(summary: Summary) -> str:
         f"{summary.num_videos} videos"
     ]
     if summary.num_failed:
-        lines.append(f"left out: {summary.num_failed} videos that could not be evaluated")
+        lines.append(
+            f"left out: {summary.num_failed} videos that could not be evaluated under every method"
+        )
+    for method, count in summary.failed_by.items():
+        lines.append(
+            f"  {count} of them the full model did and {method} did not: for a table with them, "
+            f"--table-only --without '{method}'"
+        )
+    if summary.without:
+        lines.append(f"without {', '.join(summary.without)}, as asked")
     if summary.num_missing:
         lines.append(f"UNFINISHED: {summary.num_missing} videos are still missing")
     lines.append(
@@ -43,13 +55,11 @@ def _head(summary: Summary) -> str:
 
 
 def _table(summary: Summary) -> str:
-    against = {
-        (pair.method, pair.keep_ratio): _span(pair.difference, pair.low, pair.high, signed=True)
-        for pair in summary.paired
-        if pair.against == "random"
-    }
+    adaptive = {setting.method for setting in summary.adaptive}
+    against = _differences(summary, "random")
+    fixed = [row for row in summary.table if row.method not in adaptive]
     lines = [_HEADER]
-    for method, rows in groupby(summary.table, key=lambda row: row.method):
+    for method, rows in groupby(fixed, key=lambda row: row.method):
         group = list(rows)
         seeds = len(group[0].top1_per_seed)
         lines.append(method + (f" (mean of {seeds} seeds)" if seeds > 1 else ""))
@@ -60,31 +70,39 @@ def _table(summary: Summary) -> str:
 def _line(row: TableRow, against_random: str) -> str:
     full = row.method == FULL
     difference = (
-        "" if full else _span(row.difference, row.difference_low, row.difference_high, signed=True)
+        "" if full else span(row.difference, row.difference_low, row.difference_high, signed=True)
     )
     return (
-        f"{row.keep_ratio:>6g} {row.num_kept:>6.0f} {_number(row.gmacs):>7} "
-        f"{_number(row.gmacs_backbone):>7} {_number(row.clips_per_s):>7}  "
-        f"{_span(row.top1, row.top1_low, row.top1_high):<18} {100 * row.top5:>7.1f}  "
+        f"{row.keep_ratio:>6g} {row.num_kept:>6.0f} {number(row.gmacs):>7} "
+        f"{number(row.gmacs_backbone):>7} {number(row.clips_per_s):>7}  "
+        f"{span(row.top1, row.top1_low, row.top1_high):<18} {100 * row.top5:>7.1f}  "
         f"{difference:<19} {against_random}"
     ).rstrip()
 
 
-def _adaptive(summary: Summary) -> str:
-    lines = [
-        f"{ADAPTIVE}: budget per video by the backbone's own confidence on its "
-        f"{100 * summary.adaptive[0].confidence_ratio:g} % best tokens;\nthresholds from the other "
-        "half of the videos"
-    ]
-    to_base = {p.keep_ratio: p for p in summary.paired if p.against == "lite"}
-    for setting in summary.adaptive:
-        pair = to_base[setting.base_ratio]
-        lines.append(
-            f"  from {setting.base_ratio:g}: {100 * setting.share_small:.0f} % of the videos at "
-            f"{setting.small_ratio:g}, top-1 against its base "
-            f"{_span(pair.difference, pair.low, pair.high, signed=True)}"
-        )
-    return "\n".join(lines)
+def _selectors(summary: Summary) -> str:
+    first, *others = summary.lite_methods
+    found = _differences(summary, first)
+    ratios = [ratio for method, ratio in found if method == others[0]]
+    return "\n".join(
+        [
+            f"Top-1 against {first}, at the same keep ratio:",
+            *(
+                f"  {method} at {ratio:g}: {found[method, ratio]}"
+                for method in others
+                for ratio in ratios
+            ),
+        ]
+    )
+
+
+def _differences(summary: Summary, against: str) -> dict[tuple[str, float], str]:
+    """(method, keep ratio) to the difference to another line, as text."""
+    return {
+        (pair.method, pair.keep_ratio): span(pair.difference, pair.low, pair.high, signed=True)
+        for pair in summary.paired
+        if pair.against == against
+    }
 
 
 def _classes(summary: Summary) -> str:
@@ -98,12 +116,3 @@ def _classes(summary: Summary) -> str:
         slope = f"{trend.slope:+.2f} [{trend.slope_low:+.2f}, {trend.slope_high:+.2f}]"
         lines.append(f"  Spearman {rank}  slope {slope}  {trend.method}")
     return "\n".join(lines)
-
-
-def _span(value: float, low: float, high: float, *, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    return f"{100 * value:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

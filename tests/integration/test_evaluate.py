@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from datasets_spec import read_videos
+from pipeline import inputs
 from pipeline.backbones import load_backbone
 from pipeline.cli import app
 from pipeline.config import RunConfig
@@ -18,7 +19,6 @@ from pipeline.decode import DecodeRequest, decode_video
 from pipeline.errors import BackboneError, ConfigError, StoreMismatchError
 from pipeline.oracle import token_maps
 from pipeline.views import list_views
-from selector.evaluation import run
 from selector.evaluation.folder import Evaluation
 from selector.evaluation.outcomes import read_outcomes
 from selector.evaluation.worker import EvalWorker
@@ -265,7 +265,7 @@ def test_a_split_without_labels_is_refused(tmp_path, data, tiny_backbone, monkey
         first, *others = read_videos(*arguments)
         return [dataclasses.replace(first, label=None), *others]
 
-    monkeypatch.setattr(run, "read_videos", without_one)
+    monkeypatch.setattr(inputs, "read_videos", without_one)
     with pytest.raises(ConfigError, match=r"1 of 11 clips of csv/all have no label.*--split"):
         run_evaluation(tmp_path / "out", data, tiny_backbone)
 
@@ -294,6 +294,13 @@ def test_the_command_prints_a_table_and_again_from_disk_alone(tmp_path, data, ti
     assert again.stdout == done.stdout
     content = json.loads(lite("--out", tmp_path, "--table-only", "--json").stdout)
     assert len(content["table"]) == 1 + 2 + 2
+    less = lite(
+        "--out", tmp_path, "--table-only", "--json", "--target-gflops-share", ".6",
+        "--without", "oracle[blocks.-1.output,gradcam]",
+    )  # fmt: skip
+    content = json.loads(less.stdout)
+    assert [row["method"] for row in content["table"]] == ["full", "random", "random"]
+    assert content["goal"] == {"max_loss": None, "gmacs_share": 0.6}
 
 
 @pytest.mark.parametrize(
@@ -307,6 +314,7 @@ def test_the_command_prints_a_table_and_again_from_disk_alone(tmp_path, data, ti
         (["--methods", "random", "--selector", "a"], "none of the methods random"),
         (["--views", "2"], "SEGMENTSxCROPS"),
         (["--split", "test"], "split 'test'"),
+        (["--decoder", "mp"], "decoder must be one of pyav, decord, torchcodec"),
         (["--address", "auto"], "--workers N"),
     ],
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from selector.evaluation.outcomes import read_outcomes
+from selector.evaluation.summary import summarise
+from selector.evaluation.text import format_summary
 from tests.evaluations import make_evaluation
 
 LABELS = [0, 1, 2, 3, 4, 0, 1]
@@ -68,6 +70,55 @@ def test_a_video_that_failed_under_one_condition_is_left_out_of_all(tmp_path):
     assert outcomes.video_ids.tolist() == [f"v0000{i}" for i in keep]
     assert np.array_equal(outcomes.label_rank, ranks(logits, LABELS)[keep])
     assert outcomes.num_failed == 2
+
+
+def test_the_methods_that_lost_videos_are_counted_and_can_be_left_out(tmp_path):
+    """`make_info`'s conditions: full, random with seed 0, random with seed 1, and uniform."""
+    logits = np.random.default_rng(1).normal(size=(7, 4, NUM_CLASSES))
+    evaluation = make_evaluation(
+        tmp_path,
+        logits,
+        LABELS,
+        methods=("random", "uniform"),
+        failed=[(1, 3), (2, 2), (2, 3), (5, 3), *((6, column) for column in range(4))],
+    )
+    outcomes = read_outcomes(evaluation)
+    assert outcomes.video_ids.tolist() == ["v00000", "v00003", "v00004"]
+    # Video 6 is nobody's: the full model failed too.
+    assert (outcomes.num_failed, outcomes.failed_by) == (4, {"random": 1, "uniform": 3})
+
+    others = read_outcomes(evaluation, without=["uniform"])
+    assert others.video_ids.tolist() == ["v00000", "v00001", "v00003", "v00004", "v00005"]
+    assert (others.num_failed, others.failed_by) == (2, {"random": 1})
+    assert np.array_equal(others.label_rank[:, :3], ranks(logits, LABELS)[[0, 1, 3, 4, 5], :3])
+    summary = summarise(evaluation, without=["uniform"], num_draws=100)
+    assert {row.method for row in summary.table} == {"full", "random"}
+    text = format_summary(summary)
+    assert "left out: 2 videos" in text
+    assert "1 of them the full model did and random did not" in text
+    assert "--without 'random'" in text
+    with pytest.raises(ConfigError, match="cannot leave out magic: .* evaluates random, uniform"):
+        read_outcomes(evaluation, without=["magic"])
+
+
+def test_a_method_that_did_no_video_is_named(tmp_path):
+    failed = [(clip, 2) for clip in range(7)]
+    evaluation = make_evaluation(tmp_path, make_logits(7), LABELS, failed=failed)
+    with pytest.raises(StoreError, match="none of the 7 .*leave out what failed: --without 'ran"):
+        summarise(evaluation)
+
+
+def test_the_mass_of_a_video_is_the_mean_of_the_views_that_worked(tmp_path):
+    mass = np.tile([np.nan, 0.25, 0.5], (7 * 2, 1))
+    mass[4] = [np.nan, 0.75, 1.0]  # view 0 of video 2
+    mass[6] = [np.nan, 1.0, 1.0]
+    evaluation = make_evaluation(
+        tmp_path, make_logits(7 * 2), LABELS, views=(1, 2), mass=mass, failed=[(6, 1)]
+    )
+    outcomes = read_outcomes(evaluation)
+    assert np.isnan(outcomes.mass[:, 0]).all()
+    assert outcomes.mass[2, 1:].tolist() == [0.5, 0.75]
+    assert outcomes.mass[3, 1:].tolist() == [0.25, 0.75]
 
 
 def test_a_video_cut_by_a_missing_shard_is_missing(tmp_path):
