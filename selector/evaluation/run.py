@@ -10,20 +10,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from datasets_spec import load_spec, read_label_names, read_videos
+from datasets_spec import load_spec
 from datasets_spec.read import canonical_split
-from pipeline.attempt import ShardReport
-from pipeline.backbones import Backbone, load_backbone
-from pipeline.classes import require_same_classes
+from pipeline.advance import advance
+from pipeline.backbones import Backbone
 from pipeline.config import RunConfig
-from pipeline.decode.version import decode_version
-from pipeline.driver import Loss, run_shards
-from pipeline.errors import ClipStatus, ConfigError
-from pipeline.plan import UNKNOWN_LABEL, build_plan, plan_digest
+from pipeline.driver import Loss
+from pipeline.errors import ClipStatus
+from pipeline.inputs import ClipRequest, read_inputs
 from pipeline.progress import Progress
-from pipeline.runlog import RunLog
 from pipeline.store.root import Root
 from selector.cost import CostModel
 from selector.evaluation.config import FULL, EvalConfig
@@ -36,29 +32,17 @@ from selector.saving import selector_digest
 
 NUM_PROBED = 16
 """Clips looked at for whether their codec carries motion vectors."""
-SHARDS_IN_FLIGHT = 2
-"""Per Ray worker: one is decoded ahead while the other has the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalRequest:
+class EvalRequest(ClipRequest):
     """What to evaluate; None where the dataset decides."""
 
-    dataset: str
-    data_root: str
-    backbone: str
     methods: tuple[RankerSpec, ...]
-    revision: str | None = None
-    split: str | None = None
-    views: tuple[int, int] = (1, 1)
-    sampling: str | None = None
-    limit: int | None = None
-    decoder: str = "pyav"
     selectors: Mapping[str, str] = field(default_factory=dict)
     """Method, `lite` or `lite[NAME]`, to the folder of its selector."""
     keep_ratios: tuple[float, ...] = (1.0, *KEEP_RATIOS)
     num_seeds: int = 3
-    precision: str = "fp32"
     shard_size: int = 64
 
 
@@ -82,43 +66,28 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
         BackboneError: the checkpoint does not load, or its classes are not the dataset's.
         ConfigError: options that cannot work together, or videos without a label.
     """
-    decode_version(request.decoder)  # raises where it is not installed
     require_selectors(request.methods, request.selectors)
     spec = load_spec(request.dataset)
     split = canonical_split(spec, request.split or spec.eval_split)
-    videos = read_videos(spec, request.data_root, split)
-    label_names = read_label_names(spec, request.data_root)
-    plan = build_plan(videos, request.views, request.shard_size, request.limit)
-    _require_labels(plan, spec.name, split)
+    needed = "have no label, and accuracy needs one: choose a split with labels (--split)"
+    inputs = read_inputs(request, spec, split, without_label=needed)
+    plan, backbone = inputs.plan, inputs.backbone
     if any(method.name == "motion-vectors" for method in request.methods):
         paths = plan["path"].slice(0, NUM_PROBED).to_pylist()
         require_motion_vectors(str(Path(request.data_root) / path) for path in paths)
-    backbone = load_backbone(request.backbone, request.revision)
-    require_same_classes(spec.name, label_names, backbone, request.backbone)
     gmacs = {
         str(m): make_ranker(m, backbone, 0, request.selectors.get(str(m))).gmacs
         for m in request.methods
     }
     config = EvalConfig(
-        dataset=spec.name,
-        plan_digest=plan_digest(plan),
-        split=split,
-        backbone=request.backbone,
-        backbone_digest=backbone.digest,
-        revision=request.revision,
+        **vars(inputs.config),
         selectors=dict(request.selectors),
         selector_digests={m: selector_digest(d) for m, d in request.selectors.items()},
-        decoder=request.decoder,
-        sampling=request.sampling or spec.sampling,
-        num_segments=request.views[0],
-        num_crops=request.views[1],
         methods=tuple(map(str, request.methods)),
         keep_ratios=request.keep_ratios,
         num_seeds=request.num_seeds,
-        precision=request.precision,
-        shard_size=request.shard_size,
     )
-    return _info(config, plan.num_rows, label_names, backbone, gmacs), plan
+    return _info(config, plan.num_rows, inputs.label_names, backbone, gmacs), plan
 
 
 def evaluate(
@@ -146,29 +115,16 @@ def evaluate(
     root = out if isinstance(out, Root) else Root(out)
     with begun(root, info, plan) as evaluation:
         pending = evaluation.pending()
-        if not pending:
-            return EvalResult(evaluation=evaluation)
         done = info.num_clips - sum(map(info.num_clips_of, pending))
-        progress = Progress(total=info.num_clips, done=done, stream=progress_stream)
-        log = RunLog(root, info.config, run_config)
-
-        def report(done: ShardReport) -> None:
-            progress.add(done.num_clips, done.num_failed, done.seconds)
-            log.add("shard", vars(done))
-
-        try:
-            given_up = run_shards(
-                functools.partial(worker_class, info.config, run_config, root),
-                pending,
-                run_config,
-                report,
-                in_flight=SHARDS_IN_FLIGHT,
-                on_loss=lambda loss: log.add("loss", vars(loss)),
-                recover=functools.partial(_recover, evaluation),
-            )
-        finally:
-            progress.close()
-            log.close()
+        given_up = advance(
+            root,
+            info.config,
+            run_config,
+            functools.partial(worker_class, info.config, run_config, root),
+            pending,
+            progress=Progress(total=info.num_clips, done=done, stream=progress_stream),
+            committed=functools.partial(_committed, evaluation),
+        )
         return EvalResult(evaluation=evaluation, given_up=given_up)
 
 
@@ -194,21 +150,12 @@ def _info(
     )
 
 
-def _require_labels(plan: pa.Table, dataset: str, split: str) -> None:
-    unknown = pc.sum(pc.equal(plan["label"], UNKNOWN_LABEL)).as_py()
-    if unknown:
-        raise ConfigError(
-            f"{unknown} of {plan.num_rows} clips of {dataset}/{split} have no label, and accuracy "
-            "needs one: choose a split with labels (--split)"
-        )
-
-
-def _recover(evaluation: Evaluation, shard: int) -> ShardReport | None:
-    """The report of a shard whose worker died after the commit."""
+def _committed(evaluation: Evaluation, shard: int) -> dict[str, int] | None:
+    """Clips per status of a shard; None where it is not committed."""
     if shard not in evaluation.shards():
         return None
     rows = evaluation.read_shard(shard, ["clip_id", "status"]).to_pandas()
     failed = rows[rows["status"] != ClipStatus.OK].drop_duplicates("clip_id")["status"]
     counts = Counter(failed)
     counts[ClipStatus.OK] = evaluation.info.num_clips_of(shard) - len(failed)
-    return ShardReport(shard=shard, counts=dict(counts), seconds={}, host="", pid=0)
+    return counts

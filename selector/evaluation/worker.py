@@ -1,13 +1,11 @@
 """One shard of an evaluation: decode and embed every clip once, then rank, drop and classify.
 
-Batches are cut by position, as in `pipeline.worker`, and results depend on nothing but the
-configuration, so that every run writes the same bytes.
+Batches are cut by position and failed clips leave black slots, as in `pipeline.worker`, so that
+results depend on nothing but the configuration and every run writes the same bytes.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +14,11 @@ from typing import Any
 import torch
 
 from pipeline.attempt import Attempt, ShardReport
-from pipeline.batches import Batch, Group, assemble, group_by_video
+from pipeline.batches import Batch
 from pipeline.config import RunConfig
-from pipeline.decode.pool import DecodePool
-from pipeline.errors import ClipStatus, ConfigError, LiteError
+from pipeline.errors import ClipStatus, ConfigError, DecodeError, LiteError
+from pipeline.feed import Feed
+from pipeline.isolation import Guard, Isolation
 from pipeline.loading import load_for_run
 from pipeline.store.root import Root
 from pipeline.views import View
@@ -39,8 +38,13 @@ class _Job:
     """One shard in work."""
 
     plan: dict[str, list[Any]]
+    guard: Guard
     rows: ShardRows
     watch: Stopwatch
+
+    def fail(self, position: int, error: DecodeError) -> None:
+        """Record a clip that failed, under all conditions."""
+        self.rows.fail(position, error.status, str(error))
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,11 @@ class EvalWorker:
     def __init__(self, config: EvalConfig, run_config: RunConfig, root: Root) -> None:
         self._config, self._run_config = config, run_config
         self._evaluation = Evaluation(root)
+        self._isolation = Isolation(root)
         self._backbone = load_for_run(config, run_config)
         _check_selectors(config)
         self._rankings = self._load_rankings()
-        self._pool = DecodePool(run_config.decode_workers)
+        self._feed = Feed(config, run_config, self._backbone)
         self._model_turn = threading.Lock()
 
     def _load_rankings(self) -> list[_Ranking]:
@@ -90,7 +95,7 @@ class EvalWorker:
 
     def close(self) -> None:
         """Stop the decoder processes."""
-        self._pool.close()
+        self._feed.close()
 
     def run(self, shard: int, attempt: Attempt) -> ShardReport:
         """Decode, classify under every condition and commit one shard.
@@ -99,56 +104,27 @@ class EvalWorker:
             LiteError: a ranking cannot be computed, or a batch does not fit the GPU.
         """
         plan = self._evaluation.plan(shard).to_pydict()
-        job = _Job(plan, ShardRows(self._evaluation.info, plan), Stopwatch(self._backbone.device))
-        timing, root = job.watch.timing, self._evaluation.root
-        backbone, size = self._backbone, self._backbone.image_size
-        groups = self._groups(plan)
+        clip_ids = plan["clip_id"]
+        rows, watch = ShardRows(self._evaluation.info, plan), Stopwatch(self._backbone.device)
+        with self._isolation.guarding(shard, clip_ids, cautious=attempt.cautious) as guard:
+            self._classify_all(_Job(plan, guard, rows, watch))
+            self._commit(shard, rows, watch)
+        return ShardReport(shard=shard, counts=rows.counts(), seconds=watch.timing.phases())
+
+    def _classify_all(self, job: _Job) -> None:
+        wanted = range(len(job.guard.clip_ids))
         # The decoders begin here, before it is this shard's turn on the model.
-        decoded = self._pool.imap((group.request for group in groups), self._look_ahead())
-        batches = assemble(
-            groups,
-            decoded,
-            len(plan["clip_id"]),
-            self._run_config.batch_size,
-            (backbone.num_frames, size, size, 3),
-            lambda position, error: job.rows.fail(position, error.status, str(error)),
-        )
+        batches = self._feed.batches(job.plan, wanted, job.guard, job.fail)
         with self._model_turn:
             for batch in job.watch.waiting_for(batches):
-                with job.watch.phase("compute"):
+                with job.guard.touching(batch.facts), job.watch.phase("compute"):
                     self._classify(batch, job)
-        with job.watch.phase("write"):
-            root.put(results_path(shard), results_bytes(job.rows.to_table()))
-        root.put(timings_path(shard), timing.to_json())
-        return ShardReport(
-            shard=shard,
-            counts=job.rows.counts(),
-            seconds=timing.phases(),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-        )
 
-    def _groups(self, plan: dict[str, list[Any]]) -> list[Group]:
-        backbone, run_config = self._backbone, self._run_config
-        template = {
-            "num_frames": backbone.num_frames,
-            "size": backbone.image_size,
-            "short_side": backbone.short_side,
-            "sampling": self._config.sampling,
-            "decoder": self._config.decoder,
-            "timeout_s": run_config.decode_timeout_s,
-            "max_pixels": run_config.max_pixels,
-            "max_frames": run_config.max_frames,
-            "min_frames": backbone.tubelet_size,
-        }
-        views = (self._config.num_segments, self._config.num_crops)
-        wanted = range(len(plan["clip_id"]))
-        return group_by_video(plan, wanted, run_config.data_root, views, template)
-
-    def _look_ahead(self) -> int:
-        """Videos decoded ahead: two batches of them, or two per decoder, whichever is more."""
-        batches = -(-2 * self._run_config.batch_size // self._config.num_views)
-        return max(batches, 2 * self._run_config.decode_workers)
+    def _commit(self, shard: int, rows: ShardRows, watch: Stopwatch) -> None:
+        root = self._evaluation.root
+        with watch.phase("write"):
+            root.put(results_path(shard), results_bytes(rows.to_table()))
+        root.put(timings_path(shard), watch.timing.to_json())
 
     def _classify(self, batch: Batch, job: _Job) -> None:
         """All conditions on one batch."""
@@ -171,7 +147,7 @@ class EvalWorker:
         pixel_values = backbone.pixel_values(batch.clips)
         tokens = backbone.embed(pixel_values)
         job.watch.timing.embed += job.watch.now() - began
-        views = (self._config.num_segments, self._config.num_crops)
+        data_root, views = Path(self._run_config.data_root), self._config.views
         return ClipBatch(
             backbone=backbone,
             frames=batch.clips,
@@ -179,7 +155,7 @@ class EvalWorker:
             tokens=tokens,
             labels=torch.from_numpy(job.rows.labels[at.start : at.stop]).to(backbone.device),
             clip_ids=tuple(plan["clip_id"][p] for p in at),
-            paths=tuple(str(Path(self._run_config.data_root) / plan["path"][p]) for p in at),
+            paths=tuple(str(data_root / plan["path"][p]) if p in batch.facts else None for p in at),
             views=tuple(View(plan["segment"][p], plan["crop"][p], *views) for p in at),
         )
 

@@ -38,8 +38,8 @@ class ClipBatch:
     """int64 (B,), true classes, on the tokens' device; for oracles only."""
     clip_ids: tuple[int, ...]
     """Rows of the plan, what randomness is seeded by."""
-    paths: tuple[str, ...]
-    """Video files, for rankers that read the compressed stream."""
+    paths: tuple[str | None, ...]
+    """Video files, for rankers that read the compressed stream; None where the clip is black."""
     views: tuple[View, ...]
     """Which segment and crop of its video each clip is."""
 

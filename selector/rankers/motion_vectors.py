@@ -93,6 +93,8 @@ class MotionVectorRanker(Ranker):
         maps = np.full((len(batch), self._grid.num_tokens), np.nan, np.float32)
         reasons: dict[int, str] = {}
         for path, found in groupby(range(len(batch)), key=lambda i: batch.paths[i]):
+            if path is None:
+                continue
             rows = list(found)
             views = tuple(batch.views[i] for i in rows)
             request = DecodeRequest(path=path, views=views, **self._template)

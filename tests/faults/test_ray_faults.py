@@ -18,7 +18,9 @@ from pipeline.errors import DriverError
 from pipeline.store.reader import open_store
 from pipeline.store.verify import verify_store
 from tests.builds import file_hashes, run_build
+from tests.evaluations import run_evaluation
 from tests.faults.chaos import ALWAYS, Order, chaos, count
+from tests.faults.poison import check_that_only_it_failed, poisoned
 
 pytestmark = pytest.mark.ray
 
@@ -99,6 +101,20 @@ def test_a_clip_that_kills_its_worker_every_time_becomes_a_row(tmp_path, data, t
     clips = open_store(store).clips(status="worker_died")
     assert clips["video_id"].tolist() == ["v006"]
     assert verify_store(str(store)) == []
+
+
+def test_a_clip_that_kills_its_evaluator_every_time_becomes_rows(
+    tmp_path, data, tiny_backbone, undisturbed_evaluation
+):
+    result = run_evaluation(
+        tmp_path,
+        data,
+        tiny_backbone,
+        run={"workers": 1, "max_attempts": 1},
+        options={"worker_class": poisoned(6)},
+    )
+    assert result.given_up == []
+    check_that_only_it_failed(tmp_path, undisturbed_evaluation, 6)
 
 
 def test_a_shard_that_cannot_be_done_is_given_up_alone_and_done_by_the_next_run(

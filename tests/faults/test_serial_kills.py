@@ -14,7 +14,9 @@ import pytest
 from pipeline.store.reader import open_store
 from pipeline.store.verify import verify_store
 from tests.builds import file_hashes, run_build
+from tests.evaluations import run_evaluation
 from tests.faults.chaos import ALWAYS, Order, chaos, count
+from tests.faults.poison import check_that_only_it_failed, poisoned
 
 
 def in_a_process(body: Callable[[], object]) -> int:
@@ -124,3 +126,15 @@ def test_one_unlucky_kill_blames_nobody(tmp_path, data, tiny_backbone, undisturb
     for _ in range(4):
         in_a_process(lambda: run_build(store, data, tiny_backbone, worker_class=worker))
     assert file_hashes(store) == undisturbed
+
+
+def test_a_clip_that_kills_an_evaluation_is_found_and_its_neighbours_are_untouched(
+    tmp_path, data, tiny_backbone, undisturbed_evaluation
+):
+    options = {"worker_class": poisoned(6)}
+
+    def go_on() -> int:
+        return in_a_process(lambda: run_evaluation(tmp_path, data, tiny_backbone, options=options))
+
+    assert [go_on() for _ in range(5)] == [-signal.SIGKILL] * 4 + [0]
+    check_that_only_it_failed(tmp_path, undisturbed_evaluation, 6)

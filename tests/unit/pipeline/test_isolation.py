@@ -86,3 +86,36 @@ def test_a_run_that_was_stopped_leaves_none(isolation):
     isolation.touching(3, [7])
     isolation.let_go_of_all()
     assert isolation.learn_from_the_last_run() == []
+
+
+def test_an_attempt_leaves_no_trace_of_its_clips_before_a_death(isolation):
+    with isolation.guarding(3, [12, 13], cautious=False) as guard, guard.touching([0]):
+        assert isolation.learn(3)
+    assert isolation.findings(3) is None, "the commit forgets the search"
+
+
+def test_an_attempt_after_a_death_leaves_a_trace_of_its_clips(isolation):
+    die(isolation, None)
+    with isolation.guarding(3, [12, 13], cautious=False) as guard:
+        with guard.touching([1]):
+            isolation.learn(3)
+        assert isolation.findings(3).deaths == {13: 1}
+        isolation.learn(3)  # between two steps: no clip's doing
+        assert isolation.findings(3).deaths == {13: 1}
+
+
+def test_an_attempt_that_raises_blames_no_clip(isolation):
+    with (
+        pytest.raises(OSError, match="no space"),
+        isolation.guarding(3, [12, 13], cautious=True) as guard,
+        guard.touching([0, 1]),
+    ):
+        raise OSError("no space left on device")
+    assert not isolation.learn(3)
+
+
+def test_a_guard_names_culprits_by_position(isolation):
+    for clips in ([13], [13], [12]):
+        die(isolation, clips)
+    with isolation.guarding(3, [11, 12, 13], cautious=False) as guard:
+        assert guard.culprits == [2]
