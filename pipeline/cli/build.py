@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("build-oracle")(build_oracle)
+    app.command("build-oracle")(options.with_run_options(build_oracle))
 
 
 def build_oracle(
@@ -68,13 +68,8 @@ def build_oracle(
         int, typer.Option(help="Seed of the kept embeddings.", rich_help_panel=WHAT)
     ] = OracleConfig.seed,
     shard_size: options.ShardSize = OracleConfig.shard_size,
-    workers: options.Workers = RunConfig.workers,
-    gpus_per_worker: options.GpusPerWorker = RunConfig.gpus_per_worker,
-    batch_size: options.BatchSize = RunConfig.batch_size,
-    decode_workers: options.DecodeWorkers = RunConfig.decode_workers,
-    threads: options.Threads = RunConfig.threads_per_worker,
-    device: options.Device = RunConfig.device,
-    address: options.Address = None,
+    *,
+    run: dict[str, Any],
     retry_failed: Annotated[
         str | None,
         typer.Option(
@@ -82,9 +77,6 @@ def build_oracle(
             rich_help_panel=HOW,
         ),
     ] = None,
-    decode_timeout: options.DecodeTimeout = RunConfig.decode_timeout_s,
-    shard_timeout: options.ShardTimeout = None,
-    max_attempts: options.MaxAttempts = RunConfig.max_attempts,
 ) -> None:
     """Score every token of every clip and keep the result in a store.
 
@@ -93,19 +85,7 @@ def build_oracle(
     """
     kept = _tokens(tokens_per_clip)
     retry = _statuses(retry_failed)
-    run_config = RunConfig(
-        data_root=data_root,
-        workers=workers,
-        gpus_per_worker=gpus_per_worker,
-        decode_workers=decode_workers,
-        threads_per_worker=threads,
-        batch_size=batch_size,
-        device=device,
-        ray_address=address,
-        decode_timeout_s=decode_timeout,
-        shard_timeout_s=shard_timeout,
-        max_attempts=max_attempts,
-    )
+    run_config = RunConfig(data_root=data_root, **run)
 
     from pipeline.build import BuildRequest, build
     from pipeline.views import parse_views

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ SHOWN = "What is shown"
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("evaluate")(evaluate)
+    app.command("evaluate")(options.with_run_options(evaluate))
 
 
 def evaluate(
@@ -87,16 +87,8 @@ def evaluate(
     decoder: options.Decoder = OracleConfig.decoder,
     precision: options.Precision = OracleConfig.precision,
     shard_size: options.ShardSize = 64,
-    workers: options.Workers = RunConfig.workers,
-    gpus_per_worker: options.GpusPerWorker = RunConfig.gpus_per_worker,
-    batch_size: options.BatchSize = RunConfig.batch_size,
-    decode_workers: options.DecodeWorkers = RunConfig.decode_workers,
-    threads: options.Threads = RunConfig.threads_per_worker,
-    device: options.Device = RunConfig.device,
-    address: options.Address = None,
-    decode_timeout: options.DecodeTimeout = RunConfig.decode_timeout_s,
-    shard_timeout: options.ShardTimeout = None,
-    max_attempts: options.MaxAttempts = RunConfig.max_attempts,
+    *,
+    run: dict[str, Any],
     table_only: Annotated[
         bool,
         typer.Option(
@@ -155,19 +147,7 @@ def evaluate(
         return
     if data_root is None:
         raise ConfigError("evaluating needs the videos: --data-root DIR (or --table-only)")
-    run_config = RunConfig(
-        data_root=data_root,
-        workers=workers,
-        gpus_per_worker=gpus_per_worker,
-        decode_workers=decode_workers,
-        threads_per_worker=threads,
-        batch_size=batch_size,
-        device=device,
-        ray_address=address,
-        decode_timeout_s=decode_timeout,
-        shard_timeout_s=shard_timeout,
-        max_attempts=max_attempts,
-    )
+    run_config = RunConfig(data_root=data_root, **run)
 
     from pipeline.views import parse_views
     from selector.evaluation.config import parse_keep_ratios
