@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from datasets_spec import load_spec
+from datasets_spec.formats.folder import videos_below
 from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest
-from pipeline.errors import ClipStatus, DecodeError
+from pipeline.errors import ClipStatus, ConfigError, DecodeError
 from pipeline.views import View
 from selector.lite import LiteModel
 
@@ -77,6 +80,25 @@ def predict_videos(
             yield decoded
         else:
             yield _predict(model, decoded, keep_ratio, adaptive, top)
+
+
+def list_videos(places: Iterable[str]) -> list[str]:
+    """The files among `places`, and in place of a folder the videos in and below it.
+
+    Raises:
+        ConfigError: a folder holds no video.
+    """
+    extensions = load_spec("folder").extensions
+    paths: list[str] = []
+    for place in places:
+        if not Path(place).is_dir():
+            paths.append(place)  # one that is missing fails where the others are answered
+            continue
+        found = [str(path) for path in videos_below(Path(place), extensions)]
+        if not found:
+            raise ConfigError(f"{place} holds no video (.{', .'.join(extensions)})")
+        paths += found
+    return paths
 
 
 def clip_request(

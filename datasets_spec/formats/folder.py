@@ -7,6 +7,7 @@ folder are read too; names that begin with a dot are not.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from datasets_spec.errors import DatasetSpecError
@@ -36,24 +37,27 @@ def read_rows(spec: DatasetSpec, root: Path, split: str, report: Report) -> list
         DatasetSpecError: the split has no folder.
     """
     base = _base(spec, root, split)
-    endings = tuple(f".{extension}" for extension in spec.extensions)
     for path in sorted(base.iterdir()):
-        if _is_video(path.name, endings) and path.is_file():
+        if _is_video(path.name, spec.extensions) and path.is_file():
             report(Problem("malformed", f"{path}: a video outside the class folders"))
     rows = []
     for label in _classes(base):
-        for folder, subfolders, files in os.walk(base / label):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            for name in sorted(files):
-                if _is_video(name, endings):
-                    path = Path(folder, name)
-                    video_id = path.relative_to(base).with_suffix("").as_posix()
-                    where = path.relative_to(root).as_posix()
-                    rows.append(Row(video_id, label, str(path), path=where))
+        for path in videos_below(base / label, spec.extensions):
+            video_id = path.relative_to(base).with_suffix("").as_posix()
+            where = path.relative_to(root).as_posix()
+            rows.append(Row(video_id, label, str(path), path=where))
     return rows
 
 
-def _is_video(name: str, endings: tuple[str, ...]) -> bool:
+def videos_below(root: Path, extensions: tuple[str, ...]) -> Iterator[Path]:
+    """Files with one of the extensions in a folder and the folders inside it, in order of names."""
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(files) if _is_video(name, extensions))
+
+
+def _is_video(name: str, extensions: tuple[str, ...]) -> bool:
+    endings = tuple(f".{extension}" for extension in extensions)
     return name.lower().endswith(endings) and not name.startswith(".")
 
 

@@ -21,7 +21,10 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    videos: Annotated[list[str], typer.Argument(help="Video files.", metavar="VIDEO...")],
+    places: Annotated[
+        list[str],
+        typer.Argument(help="Video files, or folders of them.", metavar="VIDEO..."),
+    ],
     model: Annotated[
         str, typer.Option(help="Folder that train-selector or export-lite wrote, or a hub id.")
     ],
@@ -54,8 +57,6 @@ def predict(
     ),
 ) -> None:
     """Name what is in videos, from the tokens that matter; exit code 1 if any video failed."""
-    if save_mask is not None and len(videos) != 1:
-        raise ConfigError(f"--save-mask draws one video, got {len(videos)}: give them one by one")
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if adaptive and keep_ratio is not None:
@@ -64,10 +65,15 @@ def predict(
     from pipeline.views import list_views, parse_views
     from selector.lite import LiteModel
     from selector.overlay import check_overlay_path, save_overlay
-    from selector.predict import predict_videos, to_json
+    from selector.predict import list_videos, predict_videos, to_json
     from selector.train import resolve_device
 
+    videos = list_videos(places)
     if save_mask is not None:
+        if len(videos) != 1:
+            raise ConfigError(
+                f"--save-mask draws one video, got {len(videos)}: give them one by one"
+            )
         check_overlay_path(save_mask)
     wanted = list_views(*parse_views(views))
     lite = LiteModel.from_pretrained(

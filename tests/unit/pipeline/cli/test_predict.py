@@ -82,6 +82,29 @@ def test_a_video_that_fails_is_reported_and_the_others_are_answered(model, video
     assert [item["status"] for item in shown] == ["decode_error", "ok", "missing_file"]
 
 
+def test_a_folder_stands_for_the_videos_in_it(model, video, tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("b.MP4", "a.mp4", "deep/c.webm", ".hidden.mp4", "notes.txt"):
+        (tmp_path / name).write_bytes(video.read_bytes())
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    result = run("predict", video, tmp_path, "--model", model, "--json")
+    assert result.exit_code == 1
+    shown = [(item["video"], item["status"]) for item in json.loads(result.stdout)]
+    assert shown == [
+        (str(video), "ok"),
+        (str(tmp_path / "a.mp4"), "decode_error"),
+        (str(tmp_path / "b.MP4"), "ok"),
+        (str(tmp_path / "deep" / "c.webm"), "ok"),
+    ]
+    (tmp_path / "empty").mkdir()
+    result = run("predict", tmp_path / "empty", "--model", model)
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'empty'} holds no video (.mp4, " in result.stderr
+    result = run("predict", tmp_path, "--model", model, "--save-mask", tmp_path / "mask.png")
+    assert result.exit_code == 1
+    assert "draws one video, got 3" in result.stderr
+
+
 def test_the_adaptive_budget_needs_a_calibrated_model(model, video, tiny_backbone, tmp_path):
     result = run("predict", video, "--model", model, "--adaptive")
     assert result.exit_code == 1
