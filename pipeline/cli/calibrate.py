@@ -57,7 +57,8 @@ def calibrate(
         str | None,
         typer.Option(
             help="backbone:RATIO, hf:FOLDER_OR_ID or torchvision:NAME@WEIGHTS; by default the "
-            "backbone on 5 % of the tokens."
+            "backbone on 5 % of the tokens. With the small ratio it is a cascade: its pass is the "
+            "small budget's answer too."
         ),
     ] = None,
     held_out: Annotated[
