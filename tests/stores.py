@@ -18,7 +18,6 @@ from pipeline.plan import plan_digest
 from pipeline.store import layout
 from pipeline.store.reader import Store, open_store
 from pipeline.store.result import ShardResult
-from pipeline.store.root import Root
 from pipeline.store.writer import StoreWriter, create_store, write_shard
 
 GRID = TokenGrid(2, 3, 4)
@@ -76,6 +75,23 @@ def make_result(
     return result
 
 
+def begin_store(
+    path: str | Path,
+    num_clips: int = 10,
+    *,
+    grid: TokenGrid = GRID,
+    hidden_size: int = HIDDEN_SIZE,
+    label_names: list[str] | None = None,
+    **config_changes: Any,
+) -> StoreWriter:
+    """A store without shards, or one to continue; arguments as of `make_store`."""
+    names = LABEL_NAMES if label_names is None else label_names
+    config = make_config(**config_changes)
+    plan = make_plan(num_clips, config.shard_size, len(names))
+    config = replace(config, plan_digest=plan_digest(plan))
+    return create_store(str(path), config, plan, grid, hidden_size, names)
+
+
 def make_store(
     path: str | Path,
     num_clips: int = 10,
@@ -101,12 +117,15 @@ def make_store(
         label_names: classes; labels run through them in turn.
         config_changes: fields of `OracleConfig`, e.g. `shard_size=8, tokens_per_clip=-1`.
     """
-    names = LABEL_NAMES if label_names is None else label_names
-    config = make_config(**config_changes)
-    plan = make_plan(num_clips, config.shard_size, len(names))
-    config = replace(config, plan_digest=plan_digest(plan))
-    root = Root(path)
-    with create_store(root, config, plan, grid, hidden_size, names) as writer:
+    begun = begin_store(
+        path,
+        num_clips,
+        grid=grid,
+        hidden_size=hidden_size,
+        label_names=label_names,
+        **config_changes,
+    )
+    with begun as writer:
         for shard in writer.pending() if shards is None else shards:
             result = make_result(writer, shard, failed)
             rows = writer.info.rows(shard)
@@ -117,11 +136,11 @@ def make_store(
                     clip_id,
                     grid,
                     hidden_size,
-                    len(names),
+                    len(writer.info.label_names),
                     degenerate=True,
                 )
-            write_shard(root, shard, result)
-    return open_store(root)
+            write_shard(writer.root, shard, result)
+    return open_store(begun.root)
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
