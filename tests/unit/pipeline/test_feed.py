@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from pipeline.backbones import load_backbone
-from pipeline.config import ClipConfig
 from pipeline.feed import Feed
 from pipeline.isolation import Findings, Guard, Isolation
 from pipeline.store.root import Root
 from tests.builds import make_dataset, make_run_config
+from tests.stores import make_config
 
 NUM_VIDEOS = 6
 
@@ -33,15 +33,8 @@ def plan():
 
 @pytest.fixture
 def feed(data, tiny_backbone):
-    config = ClipConfig(
-        dataset="csv",
-        plan_digest="0" * 64,
-        split="all",
-        backbone="tiny",
-        backbone_digest="1" * 64,
-        shard_size=NUM_VIDEOS,
-    )
-    made = Feed(config, make_run_config(data, batch_size=3), load_backbone(str(tiny_backbone)))
+    backbone = load_backbone(str(tiny_backbone))
+    made = Feed(make_config(), make_run_config(data, batch_size=3), backbone)
     yield made
     made.close()
 
