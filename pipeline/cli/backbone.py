@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pipeline.training.config import BackboneConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -34,11 +37,8 @@ def train_backbone(
     import torch
 
     from datasets_spec import load_spec, read_label_names
-    from pipeline.progress import Progress
-    from pipeline.training.checkpoint import claim_folder
-    from pipeline.training.clips import load_clips
+    from pipeline.training.checkpoint import claimed
     from pipeline.training.config import BackboneConfig
-    from pipeline.training.train import Schedule, Trainer
 
     config = BackboneConfig(
         steps=steps,
@@ -50,10 +50,28 @@ def train_backbone(
         precision=precision,
     )
     names = read_label_names(load_spec("synthetic"), data_root)
-    claim_folder(out, config)
     torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    with claimed(out, config):
+        top1, count = _train(config, data_root, names, out, device, threads, validate_every)
+    typer.echo(f"checkpoint in {out}: top-1 {100 * top1:.1f} % on {count} videos")
+
+
+def _train(
+    config: BackboneConfig,
+    data_root: Path,
+    names: list[str],
+    out: Path,
+    device: str,
+    threads: int,
+    validate_every: int,
+) -> tuple[float, int]:
+    """Decodes, trains and validates with progress lines; top-1 and on how many videos."""
+    from pipeline.progress import Progress
+    from pipeline.training.clips import load_clips
+    from pipeline.training.train import Schedule, Trainer
+
     splits = []
     for split in ("train", "validation"):
         line = Progress(total=0, unit=f"{split} videos", stream=sys.stderr)
@@ -66,11 +84,11 @@ def train_backbone(
         if line.total:
             line.close()
     trainer = Trainer(config, splits[0], names, out, device)
-    line = Progress(total=steps, done=trainer.step, unit="steps", stream=sys.stderr)
+    line = Progress(total=config.steps, done=trainer.step, unit="steps", stream=sys.stderr)
     top1 = trainer.run(
         splits[1],
         Schedule(validate_every=validate_every),
         lambda step, loss: line.add(step - line.done),
     )
     line.close()
-    typer.echo(f"checkpoint in {out}: top-1 {100 * top1:.1f} % on {len(splits[1])} videos")
+    return top1, len(splits[1])

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipeline.errors import ConfigError
+from pipeline.store.lock import StoreLock
+from pipeline.store.root import Root
 from pipeline.training.config import BackboneConfig
 from pipeline.training.model import MEAN, STD
 
@@ -17,11 +21,13 @@ STATE = "state.pt"
 SETTINGS = "training.json"
 
 
-def claim_folder(out: Path, config: BackboneConfig) -> None:
-    """Makes `out` this training's folder, or raises.
+@contextmanager
+def claimed(out: Path, config: BackboneConfig) -> Iterator[None]:
+    """Makes `out` this training's folder, and nobody else's meanwhile.
 
     Raises:
         ConfigError: it holds something else, or a training with other settings (lists them).
+        StoreError: another training is writing there.
     """
     path = out / SETTINGS
     if path.is_file():
@@ -41,9 +47,14 @@ def claim_folder(out: Path, config: BackboneConfig) -> None:
         raise ConfigError(f"{out} is not an empty folder; name a new one")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        lock = StoreLock(Root(str(out)))
         path.write_text(json.dumps(config.to_dict(), indent=1))
     except OSError as error:
         raise ConfigError(f"cannot write to {out}: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def save_state(out: Path, state: dict[str, Any]) -> None:

@@ -78,6 +78,7 @@ class Trainer:
             self.actor_head.load_state_dict(state["actor_head"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
+            _forget_after(out, self.step)
 
     def run(
         self, validation: Clips, schedule: Schedule, on_step: Callable[[int, float], None]
@@ -208,6 +209,16 @@ def read_log(out: Path) -> Iterator[dict[str, Any]]:
     with (out / LOG).open() as file:
         for line in file:
             yield json.loads(line)
+
+
+def _forget_after(out: Path, step: int) -> None:
+    """Drops the log's lines of steps that will be done again."""
+    path = out / LOG
+    if path.is_file():
+        kept = [json.dumps(entry) + "\n" for entry in read_log(out) if entry["step"] <= step]
+        temporary = out / f".{LOG}"
+        temporary.write_text("".join(kept))
+        temporary.replace(path)
 
 
 def learning_rate(config: BackboneConfig, step: int) -> float:

@@ -14,12 +14,12 @@ from datasets_spec.synthetic.actors import NO_ACTION
 from datasets_spec.synthetic.scene import draw_scene
 from pipeline.backbones import load_backbone
 from pipeline.cli import app
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.training import train
-from pipeline.training.checkpoint import claim_folder
+from pipeline.training.checkpoint import claimed
 from pipeline.training.clips import load_clips
 from pipeline.training.config import BackboneConfig
-from pipeline.training.train import Schedule, Trainer, learning_rate, read_log
+from pipeline.training.train import LOG, Schedule, Trainer, learning_rate, read_log
 
 TINY = BackboneConfig(
     hidden_size=24, num_layers=1, num_heads=2, steps=6, batch_size=8, warmup_steps=2, actor_steps=4
@@ -49,9 +49,9 @@ def clips(data, cache):
 
 
 def run(config, clips, out):
-    claim_folder(out, config)
-    trainer = Trainer(config, clips[0], NAMES, out)
-    return trainer, trainer.run(clips[1], SCHEDULE, lambda step, loss: None)
+    with claimed(out, config):
+        trainer = Trainer(config, clips[0], NAMES, out)
+        return trainer, trainer.run(clips[1], SCHEDULE, lambda step, loss: None)
 
 
 def test_clips_carry_labels_and_token_actions(clips):
@@ -98,6 +98,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one(clips, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         run(TINY, clips, tmp_path / "cut")
     monkeypatch.undo()
+    with (tmp_path / "cut" / LOG).open("a") as file:  # killed after a log line, before its save
+        file.write(json.dumps({"step": 5}) + "\n")
     resumed, again = run(TINY, clips, tmp_path / "cut")
     assert again == top1
     for name, tensor in whole.model.state_dict().items():
@@ -111,8 +113,8 @@ def test_training_learns_its_own_clips(clips, tmp_path):
     config = BackboneConfig(
         **{**TINY.to_dict(), "steps": 40, "hidden_size": 48, "learning_rate": 5e-3}
     )
-    claim_folder(tmp_path / "b", config)
-    trainer = Trainer(config, clips[0], NAMES, tmp_path / "b")
+    with claimed(tmp_path / "b", config):
+        trainer = Trainer(config, clips[0], NAMES, tmp_path / "b")
     losses = [trainer.train_step() for _ in range(40)]
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.1
 
@@ -131,16 +133,30 @@ def test_the_checkpoint_loads_as_a_backbone(clips, tmp_path):
 
 
 def test_other_settings_or_a_foreign_folder_are_refused(clips, tmp_path):
-    claim_folder(tmp_path / "a", TINY)
+    with claimed(tmp_path / "a", TINY):
+        pass
     longer = BackboneConfig(**{**TINY.to_dict(), "steps": 9})
-    claim_folder(tmp_path / "a", longer)  # the number of steps may change
+    with claimed(tmp_path / "a", longer):  # the number of steps may change
+        pass
     other = BackboneConfig(**{**TINY.to_dict(), "hidden_size": 48})
-    with pytest.raises(ConfigError, match="hidden_size: 24 -> 48"):
-        claim_folder(tmp_path / "a", other)
+    with pytest.raises(ConfigError, match="hidden_size: 24 -> 48"), claimed(tmp_path / "a", other):
+        pass
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="not an empty folder"):
-        claim_folder(tmp_path / "b", TINY)
+    with (
+        pytest.raises(ConfigError, match="not an empty folder"),
+        claimed(tmp_path / "b", TINY),
+    ):
+        pass
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path):
+    with (
+        claimed(tmp_path, TINY),
+        pytest.raises(StoreError, match="another run is writing"),
+        claimed(tmp_path, TINY),
+    ):
+        pass
 
 
 def test_the_learning_rate_is_constant_until_its_last_part():
