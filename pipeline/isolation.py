@@ -59,7 +59,8 @@ class Guard:
     @property
     def culprits(self) -> list[int]:
         """Positions to leave out, which fail as `worker_died`."""
-        return [i for i, clip in enumerate(self.clip_ids) if clip in self.findings.culprits]
+        culprits = self.findings.culprits
+        return [i for i, clip in enumerate(self.clip_ids) if clip in culprits]
 
     def parts(self, batch: Batch) -> Iterator[Batch]:
         """What to touch at once: all clips together, but suspects one at a time."""
