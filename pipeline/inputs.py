@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets_spec import DatasetSpec, read_label_names, read_videos
+from datasets_spec.read import canonical_split
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.classes import require_same_classes
 from pipeline.config import DECODERS, ClipConfig, require_one_of
@@ -51,7 +52,7 @@ def read_inputs(
     Args:
         request: what is asked for.
         spec: its dataset.
-        split: of the dataset.
+        split: of the dataset, in any of its spellings.
         without_label: what the error says of clips without a label; None accepts them.
 
     Raises:
@@ -61,6 +62,7 @@ def read_inputs(
     """
     require_one_of("decoder", request.decoder, DECODERS)
     decode_version(request.decoder)  # raises where it is not installed
+    split = canonical_split(spec, split)
     videos = read_videos(spec, request.data_root, split)
     label_names = read_label_names(spec, request.data_root)
     plan = build_plan(videos, request.views, request.shard_size, request.limit)

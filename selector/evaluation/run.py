@@ -12,7 +12,6 @@ from typing import Any, TextIO
 import pyarrow as pa
 
 from datasets_spec import load_spec
-from datasets_spec.read import canonical_split
 from pipeline.advance import advance
 from pipeline.backbones import Backbone
 from pipeline.config import RunConfig
@@ -68,7 +67,7 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
     """
     require_selectors(request.methods, request.selectors)
     spec = load_spec(request.dataset)
-    split = canonical_split(spec, request.split or spec.eval_split)
+    split = request.split or spec.eval_split
     needed = "have no label, and accuracy needs one: choose a split with labels (--split)"
     inputs = read_inputs(request, spec, split, without_label=needed)
     plan, backbone = inputs.plan, inputs.backbone
