@@ -59,7 +59,7 @@ def stages(model: LiteModel, pixels: torch.Tensor, num: int) -> dict[str, Callab
     tokens = model.backbone.embed(pixels)
 
     def select() -> torch.Tensor:
-        return take_tokens(tokens, top_tokens(model.selector(tokens), num))
+        return take_tokens(tokens, top_tokens(model.rank(tokens)[0], num))
 
     every = num == tokens.shape[1]
     kept = tokens if every else select()

@@ -94,17 +94,18 @@ class MassBudget:
         for level in self.levels:
             num_kept(1, level)
 
-    def counts(self, scores: torch.Tensor) -> torch.Tensor:
+    def counts(self, scores: torch.Tensor, ranking: torch.Tensor) -> torch.Tensor:
         """Tokens each clip keeps.
 
         Args:
             scores: (B, N) predicted scores, not negative.
+            ranking: (B, N), the highest are kept first.
 
         Returns:
             (B,) int64, each one of the levels' counts.
         """
         allowed = torch.tensor(self.level_counts(scores.shape[1]), device=scores.device)
-        return allowed[level_index(tokens_for_mass(scores, self.mass), allowed)]
+        return allowed[level_index(tokens_for_mass(scores, ranking, self.mass), allowed)]
 
     def level_counts(self, num_tokens: int) -> list[int]:
         """The number of tokens of each level, for clips of `num_tokens`."""
@@ -114,37 +115,49 @@ class MassBudget:
 Budget = ThresholdBudget | MassBudget
 
 
-def tokens_for_mass(scores: torch.Tensor, mass: float | torch.Tensor) -> torch.Tensor:
-    """The fewest tokens of each clip whose scores sum to a share of the whole.
+def tokens_for_mass(
+    scores: torch.Tensor, ranking: torch.Tensor, mass: float | torch.Tensor
+) -> torch.Tensor:
+    """The fewest tokens of each clip, first in its ranking, that hold a share of its summed scores.
 
     Args:
         scores: (B, N), not negative.
+        ranking: (B, N), the highest are kept first.
         mass: the share in (0, 1], or several of them as (M,).
 
     Returns:
         (B,) int64 in [1, N], or (B, M); 1 where all scores are 0.
     """
     shares = torch.as_tensor(mass, dtype=torch.float64, device=scores.device)
-    held = scores.to(torch.float64).sort(dim=1, descending=True).values.cumsum(dim=1)
+    held = _held(scores, ranking)
     # The last sum itself, and not a sum in another order: a share of 1 must be reachable.
     wanted = held[:, -1:] * shares.reshape(1, -1)
     counts = torch.searchsorted(held, wanted.contiguous()).add(1).clamp(max=scores.shape[1])
     return counts.reshape(len(scores), *shares.shape)
 
 
-def mass_of_tokens(scores: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
-    """The share of each clip's summed scores that its best tokens hold, as `tokens_for_mass` sums.
+def mass_of_tokens(
+    scores: torch.Tensor, ranking: torch.Tensor, counts: Sequence[int]
+) -> torch.Tensor:
+    """The share of each clip's summed scores that the first tokens of its ranking hold.
 
     Args:
         scores: (B, N), not negative.
+        ranking: (B, N), the highest are kept first.
         counts: numbers of tokens in [1, N], (L,).
 
     Returns:
         (B, L) float64 in [0, 1]; 1 where all scores are 0.
     """
-    held = scores.to(torch.float64).sort(dim=1, descending=True).values.cumsum(dim=1)
+    held = _held(scores, ranking)
     whole, best = held[:, -1:], held[:, [count - 1 for count in counts]]
     return torch.where(whole > 0, best / whole, 1.0)
+
+
+def _held(scores: torch.Tensor, ranking: torch.Tensor) -> torch.Tensor:
+    """Summed scores of the first 1, 2, ... tokens of a ranking, (B, N) float64."""
+    order = torch.sort(ranking, dim=1, descending=True, stable=True).indices
+    return scores.to(torch.float64).gather(1, order).cumsum(dim=1)
 
 
 def level_index(counts: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:

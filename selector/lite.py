@@ -27,6 +27,7 @@ from selector.keep import num_kept, take_tokens, top_tokens
 from selector.lite_config import LiteConfig
 from selector.lite_files import load_parts, push_folder, save_parts
 from selector.model import TokenSelector
+from selector.spread import spread_offsets
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ class LiteModel(nn.Module):
         self.backbone = backbone
         self.selector = selector.to(backbone.device).eval().requires_grad_(False)
         self.config = config or LiteConfig()
+        self._offsets: torch.Tensor
+        offsets = spread_offsets(backbone.grid, self.config.spread).to(backbone.device)
+        self.register_buffer("_offsets", offsets, persistent=False)
         self.backbone_name = backbone_name or self.config.backbone or selector.config.backbone
         self.confidence: Confidence | None = (
             load_confidence(self.config.confidence, backbone)
@@ -89,6 +93,7 @@ class LiteModel(nn.Module):
         device: str = "cpu",
         precision: str = "fp32",
         backbone: str | None = None,
+        spread: float | None = None,
     ) -> LiteModel:
         """Load a model from the folder that `train-selector` or `save_pretrained` wrote.
 
@@ -98,13 +103,19 @@ class LiteModel(nn.Module):
             device: torch device.
             precision: `fp32` or `bf16`, of the backbone.
             backbone: checkpoint to use in place of the one the folder holds or names.
+            spread: to use in place of the folder's; an adaptive budget that was calibrated with
+                another one is forgotten.
 
         Raises:
             ConfigError: there is no selector, or it was trained for another backbone.
             BackboneError: the backbone is not found or does not load faithfully.
         """
-        parts = load_parts(str(name_or_path), revision, device, precision, backbone)
-        return cls(*parts)
+        loaded, selector, config, name = load_parts(
+            str(name_or_path), revision, device, precision, backbone
+        )
+        if spread is not None:
+            config = config.with_spread(spread)
+        return cls(loaded, selector, config, name)
 
     def save_pretrained(self, folder: str | Path, with_backbone: bool = True) -> None:
         """Write a folder that `from_pretrained` reads anywhere.
@@ -152,10 +163,22 @@ class LiteModel(nn.Module):
         if num == num_tokens:
             kept = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
             return LiteOutput(self.backbone.forward_tokens(tokens), kept, budget)
-        ranking = self.selector(tokens)
+        ranking, scores = self.rank(tokens)
         index = top_tokens(ranking, num)
         logits = self.backbone.forward_tokens(take_tokens(tokens, index))
-        return LiteOutput(logits, _mask(index, num_tokens), budget, ranking.sigmoid())
+        return LiteOutput(logits, _mask(index, num_tokens), budget, scores)
+
+    def rank(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What decides which tokens stay, and what they are predicted to be worth.
+
+        Args:
+            tokens: (B, N, D).
+
+        Returns:
+            The ranking, higher is kept first, and the scores in [0, 1], both (B, N).
+        """
+        logits = self.selector(tokens)
+        return logits + self._offsets, logits.sigmoid()
 
     def classify(
         self,
@@ -211,8 +234,7 @@ class LiteModel(nn.Module):
 
     def _adaptive(self, pixel_values: torch.Tensor, tokens: torch.Tensor) -> LiteOutput:
         rule = self.config.budget
-        ranking = self.selector(tokens)
-        scores = ranking.sigmoid()
+        ranking, scores = self.rank(tokens)
         if isinstance(rule, ThresholdBudget):
             assert self.confidence is not None
             judged: Judgement = self.confidence(pixel_values, tokens, ranking)
@@ -220,7 +242,7 @@ class LiteModel(nn.Module):
             logits, kept = self.classify(tokens, ranking, budget, judged.answers)
             return LiteOutput(logits, kept, budget, scores, judged.confidence)
         assert rule is not None
-        budget = rule.counts(scores)
+        budget = rule.counts(scores, ranking)
         logits, kept = self.classify(tokens, ranking, budget)
         return LiteOutput(logits, kept, budget, scores)
 

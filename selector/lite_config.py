@@ -6,6 +6,7 @@ Without that file the defaults below hold, so the folder that `train-selector` w
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class LiteConfig:
         ConfigError: a field is outside its range.
     """
 
+    spread: float = 0.0
+    """How evenly the kept tokens lie; 0 keeps the best (see `selector.spread`)."""
     keep_ratio: float = 0.5
     """Share of the tokens kept with a fixed budget."""
     budget: Budget | None = None
@@ -49,12 +52,20 @@ class LiteConfig:
 
     def __post_init__(self) -> None:
         num_kept(1, self.keep_ratio)
+        if not 0 <= self.spread < math.inf:
+            raise ConfigError(f"spread must be at least 0 and finite, got {self.spread!r}")
         Sampling.parse(self.sampling)
 
     @property
     def needs_confidence(self) -> bool:
         """Whether the adaptive budget asks a second model."""
         return isinstance(self.budget, ThresholdBudget)
+
+    def with_spread(self, spread: float) -> LiteConfig:
+        """The same with another spread, without what was calibrated for this one."""
+        if spread == self.spread:
+            return self
+        return replace(self, spread=spread, budget=None, calibration=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

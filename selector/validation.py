@@ -171,7 +171,7 @@ def measure(
             continue
         pixels = model.backbone.pixel_values(batch.frames)
         tokens = model.backbone.embed(pixels)
-        ranking = model.selector(tokens)
+        ranking, scores = model.rank(tokens)
         labels = torch.as_tensor(batch.labels, device=tokens.device)
         sure, answers = torch.full(labels.shape, torch.nan), None
         if confidence is not None:
@@ -188,7 +188,8 @@ def measure(
         num_failed += int((~good).sum())
         correct.append((logits.argmax(-1) == labels[:, None])[good].cpu())
         confidences.append(sure.cpu()[good.cpu()])
-        needed.append(tokens_for_mass(ranking[good].sigmoid(), shares.to(ranking.device)).cpu())
+        wanted = shares.to(ranking.device)
+        needed.append(tokens_for_mass(scores[good], ranking[good], wanted).cpu())
         video_ids += compress(batch.video_ids, good.tolist())
     if not correct:
         raise ConfigError(f"none of the {num_failed} clips could be used; is --data-root right?")

@@ -43,7 +43,7 @@ def evaluate(
         typer.Option(
             help="Rankings, with commas; an oracle may name its layer and method, as in "
             "oracle\\[embeddings,hirescam]. Default: random,uniform,oracle,oracle-predicted, and "
-            "lite for every --selector.",
+            "lite and lite-spread for every --selector.",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -51,8 +51,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="[NAME=]DIR",
-            help="Folder of a trained selector, for `lite`, or NAME=DIR, for `lite\\[NAME]`. "
-            "Repeatable.",
+            help="Folder of a trained selector, for `lite` and `lite-spread`, or NAME=DIR, for "
+            "`lite\\[NAME]`. Repeatable.",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -157,7 +157,8 @@ def evaluate(
 
     selectors = parse_selectors(selector or [])
     if methods is None:
-        methods = ",".join(["random", "uniform", "oracle", "oracle-predicted", *selectors])
+        spread = [name.replace("lite", "lite-spread", 1) for name in selectors]
+        methods = ",".join(["random", "uniform", "oracle", "oracle-predicted", *selectors, *spread])
     request = EvalRequest(
         dataset=dataset,
         data_root=data_root,

@@ -25,6 +25,13 @@ def export_lite(
     backbone: Annotated[
         str | None, typer.Option(help="Checkpoint to use in place of the one the model names.")
     ] = None,
+    spread: Annotated[
+        float | None,
+        typer.Option(
+            help="How evenly the kept tokens lie: 0 keeps the best, 2 samples by value; by default "
+            "the model's."
+        ),
+    ] = None,
     without_backbone: Annotated[
         bool,
         typer.Option("--without-backbone", help="Only name the checkpoint, do not copy its files."),
@@ -35,7 +42,7 @@ def export_lite(
         raise ConfigError("give --out FOLDER, --push OWNER/NAME, or both")
     from selector.lite import LiteModel
 
-    lite = LiteModel.from_pretrained(model, backbone=backbone)
+    lite = LiteModel.from_pretrained(model, backbone=backbone, spread=spread)
     if out is not None:
         lite.save_pretrained(out, with_backbone=not without_backbone)
         typer.echo(f"model in {out}: use it with `lite-pipeline predict VIDEO --model {out}`")

@@ -32,6 +32,13 @@ def predict(
         float | None,
         typer.Option(help="Share of the tokens to keep; by default the model's. 1 keeps all."),
     ] = None,
+    spread: Annotated[
+        float | None,
+        typer.Option(
+            help="How evenly the kept tokens lie: 0 keeps the best, 2 samples by value; by default "
+            "the model's."
+        ),
+    ] = None,
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Let the calibrated rule set each clip's budget.")
     ] = False,
@@ -77,7 +84,11 @@ def predict(
         check_overlay_path(save_mask)
     wanted = list_views(*parse_views(views))
     lite = LiteModel.from_pretrained(
-        model, device=str(resolve_device(device)), precision=precision, backbone=backbone
+        model,
+        device=str(resolve_device(device)),
+        precision=precision,
+        backbone=backbone,
+        spread=spread,
     )
     shown: list[dict[str, object]] = []
     failed = 0

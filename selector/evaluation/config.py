@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pipeline.config import INFORMATIVE, ClipConfig, require_at_least
 from pipeline.errors import ConfigError
 from selector.keep import num_kept
-from selector.rankers.spec import LITE, RankerSpec, parse_spec, require_selectors
+from selector.rankers.spec import RankerSpec, parse_spec, require_selectors
 
 FULL = "full"
 """The method name of the unreduced model, which every ranking becomes at keep ratio 1."""
@@ -35,7 +35,7 @@ class EvalConfig(ClipConfig):
     """
 
     selectors: Mapping[str, str] = field(default_factory=dict, metadata=INFORMATIVE)
-    """Method (`lite`, `lite[NAME]`) to the folder of its trained selector."""
+    """`lite` or `lite[NAME]`, which `lite-spread` goes by too, to the trained selector's folder."""
     selector_digests: Mapping[str, str] = field(default_factory=dict)
     """Method to the SHA-256 over its selector's files."""
     methods: tuple[str, ...]
@@ -65,7 +65,7 @@ class EvalConfig(ClipConfig):
     @property
     def lite_methods(self) -> tuple[str, ...]:
         """Those of the methods that rank by a trained selector."""
-        return tuple(str(spec) for spec in self.specs if spec.name == LITE)
+        return tuple(str(spec) for spec in self.specs if spec.selected_by is not None)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:

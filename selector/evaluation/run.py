@@ -75,7 +75,7 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
         paths = plan["path"].slice(0, NUM_PROBED).to_pylist()
         require_motion_vectors(str(Path(request.data_root) / path) for path in paths)
     gmacs = {
-        str(m): make_ranker(m, backbone, 0, request.selectors.get(str(m))).gmacs
+        str(m): make_ranker(m, backbone, 0, request.selectors.get(m.selected_by or "")).gmacs
         for m in request.methods
     }
     config = EvalConfig(

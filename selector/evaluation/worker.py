@@ -88,8 +88,9 @@ class EvalWorker:
         specs = {str(spec): spec for spec in config.specs}
         rankings = []
         for (method, seed), conditions in columns.items():
-            selector = config.selectors.get(method)
-            ranker = make_ranker(specs[method], self._backbone, seed, selector, config.sampling)
+            spec = specs[method]
+            selector = config.selectors.get(spec.selected_by or "")
+            ranker = make_ranker(spec, self._backbone, seed, selector, config.sampling)
             rankings.append(_Ranking(method, ranker, tuple(conditions)))
         return rankings
 
@@ -182,7 +183,7 @@ class EvalWorker:
         if predicted is None:
             return
         columns, counts = zip(*ranking.conditions, strict=True)
-        held = mass_of_tokens(predicted, counts).cpu().numpy()
+        held = mass_of_tokens(predicted, scores, counts).cpu().numpy()
         positions = list(batch.facts)
         job.rows.set_mass(positions, columns, held[[p - batch.start for p in positions]])
 

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from selector.rankers.base import ClipBatch, Ranker
 from selector.rankers.spec import (
     CUES,
-    LITE,
+    LITE_SPREAD,
     NAMES,
     ORACLES,
     RankerSpec,
@@ -46,11 +46,11 @@ def make_ranker(
         spec: which one.
         backbone: on its device.
         seed: of `random`.
-        selector: folder of the trained selector, for a `lite`.
+        selector: folder of the trained selector, for `lite` and `lite-spread`.
         sampling: how the clips' frames were sampled, for `motion-vectors`.
 
     Raises:
-        ConfigError: `lite` without a selector or with one of another backbone; an oracle of a
+        ConfigError: a `lite` without a selector or with one of another backbone; an oracle of a
             layer or method that does not exist; `saliency` without OpenCV's contrib modules.
     """
     if spec.name in ORACLES:
@@ -59,14 +59,16 @@ def make_ranker(
         assert spec.layer is not None
         assert spec.method is not None
         return OracleRanker(backbone, spec.layer, spec.method, ORACLES[spec.name])
-    if spec.name == LITE:
+    if spec.selected_by is not None:
         from selector.rankers.lite import LiteRanker
         from selector.saving import load_selector
+        from selector.spread import DEFAULT_SPREAD
 
-        require_selectors([spec], [] if selector is None else [str(spec)])
+        require_selectors([spec], [] if selector is None else [spec.selected_by])
         assert selector is not None
+        spread = DEFAULT_SPREAD if spec.name == LITE_SPREAD else 0.0
         try:
-            return LiteRanker(load_selector(selector, backbone, backbone.device))
+            return LiteRanker(load_selector(selector, backbone, backbone.device), spread)
         except ConfigError as error:
             raise ConfigError(f"method {spec} ({selector}): {error}") from error
     if spec.name in CUES:

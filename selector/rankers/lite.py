@@ -6,6 +6,7 @@ import torch
 
 from selector.model import TokenSelector
 from selector.rankers.base import ClipBatch, Ranker
+from selector.spread import spread_offsets
 
 
 class LiteRanker(Ranker):
@@ -13,18 +14,20 @@ class LiteRanker(Ranker):
 
     Args:
         selector: in evaluation mode, on the backbone's device.
+        spread: how evenly the kept tokens lie; see `selector.spread`.
     """
 
-    def __init__(self, selector: TokenSelector) -> None:
+    def __init__(self, selector: TokenSelector, spread: float = 0.0) -> None:
         self._selector = selector
-        num_tokens = selector.config.grid.num_tokens
-        self.gmacs = selector.macs_per_token() * num_tokens / 1e9
+        grid = selector.config.grid
+        self._offsets = spread_offsets(grid, spread)
+        self.gmacs = selector.macs_per_token() * grid.num_tokens / 1e9
 
     def scores(self, batch: ClipBatch) -> torch.Tensor:
-        """Logits, (B, N)."""
-        scores: torch.Tensor = self._selector(batch.tokens)
-        return scores
+        """Logits, moved by the offsets of the spread, (B, N)."""
+        logits: torch.Tensor = self._selector(batch.tokens)
+        return logits + self._offsets.to(logits.device)
 
     def predicted(self, scores: torch.Tensor) -> torch.Tensor:
         """The selector's scores themselves, (B, N) in [0, 1]."""
-        return scores.sigmoid()
+        return (scores - self._offsets.to(scores.device)).sigmoid()

@@ -11,8 +11,8 @@ from pipeline.errors import ConfigError
 ORACLES = {"oracle": "label", "oracle-predicted": "predicted"}
 """Name -> whose class is explained."""
 CUES = ("attention", "motion", "motion-pixels", "motion-vectors", "saliency")
-LITE = "lite"
-SIMPLE = ("random", "uniform", LITE, *CUES)
+LITE, LITE_SPREAD = "lite", "lite-spread"
+SIMPLE = ("random", "uniform", LITE, LITE_SPREAD, *CUES)
 NAMES = (*SIMPLE, *ORACLES)
 
 _PATTERN = re.compile(r"(?P<name>[a-z-]+)(?:\[(?P<inside>[^\[\]]+)\])?")
@@ -32,20 +32,27 @@ class RankerSpec:
     method: str | None = None
     """The oracle's class-activation method; None for other rankings."""
     selector: str | None = None
-    """Which of several selectors `lite` ranks by; None for the unnamed one, and for others."""
+    """Which of several selectors ranks; None for the unnamed one, and for other rankings."""
 
     def __str__(self) -> str:
         if self.selector is not None:
             return f"{self.name}[{self.selector}]"
         return self.name if self.layer is None else f"{self.name}[{self.layer},{self.method}]"
 
+    @property
+    def selected_by(self) -> str | None:
+        """The `lite` or `lite[NAME]` whose trained selector ranks; None for other rankings."""
+        if self.name not in (LITE, LITE_SPREAD):
+            return None
+        return str(RankerSpec(LITE, selector=self.selector))
+
 
 def parse_specs(text: str, layer: str, method: str) -> tuple[RankerSpec, ...]:
     """Reads `random,lite,lite[hires],oracle,oracle[embeddings,hirescam]`.
 
     Args:
-        text: names separated by commas; an oracle may carry `[layer,method]`, and `lite` the name
-            of a selector.
+        text: names separated by commas; an oracle may carry `[layer,method]`, `lite` and
+            `lite-spread` the name of a selector.
         layer: target layer of an oracle that names none.
         method: class-activation method of an oracle that names none.
 
@@ -76,9 +83,9 @@ def parse_spec(text: str, layer: str | None = None, method: str | None = None) -
             "its layer and method, as in oracle[embeddings,hirescam], and lite its selector"
         )
     name, inside = match["name"], match["inside"]
-    if name == LITE and inside:
+    if name in (LITE, LITE_SPREAD) and inside:
         if not _SELECTOR_NAME.fullmatch(inside):
-            raise ConfigError(f"lite takes the name of one selector in brackets, got {text!r}")
+            raise ConfigError(f"{name} takes the name of one selector in brackets, got {text!r}")
         return RankerSpec(name, selector=inside)
     if name not in ORACLES:
         if inside:
@@ -118,23 +125,24 @@ def parse_selectors(texts: Sequence[str]) -> dict[str, str]:
 
 
 def require_selectors(specs: Sequence[RankerSpec], given: Collection[str]) -> None:
-    """Checks that every `lite` has its selector, and every selector its `lite`.
+    """Checks that every `lite` and `lite-spread` has its selector, and every selector is used.
 
     Args:
         specs: the rankings.
-        given: methods that there are selectors for.
+        given: what there are selectors for, `lite` or `lite[NAME]`.
 
     Raises:
         ConfigError: names what is missing, or what is not used.
     """
     for spec in specs:
-        if spec.name == LITE and str(spec) not in given:
+        if spec.selected_by is not None and spec.selected_by not in given:
             option = "DIR" if spec.selector is None else f"{spec.selector}=DIR"
             raise ConfigError(
                 f"method {spec} needs its trained selector: give the folder with --selector "
                 f"{option}, or make one with `lite-pipeline train-selector`"
             )
-    unused = [method for method in given if method not in map(str, specs)]
+    used = [spec.selected_by for spec in specs]
+    unused = [method for method in given if method not in used]
     if unused:
         raise ConfigError(
             f"a selector is given for {', '.join(unused)}, which is none of the methods "

@@ -25,6 +25,7 @@ from selector.evaluation.worker import EvalWorker
 from selector.keep import num_kept
 from selector.rankers import chance
 from selector.saving import save_selector, selector_digest
+from selector.spread import DEFAULT_SPREAD, spread_offsets
 from tests.builds import file_hashes, make_dataset
 from tests.checkpoints import save_videomae
 from tests.evaluations import run_evaluation
@@ -215,6 +216,27 @@ def test_two_selectors_rank_each_for_itself_and_keep_their_own_mass(
     others = rows.index.get_level_values("method").isin(["full", "random"])
     assert rows[others]["mass"].isna().all()
     assert rows.loc[MISSING]["mass"].isna().all()
+
+
+def test_lite_spread_needs_the_selector_alone_and_its_mass_is_of_what_it_keeps(
+    tmp_path, data, backbone, tiny_backbone
+):
+    selector = make_selector(backbone, str(tiny_backbone))
+    save_selector(selector, tmp_path / "selector")
+    folders = {"lite[x]": str(tmp_path / "selector")}
+    methods = "lite-spread[x]"
+    result = run_evaluation(tmp_path / "out", data, tiny_backbone, methods, selectors=folders)
+    rows = result.evaluation.rows().set_index(["clip_id", "method", "keep_ratio"]).sort_index()
+    tokens = tokens_of(backbone, data, 0)
+    with torch.no_grad():
+        logits = selector(tokens)[0]
+    ranking = logits + spread_offsets(backbone.grid, DEFAULT_SPREAD)
+    for ratio, num in ((0.5, 4), (0.25, 2)):
+        row, scores = rows.loc[0, methods, ratio], logits.sigmoid()
+        probs = logits_of(backbone, tokens, ranking, ratio).softmax(-1)
+        assert row["confidence"] == pytest.approx(probs.max().item(), abs=1e-5)
+        kept = scores[ranking.topk(num).indices].sum() / scores.sum()
+        assert row["mass"] == pytest.approx(kept.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])

@@ -22,6 +22,7 @@ from selector.rankers import (
 from selector.rankers.chance import RandomRanker, UniformRanker
 from selector.rankers.spec import RankerSpec
 from selector.saving import save_selector
+from selector.spread import DEFAULT_SPREAD, spread_offsets
 from tests.checkpoints import save_videomae
 from tests.lite_models import make_selector
 
@@ -91,6 +92,13 @@ def test_lite_is_named_after_its_selector():
     assert [str(spec) for spec in specs] == ["lite", "lite[hi-res_2]"]
 
 
+def test_the_spread_one_goes_by_the_same_selector():
+    specs = parse_specs("lite-spread,lite-spread[x],lite[x],random", "embeddings", "gradcam")
+    assert [str(spec) for spec in specs] == ["lite-spread", "lite-spread[x]", "lite[x]", "random"]
+    assert [spec.selected_by for spec in specs] == ["lite", "lite[x]", "lite[x]", None]
+    require_selectors(specs, ["lite", "lite[x]"])
+
+
 @pytest.mark.parametrize(
     ("texts", "found"),
     [
@@ -123,6 +131,7 @@ def test_selectors_that_cannot_be_told_apart_are_refused(texts, message):
     ("methods", "given", "message"),
     [
         ("random,lite[x]", ["lite"], r"method lite\[x\] needs .* --selector x=DIR"),
+        ("lite-spread[x]", [], r"method lite-spread\[x\] needs .* --selector x=DIR"),
         ("lite,lite[x]", ["lite[x]"], "method lite needs .* --selector DIR"),
         ("lite", ["lite", "lite[x]"], r"given for lite\[x\], which is none of the methods lite:"),
         ("random", ["lite"], "given for lite, which is none of the methods random:"),
@@ -186,6 +195,19 @@ def test_lite_ranks_as_its_selector_does_and_counts_its_cost(backbone, tiny_back
         assert torch.equal(logits, selector(batch.tokens))
         assert torch.equal(ranker.predicted(logits), logits.sigmoid())
     assert ranker.gmacs == pytest.approx(8 * (24 * 16 + 16 * 16 + 16) / 1e9)
+
+
+def test_lite_spread_moves_the_ranking_and_not_what_is_predicted(backbone, tiny_backbone, tmp_path):
+    save_selector(make_selector(backbone, str(tiny_backbone)), tmp_path)
+    lite = make_ranker(RankerSpec("lite"), backbone, selector=tmp_path)
+    spread = make_ranker(RankerSpec("lite-spread"), backbone, selector=tmp_path)
+    batch = make_batch(backbone)
+    with torch.no_grad():
+        plain, moved = lite.scores(batch), spread.scores(batch)
+    offsets = spread_offsets(backbone.grid, DEFAULT_SPREAD)
+    torch.testing.assert_close(moved - plain, offsets.expand_as(plain))
+    torch.testing.assert_close(spread.predicted(moved), lite.predicted(plain))
+    assert spread.gmacs == lite.gmacs
 
 
 def test_lite_without_a_selector_says_how_to_get_one(backbone):
