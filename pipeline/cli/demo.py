@@ -56,7 +56,7 @@ def steps(out: Path, workers: int, small: bool) -> list[tuple[str, list[str]]]:
     data = ["--dataset", "synthetic", "--data-root", videos]
     made = ["synthetic", "--out", videos]
     run = ["--workers", str(workers)]
-    methods = "random,oracle,lite" if small else "random,uniform,motion,oracle,lite"
+    methods = "random,oracle,lite" if small else "random,uniform,oracle,lite,lite-spread"
     ratios = "1,.5,.3" if small else "1,.7,.5,.3,.1"
     num_videos, epochs, shard_size = ("160", "5", "32") if small else ("2000", "20", "64")
     shards = ["--shard-size", shard_size, *run]

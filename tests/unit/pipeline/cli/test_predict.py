@@ -154,6 +154,19 @@ def test_an_exported_model_predicts_the_same(model, video, tmp_path):
     assert here == there
 
 
+def test_a_spread_is_tried_and_then_kept(model, video, tmp_path):
+    whole = tmp_path / "whole"
+    assert run("export-lite", "--model", model, "--out", whole, "--spread", "2").exit_code == 0
+    assert json.loads((whole / "lite.json").read_text())["spread"] == 2
+    options = ("--keep-ratio", "0.3", "--json")
+    tried = run("predict", video, "--model", model, "--spread", "2", *options)
+    kept = run("predict", video, "--model", whole, *options)
+    assert json.loads(tried.stdout)[0]["top"] == json.loads(kept.stdout)[0]["top"]
+    refused = run("predict", video, "--model", model, "--spread", "-1")
+    assert refused.exit_code == 1
+    assert "spread must be at least 0" in refused.output
+
+
 def test_export_needs_a_place(model):
     result = run("export-lite", "--model", model)
     assert result.exit_code == 1
