@@ -127,8 +127,8 @@ class EvalWorker:
             root.put(results_path(shard), results_bytes(rows.to_table()))
         root.put(timings_path(shard), watch.timing.to_json())
 
-    def _classify(self, batch: Batch, job: _Job) -> None:
-        """All conditions on one batch."""
+    def _classify(self, batch: Batch, job: _Job) -> bool:
+        """All conditions on one batch, clip by clip where something raises; whether any worked."""
         try:
             with torch.no_grad():
                 clips = self._embed(batch, job)
@@ -136,11 +136,22 @@ class EvalWorker:
                 self._forward(clips.tokens, None, 0, batch, job)
                 for ranking in self._rankings:
                     self._rank(ranking, clips, batch, job)
+        except LiteError:
+            raise
         except torch.OutOfMemoryError as error:
             raise LiteError(
                 f"{len(batch.clips)} clips at once do not fit the memory of "
                 f"{self._backbone.device}: use a smaller --batch-size"
             ) from error
+        except Exception as error:
+            if len(batch.facts) == 1:
+                [position] = batch.facts
+                message = f"{type(error).__name__}: {error}"
+                job.fail(position, DecodeError(ClipStatus.MODEL_ERROR, message))
+                return False
+            if not any([self._classify(batch.only([p]), job) for p in batch.facts]):
+                raise  # nothing works: the fault is not in the clips
+        return True
 
     def _embed(self, batch: Batch, job: _Job) -> ClipBatch:
         backbone, plan, at = self._backbone, job.plan, batch.positions

@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -171,6 +172,40 @@ def test_scores_that_are_not_numbers_fail_that_method_only(
     failed = rows[(rows["status"] != "ok") & (rows["clip_id"] != MISSING)]
     assert set(zip(failed["clip_id"], failed["method"], strict=True)) == {(5, "random")}
     assert set(failed["error"]) == {"the scores of random are not finite"}
+
+
+def test_a_clip_that_a_ranking_raises_on_costs_its_own_rows(
+    finished, tmp_path, data, tiny_backbone, monkeypatch
+):
+    real = chance.RandomRanker.scores
+
+    def broken(self, batch):
+        present = [c for c, path in zip(batch.clip_ids, batch.paths, strict=True) if path]
+        if 5 in present:
+            raise ValueError("odd input")
+        return real(self, batch)
+
+    healthy = run_evaluation(finished, data, tiny_backbone).evaluation.rows()
+    monkeypatch.setattr(chance.RandomRanker, "scores", broken)
+    rows = run_evaluation(tmp_path, data, tiny_backbone).evaluation.rows()
+    own = rows[rows["clip_id"] == 5]
+    assert set(own["status"]) == {"model_error"}
+    assert set(own["error"]) == {"ValueError: odd input"}
+    others = [frame[frame["clip_id"] != 5] for frame in (rows, healthy)]
+    pd.testing.assert_frame_equal(*others)
+
+
+def test_a_ranking_that_raises_on_everything_is_no_matter_of_clips(
+    tmp_path, data, tiny_backbone, monkeypatch
+):
+    def broken(self, batch):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(chance.RandomRanker, "scores", broken)
+    result = run_evaluation(tmp_path, data, tiny_backbone)
+    assert not result.evaluation.shards()
+    assert result.given_up
+    assert all("a bug" in loss.reason for loss in result.given_up)
 
 
 def test_lite_is_evaluated_and_costs_its_selector(tmp_path, data, backbone, tiny_backbone):
