@@ -149,7 +149,8 @@ class EvalWorker:
                 message = f"{type(error).__name__}: {error}"
                 job.fail(position, DecodeError(ClipStatus.MODEL_ERROR, message))
                 return False
-            if not any([self._classify(batch.only([p]), job) for p in batch.facts]):
+            worked = [self._classify(batch.only([p]), job) for p in batch.facts]
+            if not any(worked):
                 raise  # nothing works: the fault is not in the clips
         return True
 
