@@ -46,6 +46,7 @@ def main() -> None:
     backbone = load_backbone("synthetic")
     selector = load_selector(args.selector, backbone)
     grid = backbone.grid
+    offsets = [spread_offsets(grid, spread) for spread in spreads]
     right = np.zeros((len(spreads), len(ratios)))
     with TemporaryDirectory() as cache, torch.inference_mode():
         clips = load_clips(
@@ -57,8 +58,8 @@ def main() -> None:
             batch = rows[start : start + _BATCH]
             tokens = backbone.embed(backbone.pixel_values(clips.frames[batch]))
             logits, labels = selector(tokens), torch.from_numpy(clips.labels[batch])
-            for i, spread in enumerate(spreads):
-                ranking = logits + spread_offsets(grid, spread)
+            for i, offset in enumerate(offsets):
+                ranking = logits + offset
                 for j, ratio in enumerate(ratios):
                     index = top_tokens(ranking, num_kept(grid.num_tokens, ratio))
                     found = backbone.forward_tokens(take_tokens(tokens, index)).argmax(1)

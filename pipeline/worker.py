@@ -7,8 +7,7 @@ often a worker died; that is what makes the files of every run the same bytes.
 
 from __future__ import annotations
 
-import logging
-import os
+import functools
 import threading
 import time
 from collections import Counter
@@ -22,19 +21,17 @@ import numpy.typing as npt
 from pipeline.attempt import Attempt, ShardReport
 from pipeline.batches import Batch
 from pipeline.config import OracleConfig, RunConfig
-from pipeline.errors import ClipStatus, DecodeError, LiteError
+from pipeline.errors import DecodeError
 from pipeline.feed import Feed
 from pipeline.isolation import Guard, Isolation
-from pipeline.scorer import Scored, Scorer, is_broken_cuda
+from pipeline.scorer import Scored, Scorer
+from pipeline.steps import run_steps
 from pipeline.store.info import read_info
 from pipeline.store.result import ShardResult
 from pipeline.store.root import Root
 from pipeline.store.writer import committed_shards, load_result, read_plan, write_shard
 
-logger = logging.getLogger(__name__)
-
 PHASES = ("decode", "compute", "write")
-_EXIT_BROKEN_CUDA = 70
 
 
 @dataclass
@@ -133,40 +130,23 @@ class OracleWorker:
     def _score_all(self, job: _Job) -> None:
         # The decoders begin here, before it is this shard's turn on the model.
         batches = self._feed.batches(job.plan, job.todo, job.guard, job.fail)
+        in_actor = self._run_config.workers > 0
         with self._model_turn:
             for batch in _timed(batches, job.seconds, "decode"):
                 began = time.perf_counter()
-                job.scored += self._score(job, batch)
+                job.scored += run_steps(
+                    batch,
+                    functools.partial(self._score, job),
+                    job.guard,
+                    job.fail,
+                    in_actor=in_actor,
+                )
                 job.seconds["compute"] += time.perf_counter() - began
 
-    def _score(self, job: _Job, batch: Batch) -> list[_Step]:
-        """Score a batch; where the model raises, clip by clip in the batch's own shape."""
+    def _score(self, job: _Job, batch: Batch) -> _Step:
         rows = slice(batch.start, batch.start + len(batch.clips))
-        with job.guard.touching(batch.facts):
-            try:
-                output = self._scorer(batch.clips, job.labels[rows], job.clip_ids[rows])
-            except LiteError:
-                raise
-            except Exception as error:
-                if is_broken_cuda(error):
-                    self._leave(error)
-                if len(batch.facts) == 1:
-                    message = f"{type(error).__name__}: {error}"
-                    [position] = batch.facts
-                    job.fail(position, DecodeError(ClipStatus.MODEL_ERROR, message))
-                    return []
-                steps = [step for p in batch.facts for step in self._score(job, batch.only([p]))]
-                if not steps:
-                    raise  # nothing works: the fault is not in the clips
-                return steps
-        return [_Step(output, batch.start, batch.facts)]
-
-    def _leave(self, error: Exception) -> None:
-        """CUDA is unusable in this process: a Ray worker ends, so that a fresh one takes over."""
-        if self._run_config.workers > 0:
-            logger.critical("CUDA is broken in this process, which ends: %s", error)
-            os._exit(_EXIT_BROKEN_CUDA)
-        raise error
+        output = self._scorer(batch.clips, job.labels[rows], job.clip_ids[rows])
+        return _Step(output, batch.start, batch.facts)
 
     def _commit(self, job: _Job) -> None:
         began = time.perf_counter()

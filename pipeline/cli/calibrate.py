@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli import options
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ def calibrate(
         typer.Option(help="Share of the videos that train-selector held out, on its own store."),
     ] = 0.1,
     limit: Annotated[int | None, typer.Option(min=1, help="Clips at most, evenly spaced.")] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Checkpoint to use in place of the one the model names.")
-    ] = None,
+    backbone: options.ModelBackbone = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips per forward pass.")] = 16,
     decode_workers: Annotated[int, typer.Option(min=1, help="Decoder processes.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",

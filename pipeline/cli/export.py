@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli import options
 from pipeline.errors import ConfigError
 
 
@@ -22,16 +23,8 @@ def export_lite(
         str | None, typer.Option(help="Hub repository to upload to, `owner/name`.")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new one private.")] = False,
-    backbone: Annotated[
-        str | None, typer.Option(help="Checkpoint to use in place of the one the model names.")
-    ] = None,
-    spread: Annotated[
-        float | None,
-        typer.Option(
-            help="How evenly the kept tokens lie: 0 keeps the best, 2 samples by value; by default "
-            "the model's."
-        ),
-    ] = None,
+    backbone: options.ModelBackbone = None,
+    spread: options.Spread = None,
     without_backbone: Annotated[
         bool,
         typer.Option("--without-backbone", help="Only name the checkpoint, do not copy its files."),

@@ -39,6 +39,16 @@ ShardSize = Annotated[
     int,
     typer.Option(help="Clips per shard, the unit of work and commit.", rich_help_panel=WHAT),
 ]
+ModelBackbone = Annotated[
+    str | None, typer.Option(help="Checkpoint to use in place of the one the model names.")
+]
+Spread = Annotated[
+    float | None,
+    typer.Option(
+        help="How evenly the kept tokens lie: 0 keeps the best, 2 samples by value; by default the "
+        "model's."
+    ),
+]
 
 
 def run_options(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli import options
 from pipeline.config import DECODERS, PRECISIONS
 from pipeline.errors import ConfigError, DecodeError
 
@@ -32,13 +33,7 @@ def predict(
         float | None,
         typer.Option(help="Share of the tokens to keep; by default the model's. 1 keeps all."),
     ] = None,
-    spread: Annotated[
-        float | None,
-        typer.Option(
-            help="How evenly the kept tokens lie: 0 keeps the best, 2 samples by value; by default "
-            "the model's."
-        ),
-    ] = None,
+    spread: options.Spread = None,
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Let the calibrated rule set each clip's budget.")
     ] = False,
@@ -49,9 +44,7 @@ def predict(
     sampling: Annotated[
         str | None, typer.Option(help="`uniform` or `stride:N`; by default the model's.")
     ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Checkpoint to use in place of the one the model names.")
-    ] = None,
+    backbone: options.ModelBackbone = None,
     save_mask: Annotated[
         Path | None,
         typer.Option(help="Draw the kept tokens of the first view: .png (all frames) or .mp4."),

@@ -6,6 +6,7 @@ results depend on nothing but the configuration and every run writes the same by
 
 from __future__ import annotations
 
+import functools
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.errors import ClipStatus, ConfigError, DecodeError, LiteError
 from pipeline.feed import Feed
 from pipeline.isolation import Guard, Isolation
 from pipeline.loading import load_for_run
+from pipeline.steps import run_steps
 from pipeline.store.root import Root
 from pipeline.views import View
 from selector.budget import mass_of_tokens
@@ -116,10 +118,12 @@ class EvalWorker:
         wanted = range(len(job.guard.clip_ids))
         # The decoders begin here, before it is this shard's turn on the model.
         batches = self._feed.batches(job.plan, wanted, job.guard, job.fail)
+        in_actor = self._run_config.workers > 0
         with self._model_turn:
             for batch in job.watch.waiting_for(batches):
-                with job.guard.touching(batch.facts), job.watch.phase("compute"):
-                    self._classify(batch, job)
+                with job.watch.phase("compute"):
+                    step = functools.partial(self._classify, job)
+                    run_steps(batch, step, job.guard, job.fail, in_actor=in_actor)
 
     def _commit(self, shard: int, rows: ShardRows, watch: Stopwatch) -> None:
         root = self._evaluation.root
@@ -127,8 +131,8 @@ class EvalWorker:
             root.put(results_path(shard), results_bytes(rows.to_table()))
         root.put(timings_path(shard), watch.timing.to_json())
 
-    def _classify(self, batch: Batch, job: _Job) -> bool:
-        """All conditions on one batch, clip by clip where something raises; whether any worked."""
+    def _classify(self, job: _Job, batch: Batch) -> None:
+        """All conditions on one batch."""
         try:
             with torch.no_grad():
                 clips = self._embed(batch, job)
@@ -136,23 +140,11 @@ class EvalWorker:
                 self._forward(clips.tokens, None, 0, batch, job)
                 for ranking in self._rankings:
                     self._rank(ranking, clips, batch, job)
-        except LiteError:
-            raise
         except torch.OutOfMemoryError as error:
             raise LiteError(
                 f"{len(batch.clips)} clips at once do not fit the memory of "
                 f"{self._backbone.device}: use a smaller --batch-size"
             ) from error
-        except Exception as error:
-            if len(batch.facts) == 1:
-                [position] = batch.facts
-                message = f"{type(error).__name__}: {error}"
-                job.fail(position, DecodeError(ClipStatus.MODEL_ERROR, message))
-                return False
-            worked = [self._classify(batch.only([p]), job) for p in batch.facts]
-            if not any(worked):
-                raise  # nothing works: the fault is not in the clips
-        return True
 
     def _embed(self, batch: Batch, job: _Job) -> ClipBatch:
         backbone, plan, at = self._backbone, job.plan, batch.positions

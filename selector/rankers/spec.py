@@ -12,7 +12,9 @@ ORACLES = {"oracle": "label", "oracle-predicted": "predicted"}
 """Name -> whose class is explained."""
 CUES = ("attention", "motion", "motion-pixels", "motion-vectors", "saliency")
 LITE, LITE_SPREAD = "lite", "lite-spread"
-SIMPLE = ("random", "uniform", LITE, LITE_SPREAD, *CUES)
+TRAINED = (LITE, LITE_SPREAD)
+"""What ranks by a trained selector."""
+SIMPLE = ("random", "uniform", *TRAINED, *CUES)
 NAMES = (*SIMPLE, *ORACLES)
 
 _PATTERN = re.compile(r"(?P<name>[a-z-]+)(?:\[(?P<inside>[^\[\]]+)\])?")
@@ -42,7 +44,7 @@ class RankerSpec:
     @property
     def selected_by(self) -> str | None:
         """The `lite` or `lite[NAME]` whose trained selector ranks; None for other rankings."""
-        if self.name not in (LITE, LITE_SPREAD):
+        if self.name not in TRAINED:
             return None
         return str(RankerSpec(LITE, selector=self.selector))
 
@@ -83,7 +85,7 @@ def parse_spec(text: str, layer: str | None = None, method: str | None = None) -
             "its layer and method, as in oracle[embeddings,hirescam], and lite its selector"
         )
     name, inside = match["name"], match["inside"]
-    if name in (LITE, LITE_SPREAD) and inside:
+    if name in TRAINED and inside:
         if not _SELECTOR_NAME.fullmatch(inside):
             raise ConfigError(f"{name} takes the name of one selector in brackets, got {text!r}")
         return RankerSpec(name, selector=inside)

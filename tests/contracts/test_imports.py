@@ -130,6 +130,7 @@ LAYERS = (
     ("pipeline.build",),
     ("pipeline.advance", "pipeline.inputs"),
     ("pipeline.driver", "pipeline.worker"),
+    ("pipeline.steps",),
     ("pipeline.scorer", "pipeline.feed"),
     ("pipeline.isolation",),
     ("pipeline.oracle", "pipeline.decode"),
