@@ -14,7 +14,7 @@ import argparse
 import pandas as pd
 
 from datasets_spec.synthetic.actors import NO_ACTION, read_actors
-from selector.evaluation.folder import Evaluation
+from selector.evaluation.files import Evaluation
 
 GROUPS = ((0.0, 0.0), (0.0, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 1.0))
 """Ranges of the strongest competitor's salience; the labelled actor's is 1."""

@@ -29,11 +29,11 @@ import torch
 from oracle_cost import SIZES, make_backbone, make_inputs
 
 from pipeline.backbones import Backbone
-from selector.config import SelectorConfig
-from selector.keep import num_kept, take_tokens, top_tokens
-from selector.lite import LiteModel
-from selector.model import TokenSelector
-from selector.train import default_width
+from selector.deploy.model import LiteModel
+from selector.methods.keep import num_kept, take_tokens, top_tokens
+from selector.training.config import SelectorConfig
+from selector.training.model import TokenSelector
+from selector.training.train import default_width
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 KEEP_RATIOS = (1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1)

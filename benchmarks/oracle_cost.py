@@ -29,7 +29,7 @@ from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMA
 from transformers.utils.logging import disable_progress_bar
 
 from pipeline.backbones import Backbone, load_backbone
-from pipeline.oracle import token_maps
+from pipeline.oracle.maps import token_maps
 
 SIZES = {
     "tiny": {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,

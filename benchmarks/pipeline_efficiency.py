@@ -45,16 +45,16 @@ from oracle_cost import SIZES
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEImageProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from pipeline.advance import SHARDS_IN_FLIGHT
-from pipeline.batches import group_by_video
-from pipeline.build import BuildRequest, prepare
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.decode.pool import DecodePool
-from pipeline.driver import run_shards
-from pipeline.scorer import Scorer
+from pipeline.oracle.build import BuildRequest, prepare
+from pipeline.oracle.scorer import Scorer
+from pipeline.oracle.worker import OracleWorker, ShardReport
+from pipeline.shards.batches import group_by_video
+from pipeline.shards.driver import run_shards
+from pipeline.shards.run import SHARDS_IN_FLIGHT
 from pipeline.store.root import Root
 from pipeline.store.writer import create_store
-from pipeline.worker import OracleWorker, ShardReport
 
 NUM_CLASSES = 174
 NUM_FILES = 16  # different videos; the rest are links to them
@@ -231,7 +231,7 @@ def peak_memory(num_clips: int, args: argparse.Namespace) -> dict:
 
 def memory_here(num_clips: int, args: argparse.Namespace) -> None:
     """In the fresh process: build and print the peaks."""
-    from pipeline.build import build
+    from pipeline.oracle.build import build
 
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)

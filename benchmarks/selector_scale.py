@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from pipeline.clips.grid import TokenGrid
 from pipeline.config import OracleConfig
-from pipeline.grid import TokenGrid
 from pipeline.store import layout
 from pipeline.store.reader import open_store
 from pipeline.store.result import ShardResult
@@ -160,11 +160,11 @@ def _random_result(shard: int, config: OracleConfig, hidden_size: int) -> ShardR
 
 def measure(path: Path, num_tokens: int, arch: str, device: str) -> dict[str, float]:
     """Trains on so many tokens, then reads as many; the peak is that of the whole process."""
-    from selector.data import TokenStream
-    from selector.split import split_store
-    from selector.train import train_selector
-    from selector.train_config import TrainConfig
-    from selector.train_result import TrainProgress
+    from selector.training.data import TokenStream
+    from selector.training.options import TrainConfig
+    from selector.training.result import TrainProgress
+    from selector.training.split import split_store
+    from selector.training.train import train_selector
 
     class Enough(Exception):
         pass

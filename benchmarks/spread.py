@@ -18,12 +18,12 @@ import torch
 
 from datasets_spec import load_spec, read_videos
 from pipeline.backbones import load_backbone
-from pipeline.plan import build_plan
-from pipeline.training.clips import load_clips
-from pipeline.training.config import BackboneConfig
-from selector.keep import num_kept, take_tokens, top_tokens
-from selector.saving import load_selector
-from selector.spread import spread_offsets
+from pipeline.clips.plan import build_plan
+from pipeline.standin.clips import load_clips
+from pipeline.standin.config import BackboneConfig
+from selector.methods.keep import num_kept, take_tokens, top_tokens
+from selector.methods.spread import spread_offsets
+from selector.training.saving import load_selector
 
 _BATCH = 64
 

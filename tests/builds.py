@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.build import BuildRequest, BuildResult, build
 from pipeline.config import RunConfig
+from pipeline.oracle.build import BuildRequest, BuildResult, build
 from pipeline.store.layout import RUNS
 from tests.videos import write_video
 

@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 
 from datasets_spec.types import Video
+from pipeline.clips.plan import build_plan, plan_digest
 from pipeline.config import RunConfig
 from pipeline.errors import ClipStatus
-from pipeline.plan import build_plan, plan_digest
 from pipeline.store.root import Root
 from selector.evaluation.config import EvalConfig
-from selector.evaluation.folder import Evaluation, EvaluationInfo, begun
+from selector.evaluation.files import Evaluation, EvaluationInfo, begun
 from selector.evaluation.layout import results_bytes, results_path
 from selector.evaluation.run import EvalRequest, EvalResult, evaluate
 from selector.evaluation.shard_rows import ShardRows
-from selector.rankers import parse_specs
+from selector.methods.rank import parse_specs
 
 SHARD_SIZE = 4
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from pipeline.backbones import Backbone, load_backbone
-from selector.config import SelectorConfig
-from selector.lite import LiteModel
-from selector.lite_config import LiteConfig
-from selector.model import TokenSelector
+from selector.deploy.config import LiteConfig
+from selector.deploy.model import LiteModel
+from selector.training.config import SelectorConfig
+from selector.training.model import TokenSelector
 
 
 def make_selector(backbone: Backbone, name: str, arch: str = "mlp", seed: int = 1) -> TokenSelector:

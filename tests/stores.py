@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.clips.grid import TokenGrid
+from pipeline.clips.plan import plan_digest
 from pipeline.config import OracleConfig
 from pipeline.errors import ClipStatus
-from pipeline.grid import TokenGrid
-from pipeline.plan import plan_digest
 from pipeline.store import layout
 from pipeline.store.reader import Store, open_store
 from pipeline.store.result import ShardResult

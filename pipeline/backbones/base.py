@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError
-from pipeline.grid import TokenGrid
 
 LAYER_PARTS = ("mlp", "output", "norm1")
 _LAYER_PATTERN = re.compile(r"blocks\.(-?\d+)\.(" + "|".join(LAYER_PARTS) + ")")

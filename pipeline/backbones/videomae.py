@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.backbones.base import Backbone
 from pipeline.backbones.checkpoint import checkpoint_digest, read_preprocessing, weight_files
+from pipeline.clips.grid import TokenGrid
 from pipeline.errors import BackboneError
-from pipeline.grid import TokenGrid
 
 _QV_BIAS = re.compile(r"(?P<attention>.*layer\.(\d+)\.attention\.attention)\.(?P<name>[a-z_.]+)$")
 # Old checkpoints call the biases of query and value q_bias and v_bias.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from selector.analysis import Analysis
+    from selector.analysis.store import Analysis
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def analyze(
     """Show how unequal token values are, whether their tail is Pareto, and how classes differ."""
     from pipeline import open_store
     from pipeline.errors import ConfigError
-    from selector.analysis import analyze_store
+    from selector.analysis.store import analyze_store
 
     if not 0 < tail <= 1:
         raise ConfigError(f"--tail must lie in (0, 1], got {tail}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.training.config import BackboneConfig
+    from pipeline.standin.config import BackboneConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -37,8 +37,8 @@ def train_backbone(
     import torch
 
     from datasets_spec import load_spec, read_label_names
-    from pipeline.training.checkpoint import claimed
-    from pipeline.training.config import BackboneConfig
+    from pipeline.standin.checkpoint import claimed
+    from pipeline.standin.config import BackboneConfig
 
     config = BackboneConfig(
         steps=steps,
@@ -68,9 +68,9 @@ def _train(
     validate_every: int,
 ) -> tuple[float, int]:
     """Decodes, trains and validates with progress lines; top-1 and on how many videos."""
-    from pipeline.progress import Progress
-    from pipeline.training.clips import load_clips
-    from pipeline.training.train import Schedule, Trainer
+    from pipeline.shards.progress import Progress
+    from pipeline.standin.clips import load_clips
+    from pipeline.standin.train import Schedule, Trainer
 
     splits = []
     for split in ("train", "validation"):

@@ -13,7 +13,7 @@ from pipeline.config import TARGETS, OracleConfig, RunConfig
 from pipeline.errors import ClipStatus, ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.build import BuildResult
+    from pipeline.oracle.build import BuildResult
 
 
 def register(app: typer.Typer) -> None:
@@ -87,8 +87,8 @@ def build_oracle(
     retry = _statuses(retry_failed)
     run_config = RunConfig(data_root=data_root, **run)
 
-    from pipeline.build import BuildRequest, build
-    from pipeline.views import parse_views
+    from pipeline.clips.views import parse_views
+    from pipeline.oracle.build import BuildRequest, build
 
     request = BuildRequest(
         dataset=dataset,

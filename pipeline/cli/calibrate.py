@@ -15,8 +15,8 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from selector.calibrate import Calibrated
-    from selector.validation import LabelledClips
+    from selector.budgets.calibrate import Calibrated
+    from selector.budgets.validation import LabelledClips
 
 BUDGETS = ("threshold", "mass")
 
@@ -84,12 +84,12 @@ def calibrate(
 
     from pipeline import open_store
     from pipeline.decode import DecodePool
-    from selector.calibrate import calibrate_mass_budget, calibrate_threshold_budget
-    from selector.calibration import Goal
-    from selector.confidence_spec import DEFAULT_CONFIDENCE
-    from selector.lite import LiteModel
-    from selector.train import resolve_device
-    from selector.validation import choose_clips, decode_clips
+    from selector.budgets.calibrate import calibrate_mass_budget, calibrate_threshold_budget
+    from selector.budgets.confidence_names import DEFAULT_CONFIDENCE
+    from selector.budgets.pick import Goal
+    from selector.budgets.validation import choose_clips, decode_clips
+    from selector.deploy.model import LiteModel
+    from selector.training.train import resolve_device
 
     goal = Goal(target_gmacs=target_gflops, max_loss=None if max_loss is None else max_loss / 100)
     opened = open_store(store)
@@ -112,7 +112,7 @@ def calibrate(
 
 def _shown(batches: Iterable[LabelledClips], total: int) -> Iterator[LabelledClips]:
     """The batches, with a progress line on stderr."""
-    from pipeline.progress import Progress
+    from pipeline.shards.progress import Progress
 
     line = Progress(total=total, stream=sys.stderr)
     try:

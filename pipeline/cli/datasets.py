@@ -107,7 +107,7 @@ def make(
     if name != "synthetic":
         raise DatasetSpecError(f"cannot make {name!r}: only the dataset `synthetic` is rendered")
     from datasets_spec.synthetic import make as make_synthetic
-    from pipeline.progress import Progress
+    from pipeline.shards.progress import Progress
 
     line: Progress | None = None
 

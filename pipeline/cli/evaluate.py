@@ -15,7 +15,7 @@ from pipeline.config import OracleConfig, RunConfig
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from selector.evaluation.folder import Evaluation
+    from selector.evaluation.files import Evaluation
 
 SHOWN = "What is shown"
 
@@ -141,7 +141,7 @@ def evaluate(
         as_json=as_json,
     )
     if table_only:
-        from selector.evaluation import folder
+        from selector.evaluation import files as folder
 
         show(folder.Evaluation(out))
         return
@@ -149,11 +149,11 @@ def evaluate(
         raise ConfigError("evaluating needs the videos: --data-root DIR (or --table-only)")
     run_config = RunConfig(data_root=data_root, **run)
 
-    from pipeline.views import parse_views
+    from pipeline.clips.views import parse_views
     from selector.evaluation.config import parse_keep_ratios
     from selector.evaluation.run import EvalRequest
     from selector.evaluation.run import evaluate as run_evaluation
-    from selector.rankers import parse_selectors, parse_specs
+    from selector.methods.rank import parse_selectors, parse_specs
 
     selectors = parse_selectors(selector or [])
     if methods is None:
@@ -198,9 +198,9 @@ def _show(
     without: list[str],
     as_json: bool,
 ) -> None:
-    from selector.evaluation.adaptive import AdaptiveGoal
-    from selector.evaluation.summary import summarise
-    from selector.evaluation.text import format_summary
+    from selector.budgets.adaptive import AdaptiveGoal
+    from selector.evaluation.report.summary import summarise
+    from selector.evaluation.report.text import format_summary
 
     loss = None if max_loss is None else max_loss / 100
     unset = loss is None and gmacs_share is None

@@ -33,7 +33,7 @@ def export_lite(
     """Join selector, budgets and backbone, so that the folder works wherever it is copied."""
     if out is None and push is None:
         raise ConfigError("give --out FOLDER, --push OWNER/NAME, or both")
-    from selector.lite import LiteModel
+    from selector.deploy.model import LiteModel
 
     lite = LiteModel.from_pretrained(model, backbone=backbone, spread=spread)
     if out is not None:

@@ -61,7 +61,7 @@ def status(store: Where, as_json: AsJson = False) -> None:
 
 def verify(store: Where, as_json: AsJson = False) -> None:
     """Recount and re-check everything in a store; exits with 1 if something is wrong."""
-    from pipeline.progress import Progress
+    from pipeline.shards.progress import Progress
     from pipeline.store.verify import verify_store
 
     progress: Progress | None = None

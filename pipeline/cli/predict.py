@@ -13,7 +13,7 @@ from pipeline.config import DECODERS, PRECISIONS
 from pipeline.errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
-    from selector.predict import Prediction
+    from selector.deploy.predict import Prediction
 
 
 def register(app: typer.Typer) -> None:
@@ -61,12 +61,12 @@ def predict(
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if adaptive and keep_ratio is not None:
         raise ConfigError("give either --keep-ratio or --adaptive, not both")
+    from pipeline.clips.views import list_views, parse_views
     from pipeline.decode import DecodePool
-    from pipeline.views import list_views, parse_views
-    from selector.lite import LiteModel
-    from selector.overlay import check_overlay_path, save_overlay
-    from selector.predict import list_videos, predict_videos, to_json
-    from selector.train import resolve_device
+    from selector.deploy.model import LiteModel
+    from selector.deploy.overlay import check_overlay_path, save_overlay
+    from selector.deploy.predict import list_videos, predict_videos, to_json
+    from selector.training.train import resolve_device
 
     videos = list_videos(places)
     if save_mask is not None:

@@ -12,8 +12,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from selector.metrics import RankingMetrics
-    from selector.train_result import TrainProgress, TrainResult
+    from selector.training.metrics import RankingMetrics
+    from selector.training.result import TrainProgress, TrainResult
 
 
 def register(app: typer.Typer) -> None:
@@ -58,9 +58,9 @@ def train_selector(
 ) -> None:
     """Train the token selector to predict the oracle's score from patch embeddings."""
     from pipeline import open_store
-    from selector.targets import parse_cleaning
-    from selector.train import train_selector as run
-    from selector.train_config import TrainConfig
+    from selector.training.options import TrainConfig
+    from selector.training.targets import parse_cleaning
+    from selector.training.train import train_selector as run
 
     config = TrainConfig(
         arch=arch,
@@ -91,7 +91,7 @@ def train_selector(
 
 def _progress() -> tuple[Callable[[TrainProgress], None], Callable[[], None]]:
     """What shows a training's progress on stderr, epoch by epoch, and what ends it."""
-    from pipeline.progress import Progress
+    from pipeline.shards.progress import Progress
 
     epoch = 0
     line = Progress(total=0)

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
+from pipeline.decode.messages import reason_of
 from pipeline.decode.request import DecodedVideo, DecodeRequest
-from pipeline.decode.wording import reason_of
 from pipeline.errors import ClipStatus, ConfigError, DecodeError, LiteError
 
 ADVICE = {

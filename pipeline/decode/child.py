@@ -29,7 +29,7 @@ def main(parent: int) -> None:
     import torch
 
     from pipeline.decode.backends import decode_here
-    from pipeline.decode.wire import PipeClosedError, receive, send
+    from pipeline.decode.pipes import PipeClosedError, receive, send
     from pipeline.errors import LiteError
 
     torch.set_num_threads(1)

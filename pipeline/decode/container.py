@@ -11,10 +11,10 @@ from typing import Any
 import av
 import av.error
 
+from pipeline.decode.messages import reason_of
 from pipeline.decode.request import DecodeRequest
 from pipeline.decode.resize import check_pixels
 from pipeline.decode.source import open_regular
-from pipeline.decode.wording import reason_of
 from pipeline.errors import ClipStatus, DecodeError
 
 # Containers of video. Not on the list, on purpose: playlists and scripts (concat, hls, dash), which

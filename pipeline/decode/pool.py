@@ -11,9 +11,9 @@ from itertools import islice
 from typing import Self
 
 from pipeline.decode.backends import decode_video
+from pipeline.decode.pipes import PipeClosedError, PipeTimeoutError
 from pipeline.decode.process import DecoderProcess
 from pipeline.decode.request import DecodedVideo, DecodeRequest
-from pipeline.decode.wire import PipeClosedError, PipeTimeoutError
 from pipeline.errors import ClipStatus, ConfigError, DecodeError, DriverError
 
 logger = logging.getLogger(__name__)

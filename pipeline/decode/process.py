@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import cast
 
 import pipeline
+from pipeline.decode.pipes import PipeClosedError, PipeTimeoutError, receive, send
 from pipeline.decode.request import DecodedVideo, DecodeRequest
-from pipeline.decode.wire import PipeClosedError, PipeTimeoutError, receive, send
 from pipeline.errors import DecodeError, DriverError, LiteError
 
 # Importing torch takes 2 s, and much longer where every core is busy or the disk is remote.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.clips.views import Sampling, View, frame_indices
 from pipeline.config import DECODERS, RunConfig
 from pipeline.errors import ConfigError
-from pipeline.views import Sampling, View, frame_indices
 
 Slots = dict[int, list[tuple[int, int, View]]]
 """For each wanted frame: the (view number, position in the clip, view) it goes to."""

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from pipeline.clips.views import crop_box, resized_shape
 from pipeline.decode.request import DecodeRequest, Slots
 from pipeline.errors import ClipStatus, DecodeError
-from pipeline.views import crop_box, resized_shape
 
 
 def resize_frame(frame: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pipeline.clips.grid import TokenGrid
 from pipeline.config import OracleConfig
 from pipeline.errors import ConfigError, StoreError, StoreMismatchError, StoreNotFoundError
-from pipeline.grid import TokenGrid
 from pipeline.store import layout
 from pipeline.store.root import Root
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError
-from pipeline.grid import TokenGrid
 
 SCHEMA_VERSION = 1
 

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import zarr
 
+from pipeline.clips.grid import TokenGrid
 from pipeline.config import OracleConfig
 from pipeline.errors import ClipStatus, StoreError
-from pipeline.grid import TokenGrid
 from pipeline.store import layout
 from pipeline.store.info import read_info
 from pipeline.store.root import Root

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ClipStatus
-from pipeline.grid import TokenGrid
 from pipeline.store import layout
 
 

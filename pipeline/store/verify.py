@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import zarr
 
+from pipeline.clips.plan import plan_digest
 from pipeline.errors import ClipStatus, StoreError, StoreNotFoundError
-from pipeline.plan import plan_digest
 from pipeline.store import layout
 from pipeline.store.info import StoreInfo, read_info
 from pipeline.store.result import concentration

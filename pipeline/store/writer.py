@@ -16,9 +16,9 @@ import pyarrow as pa
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from pipeline.clips.grid import TokenGrid
 from pipeline.config import OracleConfig
 from pipeline.errors import ClipStatus, StoreError
-from pipeline.grid import TokenGrid
 from pipeline.store import layout
 from pipeline.store.info import StoreInfo, library_versions, read_info
 from pipeline.store.lock import StoreLock, writing

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from pipeline.config import INFORMATIVE, ClipConfig, require_at_least
 from pipeline.errors import ConfigError
-from selector.keep import num_kept
-from selector.rankers.spec import RankerSpec, parse_spec, require_selectors
+from selector.methods.keep import num_kept
+from selector.methods.rank.spec import RankerSpec, parse_spec, require_selectors
 
 FULL = "full"
 """The method name of the unreduced model, which every ranking becomes at keep ratio 1."""

@@ -12,22 +12,22 @@ from typing import Any, TextIO
 import pyarrow as pa
 
 from datasets_spec import load_spec
-from pipeline.advance import advance
 from pipeline.backbones import Backbone
+from pipeline.clips.inputs import ClipRequest, read_inputs
 from pipeline.config import RunConfig
-from pipeline.driver import Loss
 from pipeline.errors import ClipStatus
-from pipeline.inputs import ClipRequest, read_inputs
-from pipeline.progress import Progress
+from pipeline.shards.driver import Loss
+from pipeline.shards.progress import Progress
+from pipeline.shards.run import advance
 from pipeline.store.root import Root
-from selector.cost import CostModel
 from selector.evaluation.config import FULL, EvalConfig
-from selector.evaluation.folder import Evaluation, EvaluationInfo, begun
+from selector.evaluation.files import Evaluation, EvaluationInfo, begun
 from selector.evaluation.worker import EvalWorker
-from selector.keep import KEEP_RATIOS, num_kept
-from selector.rankers import RankerSpec, make_ranker, require_selectors
-from selector.rankers.motion_vectors import require_motion_vectors
-from selector.saving import selector_digest
+from selector.methods.cost import CostModel
+from selector.methods.keep import KEEP_RATIOS, num_kept
+from selector.methods.rank import RankerSpec, make_ranker, require_selectors
+from selector.methods.rank.motion_vectors import require_motion_vectors
+from selector.training.saving import selector_digest
 
 NUM_PROBED = 16
 """Clips looked at for whether their codec carries motion vectors."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.errors import ClipStatus
 from pipeline.store.layout import MAX_ERROR_CHARS
-from selector.evaluation.folder import EvaluationInfo
+from selector.evaluation.files import EvaluationInfo
 from selector.evaluation.layout import TOP, results_schema
 
 NOT_FINITE = "logits are not finite"

@@ -1,7 +1,7 @@
 """One shard of an evaluation: decode and embed every clip once, then rank, drop and classify.
 
-Batches are cut by position and failed clips leave black slots, as in `pipeline.worker`, so that
-results depend on nothing but the configuration and every run writes the same bytes.
+Batches are cut by position and failed clips leave black slots, as in `pipeline.oracle.worker`, so
+that results depend on nothing but the configuration and every run writes the same bytes.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Any
 
 import torch
 
-from pipeline.attempt import Attempt, ShardReport
-from pipeline.batches import Batch
+from pipeline.backbones.loading import load_for_run
+from pipeline.clips.views import View
 from pipeline.config import RunConfig
 from pipeline.errors import ClipStatus, ConfigError, DecodeError, LiteError
-from pipeline.feed import Feed
-from pipeline.isolation import Guard, Isolation
-from pipeline.loading import load_for_run
-from pipeline.steps import run_steps
+from pipeline.shards.batch_runs import run_steps
+from pipeline.shards.batches import Batch
+from pipeline.shards.clip_loader import Feed
+from pipeline.shards.poison import Guard, Isolation
+from pipeline.shards.worker import Attempt, ShardReport
 from pipeline.store.root import Root
-from pipeline.views import View
-from selector.budget import mass_of_tokens
+from selector.budgets.rules import mass_of_tokens
 from selector.evaluation.config import FULL, EvalConfig
-from selector.evaluation.folder import Evaluation
+from selector.evaluation.files import Evaluation
 from selector.evaluation.layout import results_bytes, results_path, timings_path
 from selector.evaluation.shard_rows import ShardRows
 from selector.evaluation.timing import Stopwatch
-from selector.keep import take_tokens, top_tokens
-from selector.rankers import ClipBatch, Ranker, make_ranker
-from selector.saving import selector_digest
+from selector.methods.keep import take_tokens, top_tokens
+from selector.methods.rank import ClipBatch, Ranker, make_ranker
+from selector.training.saving import selector_digest
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,9 @@ def test_there_is_something_to_check() -> None:
     assert len(ALL) > 100
 
 
-def test_only_the_driver_imports_ray() -> None:
+def test_only_shards_imports_ray() -> None:
     assert not offenders(
-        i for i in ALL if within(i.target, "ray") and not within(i.module, "pipeline.driver")
+        i for i in ALL if within(i.target, "ray") and not within(i.module, "pipeline.shards")
     )
 
 
@@ -110,9 +110,9 @@ def test_pipeline_imports_selector_only_inside_commands() -> None:
 
 BUILDER = (
     "pipeline.cli",
-    "pipeline.build",
-    "pipeline.worker",
-    "pipeline.scorer",
+    "pipeline.oracle.build",
+    "pipeline.oracle.worker",
+    "pipeline.oracle.scorer",
     "pipeline.store.writer",
 )
 
@@ -127,23 +127,37 @@ def test_selector_does_not_reach_into_the_builder() -> None:
 # From the command line down; a layer may import itself and what is below it.
 LAYERS = (
     ("pipeline.cli",),
-    ("pipeline.build",),
-    ("pipeline.advance", "pipeline.inputs"),
-    ("pipeline.driver", "pipeline.worker"),
-    ("pipeline.steps",),
-    ("pipeline.scorer", "pipeline.feed"),
-    ("pipeline.isolation",),
-    ("pipeline.oracle", "pipeline.decode"),
-    ("pipeline.backbones", "pipeline.store", "pipeline.plan"),
-    ("pipeline.views", "pipeline.config", "pipeline.grid", "pipeline.errors"),
+    ("pipeline.standin",),
+    ("pipeline.oracle.build",),
+    ("pipeline.clips.inputs", "pipeline.oracle.worker"),
+    ("pipeline.shards.run",),
+    ("pipeline.shards.driver",),
+    (
+        "pipeline.shards.loop",
+        "pipeline.shards.ray_pool",
+        "pipeline.shards.serial",
+        "pipeline.oracle.scorer",
+        "pipeline.shards.batch_runs",
+    ),
+    ("pipeline.shards.clip_loader", "pipeline.oracle.maps", "pipeline.clips.classes"),
+    ("pipeline.shards.poison", "pipeline.backbones"),
+    ("pipeline.shards.batches",),
+    ("pipeline.shards", "pipeline.decode"),
+    ("pipeline.store", "pipeline.clips.plan"),
+    ("pipeline.clips", "pipeline.config"),
+    ("pipeline.errors",),
 )
 
 
 def _layer(module: str) -> int | None:
-    for index, names in enumerate(LAYERS):
-        if within(module, *names):
-            return index
-    return None
+    """Of the most specific name that covers the module."""
+    found = [
+        (len(name), index)
+        for index, names in enumerate(LAYERS)
+        for name in names
+        if within(module, name)
+    ]
+    return max(found)[1] if found else None
 
 
 def test_imports_run_down_the_layers() -> None:
@@ -155,12 +169,18 @@ def test_imports_run_down_the_layers() -> None:
     assert not offenders(iter(broken))
 
 
-def test_the_driver_knows_no_worker() -> None:
-    """It drives any worker; `selector` has one of its own."""
+def test_every_module_has_its_layer() -> None:
+    """Of `pipeline`; packages that only hold modules stand outside."""
+    outside = [m for m in MODULES if within(m, "pipeline") and _layer(m) is None]
+    assert outside == ["pipeline", "pipeline.oracle"]
+
+
+def test_shards_know_no_worker() -> None:
+    """They run any worker; `selector` has one of its own."""
     assert not offenders(
         i
         for i in ALL
-        if within(i.module, "pipeline.driver") and within(i.target, "pipeline.worker")
+        if within(i.module, "pipeline.shards") and within(i.target, "pipeline.oracle")
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.worker import OracleWorker
+from pipeline.oracle.worker import OracleWorker
 
 ALWAYS = 10**9
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ClipStatus
-from selector.evaluation.folder import Evaluation
+from selector.evaluation.files import Evaluation
 from selector.evaluation.layout import results_bytes
 from selector.evaluation.worker import EvalWorker
 

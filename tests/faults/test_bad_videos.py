@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.clips.views import frame_indices
 from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest, decode_video
 from pipeline.errors import ClipStatus, DecodeError
-from pipeline.views import frame_indices
 from tests.videos import flip_bits, marker_frame, read_markers, truncate, write_video
 
 _RANDOM = np.random.default_rng(0).integers(0, 256, 20_000, dtype=np.uint8).tobytes()

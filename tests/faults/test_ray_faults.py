@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.attempt import Attempt
 from pipeline.config import RunConfig
-from pipeline.driver import run_shards
-from pipeline.driver.ray_env import settle_ray_env
 from pipeline.errors import DriverError
+from pipeline.shards.driver import run_shards
+from pipeline.shards.ray_env import settle_ray_env
+from pipeline.shards.worker import Attempt
 from pipeline.store.reader import open_store
 from pipeline.store.verify import verify_store
 from tests.builds import file_hashes, run_build
@@ -140,7 +140,7 @@ class Warner:
     """Warns of every shard it runs."""
 
     def run(self, shard: int, attempt: Attempt) -> int:
-        logging.getLogger("pipeline.scorer").warning("shard %d was tight", shard)
+        logging.getLogger("pipeline.oracle.scorer").warning("shard %d was tight", shard)
         return shard
 
     def close(self) -> None:

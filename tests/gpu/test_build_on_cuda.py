@@ -8,7 +8,8 @@ import torch
 
 from pipeline.backbones import backbone_digest
 from pipeline.config import OracleConfig, RunConfig
-from pipeline.scorer import Scorer, is_broken_cuda
+from pipeline.oracle.scorer import Scorer
+from pipeline.shards.batch_runs import is_broken_cuda
 from pipeline.store.reader import open_store
 from pipeline.store.verify import verify_store
 from tests.builds import file_hashes, make_dataset, run_build
@@ -80,7 +81,7 @@ def test_a_cuda_assertion_is_recognised():
 
     code = (
         "import torch\n"
-        "from pipeline.scorer import is_broken_cuda\n"
+        "from pipeline.shards.batch_runs import is_broken_cuda\n"
         "try:\n"
         "    torch.zeros(2, device='cuda')[torch.tensor([5], device='cuda')].cpu()\n"
         "except Exception as error:\n"

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from pipeline.backbones import load_backbone
-from selector.budget import MassBudget
-from selector.lite import LiteModel
-from selector.lite_config import LiteConfig
+from selector.budgets.rules import MassBudget
+from selector.deploy.config import LiteConfig
+from selector.deploy.model import LiteModel
 from tests.lite_models import make_model, make_pixels, make_selector
 
 

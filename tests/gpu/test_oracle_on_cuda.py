@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.backbones import Backbone, load_backbone
-from pipeline.oracle import METHODS, token_maps
+from pipeline.oracle.maps import METHODS, token_maps
 from tests.checkpoints import BASE, save_videomae
 
 VIDEOMAE_S = {

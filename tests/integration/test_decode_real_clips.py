@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pipeline.clips.views import View, frame_indices, list_views
 from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest
 from pipeline.errors import ClipStatus, DecodeError
-from pipeline.views import View, frame_indices, list_views
 
 pytestmark = pytest.mark.clips
 

@@ -12,21 +12,21 @@ import torch
 from typer.testing import CliRunner
 
 from datasets_spec import read_videos
-from pipeline import inputs
 from pipeline.backbones import load_backbone
 from pipeline.cli import app
+from pipeline.clips import inputs
+from pipeline.clips.views import list_views
 from pipeline.config import RunConfig
 from pipeline.decode import DecodeRequest, decode_video
 from pipeline.errors import BackboneError, ConfigError, StoreMismatchError
-from pipeline.oracle import token_maps
-from pipeline.views import list_views
-from selector.evaluation.folder import Evaluation
-from selector.evaluation.outcomes import read_outcomes
+from pipeline.oracle.maps import token_maps
+from selector.evaluation.files import Evaluation
+from selector.evaluation.results import read_outcomes
 from selector.evaluation.worker import EvalWorker
-from selector.keep import num_kept
-from selector.rankers import chance
-from selector.saving import save_selector, selector_digest
-from selector.spread import DEFAULT_SPREAD, spread_offsets
+from selector.methods.keep import num_kept
+from selector.methods.rank import chance
+from selector.methods.spread import DEFAULT_SPREAD, spread_offsets
+from selector.training.saving import save_selector, selector_digest
 from tests.builds import file_hashes, make_dataset
 from tests.checkpoints import save_videomae
 from tests.evaluations import run_evaluation

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ClipStatus
-from pipeline.grid import TokenGrid
 from tests.stores import make_store
 
 ROOT = Path(__file__).parents[2]

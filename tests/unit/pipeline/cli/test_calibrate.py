@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from pipeline.backbones import load_backbone
 from pipeline.cli import app
 from pipeline.errors import ClipStatus, ConfigError
-from selector.calibrate import Calibrated, calibrate_mass_budget, calibrate_threshold_budget
-from selector.calibration import Goal
-from selector.lite import LiteModel
-from selector.saving import load_selector, save_selector
-from selector.split import halves, is_held_out
-from selector.validation import LabelledClips, choose_clips, measure
+from selector.budgets.calibrate import Calibrated, calibrate_mass_budget, calibrate_threshold_budget
+from selector.budgets.pick import Goal
+from selector.budgets.validation import LabelledClips, choose_clips, measure
+from selector.deploy.model import LiteModel
+from selector.training.saving import load_selector, save_selector
+from selector.training.split import halves, is_held_out
 from tests.lite_models import make_model
 from tests.stores import make_store
 from tests.videos import write_video

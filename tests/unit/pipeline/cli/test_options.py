@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 from typer.testing import CliRunner
 
-import pipeline.build
+import pipeline.oracle.build
 import selector.evaluation.run
 from pipeline.cli import app
 from pipeline.config import RunConfig
@@ -25,7 +25,7 @@ ASKED = {
     "--max-attempts": ("max_attempts", 8),
 }
 COMMANDS = {
-    "build-oracle": (pipeline.build, "build", "--store"),
+    "build-oracle": (pipeline.oracle.build, "build", "--store"),
     "evaluate": (selector.evaluation.run, "evaluate", "--out"),
 }
 

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.decode import decode_video
-from selector.budget import MassBudget
-from selector.lite import LiteModel
-from selector.lite_config import LiteConfig
-from selector.predict import clip_request
-from selector.saving import save_selector
+from selector.budgets.rules import MassBudget
+from selector.deploy.config import LiteConfig
+from selector.deploy.model import LiteModel
+from selector.deploy.predict import clip_request
+from selector.training.saving import save_selector
 from tests.lite_models import make_model
 from tests.videos import write_video
 

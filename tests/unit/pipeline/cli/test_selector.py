@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from tests.unit.selector.learnable import make_learnable_store
+from tests.learnable import make_learnable_store
 
 OPTIONS = ["--epochs", "2", "--hidden", "16", "--held-out", "0.3", "--device", "cpu"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.clips.views import frame_indices
 from pipeline.decode import DecodeRequest, check_decoder, decode_version, decode_video
 from pipeline.errors import ConfigError, DecodeError
-from pipeline.views import frame_indices
 from tests.videos import read_markers, write_video
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.clips.views import frame_indices
 from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest, decode_version, decode_video
 from pipeline.errors import ClipStatus, ConfigError, DecodeError
-from pipeline.views import frame_indices
 from tests.videos import cut_start_mp4, read_markers, rotate_mp4, truncate, write_video
 
 pytest.importorskip("decord", reason="DECORD IS NOT INSTALLED: its wheels are for x86-64 only")

@@ -246,7 +246,7 @@ def _sabotage(monkeypatch: pytest.MonkeyPatch, folder: Path, deed: str) -> None:
 
             class Finder:
                 def find_spec(self, name, path=None, target=None):
-                    if name == "pipeline.decode.wire":
+                    if name == "pipeline.decode.pipes":
                         sys.meta_path.remove(self)
                         import pipeline.decode.backends as backends
                         decode = backends.decode_here

@@ -13,10 +13,10 @@ import pytest
 from av.stream import Disposition
 
 from pipeline import decode as decode_package
+from pipeline.clips.views import frame_indices, list_views
 from pipeline.decode import DecodeRequest, decode_version, decode_video
 from pipeline.decode.container import metadata_options, open_video
 from pipeline.errors import ClipStatus, DecodeError
-from pipeline.views import frame_indices, list_views
 from tests.videos import (
     cut_start_mp4,
     flip_bits,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.clips.views import list_views
 from pipeline.decode import DecodeRequest
 from pipeline.errors import ConfigError
-from pipeline.views import list_views
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pipeline.clips.views import list_views, resized_shape
 from pipeline.decode.request import DecodeRequest
 from pipeline.decode.resize import ClipFiller, check_pixels, resize_frame
 from pipeline.errors import ClipStatus, DecodeError
-from pipeline.views import list_views, resized_shape
 
 _SHAPES = [(133, 77), (77, 133), (256, 342), (342, 256), (240, 320), (64, 64), (224, 224), (9, 500)]
 

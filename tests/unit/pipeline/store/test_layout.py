@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError
-from pipeline.grid import TokenGrid
 from pipeline.store import layout
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ClipStatus
-from pipeline.grid import TokenGrid
 from pipeline.store.result import ShardResult, concentration
 
 GRID = TokenGrid(1, 2, 2)

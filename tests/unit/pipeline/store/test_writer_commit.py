@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ClipStatus, StoreError
-from pipeline.grid import TokenGrid
 from pipeline.store import layout
 from pipeline.store.reader import Store
 from pipeline.store.root import Root

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import zarr
 
+from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError, StoreError, StoreMismatchError
-from pipeline.grid import TokenGrid
 from pipeline.store import layout
 from pipeline.store.lock import writing
 from pipeline.store.reader import open_store

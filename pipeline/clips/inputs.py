@@ -1,0 +1,90 @@
+"""What a build or an evaluation is made from: a dataset's clips and a backbone that fits them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datasets_spec import DatasetSpec, read_label_names, read_videos
+from datasets_spec.read import canonical_split
+from pipeline.backbones import Backbone, load_backbone
+from pipeline.clips.classes import require_same_classes
+from pipeline.clips.plan import UNKNOWN_LABEL, build_plan, plan_digest
+from pipeline.config import DECODERS, ClipConfig, require_one_of
+from pipeline.decode.version import decode_version
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRequest:
+    """Which clips and which backbone are asked for; None where the dataset decides."""
+
+    dataset: str
+    data_root: str
+    backbone: str
+    revision: str | None = None
+    split: str | None = None
+    views: tuple[int, int] = (1, 1)
+    sampling: str | None = None
+    limit: int | None = None
+    decoder: str = "pyav"
+    precision: str = "fp32"
+    shard_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Everything that is known before the first video is opened."""
+
+    config: ClipConfig
+    plan: pa.Table
+    label_names: list[str]
+    backbone: Backbone
+
+
+def read_inputs(
+    request: ClipRequest, spec: DatasetSpec, split: str, *, without_label: str | None
+) -> Inputs:
+    """Read the dataset and the checkpoint and check that they go together.
+
+    Args:
+        request: what is asked for.
+        spec: its dataset.
+        split: of the dataset, in any of its spellings.
+        without_label: what the error says of clips without a label; None accepts them.
+
+    Raises:
+        DatasetSpecError: the dataset, its split or its annotations.
+        BackboneError: the checkpoint does not load, or its classes are not the dataset's.
+        ConfigError: options that cannot work together, or clips without a label.
+    """
+    require_one_of("decoder", request.decoder, DECODERS)
+    decode_version(request.decoder)  # raises where it is not installed
+    split = canonical_split(spec, split)
+    videos = read_videos(spec, request.data_root, split)
+    label_names = read_label_names(spec, request.data_root)
+    plan = build_plan(videos, request.views, request.shard_size, request.limit)
+    if without_label is not None:
+        unknown = pc.sum(pc.equal(plan["label"], UNKNOWN_LABEL)).as_py()
+        if unknown:
+            where = f"{unknown} of {plan.num_rows} clips of {spec.name}/{split}"
+            raise ConfigError(f"{where} {without_label}")
+    backbone = load_backbone(request.backbone, request.revision)
+    require_same_classes(spec.name, label_names, backbone, request.backbone)
+    config = ClipConfig(
+        dataset=spec.name,
+        plan_digest=plan_digest(plan),
+        split=split,
+        backbone=request.backbone,
+        backbone_digest=backbone.digest,
+        revision=request.revision,
+        decoder=request.decoder,
+        sampling=request.sampling or spec.sampling,
+        num_segments=request.views[0],
+        num_crops=request.views[1],
+        precision=request.precision,
+        shard_size=request.shard_size,
+    )
+    return Inputs(config=config, plan=plan, label_names=label_names, backbone=backbone)

@@ -1,0 +1,175 @@
+"""Building an oracle store: what is asked for becomes a plan, a store, and shards that are done."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+import pyarrow as pa
+
+from datasets_spec import load_spec
+from pipeline.clips.grid import TokenGrid
+from pipeline.clips.inputs import ClipRequest, read_inputs
+from pipeline.config import OracleConfig, RunConfig, require_one_of
+from pipeline.errors import ClipStatus
+from pipeline.oracle.maps import METHODS
+from pipeline.oracle.worker import OracleWorker
+from pipeline.shards.driver import Loss
+from pipeline.shards.progress import Progress
+from pipeline.shards.run import advance
+from pipeline.store.layout import clips_path
+from pipeline.store.reader import PENDING, open_store
+from pipeline.store.root import Root
+from pipeline.store.writer import StoreWriter, create_store, read_parquet
+
+DEFAULT_TOKENS_PER_CLIP = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest(ClipRequest):
+    """What to build; None where the dataset or the backbone decides."""
+
+    method: str = "gradcam"
+    layer: str = "blocks.-1.output"
+    target: str = "label"
+    tokens_per_clip: int | None = None
+    seed: int = 0
+    shard_size: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildPlan:
+    """Everything that is known before the first video is opened."""
+
+    config: OracleConfig
+    plan: pa.Table
+    grid: TokenGrid
+    hidden_size: int
+    label_names: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """How a run ended."""
+
+    store: str
+    summary: dict[str, int]
+    """Clips of the whole store per status, with `pending`."""
+    given_up: list[Loss] = field(default_factory=list)
+    """Shards that this run could not commit."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every clip of the plan has a row."""
+        return not self.summary[PENDING]
+
+
+def prepare(request: BuildRequest) -> BuildPlan:
+    """Read the dataset and the checkpoint and check that they go together.
+
+    Raises:
+        DatasetSpecError: the dataset, its split or its annotations.
+        BackboneError: the checkpoint does not load, or its classes are not the dataset's.
+        ConfigError: options that cannot work together.
+    """
+    require_one_of("method", request.method, METHODS)
+    spec = load_spec(request.dataset)
+    split = request.split or ("train" if "train" in spec.splits else spec.eval_split)
+    needed = "have no label to explain: use --target predicted, or a split with labels"
+    without_label = needed if request.target == "label" else None
+    inputs = read_inputs(request, spec, split, without_label=without_label)
+    backbone = inputs.backbone
+    tokens_per_clip = request.tokens_per_clip
+    if tokens_per_clip is None:
+        tokens_per_clip = min(DEFAULT_TOKENS_PER_CLIP, backbone.grid.num_tokens)
+    config = OracleConfig(
+        **vars(inputs.config),
+        method=request.method,
+        layer=backbone.resolve_layer(request.layer),
+        target=request.target,
+        tokens_per_clip=tokens_per_clip,
+        seed=request.seed,
+    )
+    return BuildPlan(
+        config=config,
+        plan=inputs.plan,
+        grid=backbone.grid,
+        hidden_size=backbone.hidden_size,
+        label_names=inputs.label_names,
+    )
+
+
+def build(
+    request: BuildRequest,
+    store: str | Root,
+    run_config: RunConfig,
+    *,
+    retry: tuple[str, ...] | None = None,
+    progress_stream: TextIO | None = None,
+    worker_class: Callable[..., Any] = OracleWorker,
+) -> BuildResult:
+    """Create a store or go on with one, until all its shards are done or given up.
+
+    Args:
+        request: what to build; must describe the store if there is one.
+        store: folder or URL.
+        run_config: how fast.
+        retry: once all shards are done, do committed clips with these statuses again; None for
+            none.
+        progress_stream: where the progress line goes; None stays silent.
+        worker_class: called as `OracleWorker` is.
+
+    Raises:
+        LiteError: see `prepare`, `create_store` and `run_shards`.
+        KeyboardInterrupt: after the workers were stopped; the same call goes on.
+    """
+    prepared = prepare(request)
+    root = store if isinstance(store, Root) else Root(store)
+    config = prepared.config
+    with create_store(
+        root,
+        config,
+        prepared.plan,
+        prepared.grid,
+        prepared.hidden_size,
+        prepared.label_names,
+    ) as writer:
+
+        def run(shards: list[int], again: tuple[str, ...] | None) -> list[Loss]:
+            return advance(
+                root,
+                config,
+                run_config,
+                functools.partial(worker_class, config, run_config, root, again),
+                shards,
+                progress=_progress(writer, shards, progress_stream, again=again is not None),
+                # A shard that is done again was committed before, which says nothing.
+                committed=lambda shard: None if again is not None else _committed(writer, shard),
+            )
+
+        given_up = run(writer.pending(), None)
+        if retry is not None and not given_up:
+            given_up = run(writer.to_retry(retry), retry)
+    return BuildResult(store=str(root), summary=open_store(root).summary(), given_up=given_up)
+
+
+def _progress(
+    writer: StoreWriter, shards: list[int], stream: TextIO | None, *, again: bool
+) -> Progress:
+    if again:
+        rows = [writer.info.rows(shard) for shard in shards]
+        return Progress(total=sum(row.stop - row.start for row in rows), stream=stream)
+    summary = open_store(writer.root).summary()
+    total = sum(summary.values())
+    done = total - summary[PENDING]
+    return Progress(total=total, done=done, failed=done - summary[ClipStatus.OK], stream=stream)
+
+
+def _committed(writer: StoreWriter, shard: int) -> dict[str, int] | None:
+    """Clips per status of a shard; None where it is not committed."""
+    if shard not in writer.committed():
+        return None
+    return Counter(read_parquet(writer.root, clips_path(shard), ["status"])["status"].to_pylist())

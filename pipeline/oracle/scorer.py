@@ -1,0 +1,149 @@
+"""The model half of a worker: a batch of uint8 clips in, everything the store keeps of them out."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.backbones.loading import load_for_run
+from pipeline.config import OracleConfig, RunConfig
+from pipeline.errors import LiteError
+from pipeline.oracle.maps import scores_from_cam, token_maps
+from pipeline.store.layout import num_kept_tokens
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the model says about a batch of B clips with N tokens, C classes, k tokens kept."""
+
+    cam: npt.NDArray[np.float32]
+    """(B, N), signed."""
+    scores: npt.NDArray[np.float32]
+    """(B, N) in [0, 1]."""
+    logits: npt.NDArray[np.float32]
+    """(B, C)."""
+    tokens: npt.NDArray[np.float16] | None
+    """(B, k, D), the embeddings kept; None where the store keeps none."""
+    token_index: npt.NDArray[np.int16] | None
+    """(B, k), their token numbers, ascending."""
+
+
+class Scorer:
+    """A loaded backbone and the oracle's settings.
+
+    Raises:
+        BackboneError: the checkpoint does not load, or is not the one the store was begun with.
+        ConfigError: CUDA was asked for and there is none.
+    """
+
+    def __init__(self, config: OracleConfig, run_config: RunConfig) -> None:
+        self._config = config
+        self.backbone = load_for_run(config, run_config)
+        self.device = self.backbone.device
+        self._num_kept = num_kept_tokens(self.backbone.grid, config.tokens_per_clip)
+        self._most_clips: int | None = None  # what fits the GPU, once it was found to be less
+
+    def __call__(
+        self,
+        clips: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        clip_ids: npt.NDArray[np.int64],
+    ) -> Scored:
+        """Score a batch; a batch that the GPU cannot hold is halved until it can.
+
+        Args:
+            clips: uint8 (B, T, H, W, 3).
+            labels: int64 (B,), class ids; read where the target is the label.
+            clip_ids: int64 (B,); they seed which embeddings are kept.
+
+        Raises:
+            LiteError: not even one clip fits the GPU.
+        """
+        while True:
+            step = min(self._most_clips or len(clips), len(clips))
+            try:
+                parts = [
+                    self._score(clips[i : i + step], labels[i : i + step], clip_ids[i : i + step])
+                    for i in range(0, len(clips), step)
+                ]
+                return _join(parts)
+            except torch.OutOfMemoryError as error:
+                if step == 1:
+                    raise LiteError(
+                        f"one clip does not fit the memory of {self.device}: use --precision bf16, "
+                        "a layer nearer to the end, or a larger GPU"
+                    ) from error
+            # Outside the handler: the exception's traceback keeps the failed batch's tensors alive.
+            self._most_clips = step // 2
+            torch.cuda.empty_cache()
+            logger.warning(
+                "%s is out of memory with %d clips; going on with %d (set --batch-size %d)",
+                self.device,
+                step,
+                step // 2,
+                step // 2,
+            )
+
+    def _score(
+        self,
+        clips: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        clip_ids: npt.NDArray[np.int64],
+    ) -> Scored:
+        with torch.inference_mode(False), torch.no_grad():
+            embedded = self.backbone.embed(self.backbone.pixel_values(clips))
+            targets = torch.from_numpy(labels) if self._config.target == "label" else None
+            maps = token_maps(
+                self.backbone, embedded, targets, self._config.layer, self._config.method
+            )
+            scores = scores_from_cam(maps.cam)
+            tokens = index = None
+            if self._num_kept:
+                num_tokens = self.backbone.grid.num_tokens
+                index = np.stack(
+                    [
+                        sample_tokens(self._config.seed, int(clip), num_tokens, self._num_kept)
+                        for clip in clip_ids
+                    ]
+                )
+                where = torch.from_numpy(index.astype(np.int64)).to(self.device)
+                where = where[:, :, None].expand(-1, -1, embedded.shape[-1])
+                tokens = embedded.gather(1, where).to(torch.float16).cpu().numpy()
+            return Scored(
+                cam=maps.cam.cpu().numpy(),
+                scores=scores.cpu().numpy(),
+                logits=maps.logits.cpu().numpy(),
+                tokens=tokens,
+                token_index=index,
+            )
+
+
+def sample_tokens(seed: int, clip_id: int, num_tokens: int, k: int) -> npt.NDArray[np.int16]:
+    """Which `k` of `num_tokens` tokens of a clip are kept: int16 (k,), ascending.
+
+    Every token has the same chance; the choice depends on the seed and the clip alone. It ranks
+    uniform numbers instead of calling `Generator.choice`, whose stream NumPy may change.
+    """
+    if k == num_tokens:
+        return np.arange(num_tokens, dtype=np.int16)
+    uniform = np.random.Generator(np.random.PCG64([seed, clip_id])).random(num_tokens)
+    return np.sort(np.argsort(uniform, kind="stable")[:k]).astype(np.int16)
+
+
+def _join(parts: list[Scored]) -> Scored:
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(name: str) -> Any:
+        arrays = [getattr(part, name) for part in parts]
+        return None if arrays[0] is None else np.concatenate(arrays)
+
+    names = ("cam", "scores", "logits", "tokens", "token_index")
+    return Scored(**{name: joined(name) for name in names})

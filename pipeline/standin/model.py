@@ -1,0 +1,117 @@
+"""The small VideoMAE: how it is made, started, and run on some of its tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.standin.config import BackboneConfig
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Per channel, on the 0..1 scale; written into the checkpoint's processor."""
+
+
+def build_model(config: BackboneConfig, label_names: list[str]) -> Any:
+    """A fresh `VideoMAEForVideoClassification` that names its classes."""
+    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+    model: Any = VideoMAEForVideoClassification(
+        VideoMAEConfig(
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            num_frames=config.num_frames,
+            tubelet_size=config.tubelet_size,
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            intermediate_size=4 * config.hidden_size,
+            use_mean_pooling=True,
+            id2label=dict(enumerate(label_names)),
+            label2id={name: i for i, name in enumerate(label_names)},
+        )
+    )
+    # In bfloat16 on CPUs the plain attention is five times faster than the fused one.
+    model.set_attn_implementation("eager" if config.precision == "bf16" else "sdpa")
+    return model
+
+
+def to_patches(frames: Tensor, config: BackboneConfig) -> Tensor:
+    """Cuts clips into tubelets, ordered as the patch embedding's convolution reads them.
+
+    Args:
+        frames: uint8 (B, T, H, W, 3).
+        config: the shape of the model.
+
+    Returns:
+        uint8 (B, N, 3 * tubelet * patch * patch).
+    """
+    grid, tubelet, patch = config.grid, config.tubelet_size, config.patch_size
+    cut = frames.reshape(-1, grid.t, tubelet, grid.h, patch, grid.w, patch, 3)
+    return cut.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(len(frames), grid.num_tokens, -1)
+
+
+def pick(values: Tensor, index: Tensor) -> Tensor:
+    """The rows `index` (B, K) of `values` (B, N, ...)."""
+    return values[torch.arange(len(values), device=values.device)[:, None], index]
+
+
+def normalise(patches: Tensor) -> Tensor:
+    """uint8 patches (B, K, P) to the model's input, float32."""
+    per_channel = patches.shape[-1] // 3
+    mean, std = (
+        torch.tensor(v, device=patches.device).repeat_interleave(per_channel) for v in (MEAN, STD)
+    )
+    return (patches.float() / 255.0 - mean) / std
+
+
+def run_blocks(model: Any, patches: Tensor, index: Tensor) -> Tensor:
+    """The last block's output for some tokens only; the others are never computed.
+
+    Args:
+        model: `VideoMAEForVideoClassification`.
+        patches: normalised (B, K, P), the kept tubelets.
+        index: int64 (B, K), their places on the token grid.
+
+    Returns:
+        (B, K, D).
+    """
+    embeddings = model.videomae.embeddings
+    projection = embeddings.patch_embeddings.projection
+    tokens = F.linear(patches, projection.weight.flatten(1), projection.bias)
+    hidden = tokens + embeddings.position_embeddings.to(patches.device)[0][index]
+    for block in model.videomae.encoder.layer:
+        hidden = block(hidden)
+    return hidden
+
+
+def classify(model: Any, hidden: Tensor) -> Tensor:
+    """Logits (B, C) of the last block's output (B, K, D)."""
+    return model.classifier(model.fc_norm(hidden.mean(1)))
+
+
+@torch.no_grad()
+def start_from_principal_components(model: Any, patches: Tensor) -> None:
+    """Sets the patch embedding to the whitened principal components of tubelets.
+
+    From random filters nothing was learnt in thousands of steps: most of a tubelet's variance is
+    its mean colour, and motion is in directions of a hundredth of that variance.
+
+    Args:
+        model: changed in place.
+        patches: normalised (n, P), a sample; n well above P.
+    """
+    projection = model.videomae.embeddings.patch_embeddings.projection
+    mean = patches.mean(0)
+    centred = patches - mean
+    variance, directions = torch.linalg.eigh(centred.T @ centred / len(patches))
+    largest = torch.arange(len(variance) - 1, len(variance) - 1 - len(projection.weight), -1)
+    scale = variance[largest].clamp(min=1e-4).rsqrt() * 0.5
+    # The sign of an eigenvector is the solver's choice; fix it, so that equal seeds stay equal.
+    rows = directions[:, largest].T
+    rows = rows * rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
+    filters = rows * scale[:, None]
+    projection.weight.copy_(filters.view_as(projection.weight))
+    projection.bias.copy_(-filters @ mean)

@@ -1,0 +1,1 @@
+"""What a store tells about token values: distribution and tails."""

@@ -1,0 +1,1 @@
+"""The deployable model: backbone, selector and budget behind one call."""

@@ -1,0 +1,106 @@
+"""What makes a selector's folder a deployable model: `lite.json`.
+
+Without that file the defaults below hold, so the folder that `train-selector` writes is a model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.clips.views import Sampling
+from pipeline.errors import ConfigError
+from selector.budgets.confidence_names import DEFAULT_CONFIDENCE, from_stored, to_stored
+from selector.budgets.rules import Budget, ThresholdBudget, budget_from_dict, budget_to_dict
+from selector.methods.keep import num_kept
+from selector.training.saving import write_file
+
+LITE_NAME = "lite.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiteConfig:
+    """How a model selects unless told otherwise.
+
+    Raises:
+        ConfigError: a field is outside its range.
+    """
+
+    spread: float = 0.0
+    """How evenly the kept tokens lie; 0 keeps the best (see `selector.methods.spread`)."""
+    keep_ratio: float = 0.5
+    """Share of the tokens kept with a fixed budget."""
+    budget: Budget | None = None
+    """The adaptive budget; None: not calibrated yet."""
+    confidence: str = DEFAULT_CONFIDENCE
+    """What a `ThresholdBudget` asks (see `selector.budgets.confidence_names`).
+
+    A place inside the model's folder is written relative to it in `lite.json`.
+    """
+    backbone: str | None = None
+    """Folder or hub id of the backbone; None: the one the selector's `config.json` names."""
+    revision: str | None = None
+    """Hub revision of `backbone`."""
+    sampling: str = "uniform"
+    """Which frames a clip takes of its video: `uniform` or `stride:N`, as the backbone learnt."""
+    calibration: dict[str, Any] | None = None
+    """How the budget was found, and what it did there; for the reader only."""
+
+    def __post_init__(self) -> None:
+        num_kept(1, self.keep_ratio)
+        if not 0 <= self.spread < math.inf:
+            raise ConfigError(f"spread must be at least 0 and finite, got {self.spread!r}")
+        Sampling.parse(self.sampling)
+
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether the adaptive budget asks a second model."""
+        return isinstance(self.budget, ThresholdBudget)
+
+    def with_spread(self, spread: float) -> LiteConfig:
+        """The same with another spread, without what was calibrated for this one."""
+        if spread == self.spread:
+            return self
+        return replace(self, spread=spread, budget=None, calibration=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        budget = budget_to_dict(self.budget) if self.budget is not None else None
+        return {"schema_version": SCHEMA_VERSION} | vars(self) | {"budget": budget}
+
+    def save(self, folder: Path) -> None:
+        """Write `lite.json` into an existing folder, all of it or nothing."""
+        values = self.to_dict() | {"confidence": to_stored(self.confidence, folder)}
+        text = json.dumps(values, indent=2) + "\n"
+        write_file(folder / LITE_NAME, text.encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> LiteConfig:
+        """Read `lite.json`, or the defaults where there is none.
+
+        Raises:
+            ConfigError: the file is damaged or of another schema.
+        """
+        path = folder / LITE_NAME
+        if not path.exists():
+            return cls()
+        try:
+            values: dict[str, Any] = json.loads(path.read_text())
+            version = values.pop("schema_version")
+            if version != SCHEMA_VERSION:
+                raise ConfigError(
+                    f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; "
+                    "use the program that wrote it, or remove the file and calibrate again"
+                )
+            if values["budget"] is not None:
+                values["budget"] = budget_from_dict(values["budget"])
+            config = cls(**values)
+            return replace(config, confidence=from_stored(config.confidence, folder))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{path} is not a model's configuration: {error!r}") from error

@@ -1,0 +1,160 @@
+"""From video files to class names, with what each answer cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from datasets_spec import load_spec
+from datasets_spec.formats.folder import videos_below
+from pipeline.clips.views import View
+from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest
+from pipeline.errors import ClipStatus, ConfigError, DecodeError
+from selector.deploy.model import LiteModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The answer for one video; V views."""
+
+    top: list[tuple[int, str, float]]
+    """Class id, its name, its probability (mean over the views); best first."""
+    kept_tokens: list[int]
+    """Tokens each view kept."""
+    num_tokens: int
+    """Tokens of a view."""
+    gmacs: float
+    """Of all views together, everything included."""
+    full_gmacs: float
+    """Of the plain model on the same views."""
+    confidence: list[float] | None
+    """Of each view, where a confidence model set the budget."""
+    damaged: bool
+    """The decoder reported errors; see `DecodedVideo`."""
+    frames: npt.NDArray[np.uint8]
+    """uint8 (T, H, W, 3), the first view."""
+    kept: npt.NDArray[np.bool_]
+    """bool (t, y, x), its kept tokens."""
+
+
+def predict_videos(
+    model: LiteModel,
+    paths: Sequence[str],
+    pool: DecodePool,
+    *,
+    keep_ratio: float | None = None,
+    adaptive: bool = False,
+    views: tuple[View, ...] = (View(),),
+    sampling: str | None = None,
+    decoder: str = "pyav",
+    top: int = 5,
+) -> Iterator[Prediction | DecodeError]:
+    """Classify videos, one after the other; a video that fails is a value, not an end.
+
+    Args:
+        model: what classifies.
+        paths: video files.
+        pool: decodes ahead.
+        keep_ratio: as `LiteModel.forward` has it.
+        adaptive: as `LiteModel.forward` has it.
+        views: the clips whose mean probability decides.
+        sampling: default the model's own.
+        decoder: backend.
+        top: classes to report.
+
+    Yields:
+        In the order of `paths`.
+    """
+    requests = [
+        clip_request(model, path, sampling or model.config.sampling, decoder, views)
+        for path in paths
+    ]
+    for decoded in pool.imap(requests):
+        if isinstance(decoded, DecodeError):
+            yield decoded
+        else:
+            yield _predict(model, decoded, keep_ratio, adaptive, top)
+
+
+def list_videos(places: Iterable[str]) -> list[str]:
+    """The files among `places`, and in place of a folder the videos in and below it.
+
+    Raises:
+        ConfigError: a folder holds no video.
+    """
+    extensions = load_spec("folder").extensions
+    paths: list[str] = []
+    for place in places:
+        if not Path(place).is_dir():
+            paths.append(place)  # one that is missing fails where the others are answered
+            continue
+        found = [str(path) for path in videos_below(Path(place), extensions)]
+        if not found:
+            raise ConfigError(f"{place} holds no video (.{', .'.join(extensions)})")
+        paths += found
+    return paths
+
+
+def clip_request(
+    model: LiteModel, path: str, sampling: str, decoder: str, views: tuple[View, ...] = (View(),)
+) -> DecodeRequest:
+    """Ask for the clips of a video as `model` takes them."""
+    backbone = model.backbone
+    return DecodeRequest(
+        path=path,
+        views=views,
+        num_frames=backbone.num_frames,
+        size=backbone.image_size,
+        short_side=backbone.short_side,
+        sampling=sampling,
+        decoder=decoder,
+        min_frames=backbone.tubelet_size,
+    )
+
+
+def _predict(
+    model: LiteModel, decoded: DecodedVideo, keep_ratio: float | None, adaptive: bool, top: int
+) -> Prediction | DecodeError:
+    output = model(model.backbone.pixel_values(decoded.clips), keep_ratio, adaptive)
+    if not torch.isfinite(output.logits).all():
+        return DecodeError(ClipStatus.MODEL_ERROR, "the model's logits are not finite")
+    probability = output.logits.softmax(dim=-1).mean(dim=0)
+    best = probability.topk(min(top, len(probability)))
+    names = model.backbone.label_names
+    kept = output.budget.tolist()
+    grid = model.backbone.grid
+    return Prediction(
+        top=[
+            (index, names[index] if names else f"class {index}", value)
+            for index, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ],
+        kept_tokens=kept,
+        num_tokens=grid.num_tokens,
+        gmacs=sum(model.cost(num, adaptive).total for num in kept),
+        full_gmacs=len(kept) * model.cost(grid.num_tokens).total,
+        confidence=None if output.confidence is None else output.confidence.tolist(),
+        damaged=decoded.damaged,
+        frames=decoded.clips[0],
+        kept=output.kept[0].reshape(grid).cpu().numpy(),
+    )
+
+
+def to_json(path: str, result: Prediction | DecodeError) -> dict[str, object]:
+    """One video's answer as plain JSON values."""
+    if isinstance(result, DecodeError):
+        return {"video": path, "status": result.status.value, "error": str(result)}
+    keys = ("kept_tokens", "num_tokens", "gmacs", "full_gmacs", "confidence", "damaged")
+    top: Iterable[dict[str, object]] = (
+        {"class": index, "label": label, "probability": probability}
+        for index, label, probability in result.top
+    )
+    shown = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    return {"video": path, "status": ClipStatus.OK.value, "top": list(top)} | {
+        key: shown[key] for key in keys
+    }

@@ -1,0 +1,1 @@
+"""What an evaluation's rows say: tables, intervals and text."""

@@ -1,0 +1,135 @@
+"""Everything an evaluation says, from its committed rows alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.errors import StoreError
+from selector.budgets.adaptive import (
+    MAX_LOSS,
+    AdaptiveGoal,
+    AdaptiveSetting,
+    adaptive_results,
+)
+from selector.evaluation.files import Evaluation
+from selector.evaluation.report.bootstrap import LEVEL, NUM_DRAWS
+from selector.evaluation.report.classes import ANALYSIS_RATIO, ClassTrend, class_trends
+from selector.evaluation.report.paired import PairedDifference, paired, pairs
+from selector.evaluation.report.table import TableRow, entries, make_table
+from selector.evaluation.results import VideoOutcomes, read_outcomes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What `lite-pipeline evaluate` prints."""
+
+    out: str
+    dataset: str
+    split: str
+    backbone: str
+    views: str
+    num_videos: int
+    """Videos that every number is over."""
+    num_failed: int
+    """Videos left out because some method could do no view of theirs."""
+    failed_by: dict[str, int]
+    """Method to how many of those the full model did and it did not."""
+    without: tuple[str, ...]
+    """Methods that were left out of this summary."""
+    num_missing: int
+    """Videos still to be evaluated."""
+    table: list[TableRow]
+    lite_methods: tuple[str, ...]
+    """Methods of the table that rank by a trained selector."""
+    paired: list[PairedDifference]
+    """Fixed budgets against `random`, further selectors against the first, and every adaptive
+    budget against its base and against the coin."""
+    classes: list[ClassTrend]
+    goal: AdaptiveGoal
+    adaptive: list[AdaptiveSetting]
+    out_of_reach: list[str]
+    """Adaptive budgets that cannot meet the goal, and why."""
+    label_names: tuple[str, ...]
+    num_draws: int
+    level: float = LEVEL
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; NaN becomes None."""
+        plain: dict[str, Any] = _no_nan(asdict(self))
+        return plain
+
+
+def summarise(
+    evaluation: Evaluation,
+    *,
+    class_ratio: float = ANALYSIS_RATIO,
+    goal: AdaptiveGoal | None = None,
+    without: Collection[str] = (),
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+) -> Summary:
+    """Read the rows and compute the tables.
+
+    Args:
+        evaluation: finished or not; what is missing is counted.
+        class_ratio: keep ratio of the per-class analysis.
+        goal: what adaptive budgets are picked for; None: a loss of at most `MAX_LOSS`.
+        without: methods to leave out, so that videos which only they cannot do count.
+        num_draws: bootstrap resamples.
+        seed: of the resampling.
+
+    Raises:
+        StoreError: nothing is committed, no video worked, or a file is damaged.
+        ConfigError: the goal is out of range, or `without` names a method that is not there.
+    """
+    goal = goal or AdaptiveGoal(max_loss=MAX_LOSS)
+    outcomes, config = read_outcomes(evaluation, without), evaluation.config
+    if not len(outcomes.video_ids):
+        raise StoreError(_nothing_left(evaluation, outcomes))
+    fixed = entries(outcomes, evaluation.info, evaluation.timing().clips_per_s(config))
+    lite_methods = tuple(m for m in config.lite_methods if m not in without)
+    adaptive, out_of_reach = adaptive_results(outcomes, evaluation.info, goal)
+    lines = [*fixed, *(result.entry for result in adaptive)]
+    return Summary(
+        out=str(evaluation.root),
+        dataset=config.dataset,
+        split=config.split,
+        backbone=config.backbone,
+        views=f"{config.num_segments}x{config.num_crops}",
+        num_videos=len(outcomes.video_ids),
+        num_failed=outcomes.num_failed,
+        failed_by=outcomes.failed_by,
+        without=tuple(sorted(without)),
+        num_missing=outcomes.num_missing,
+        lite_methods=lite_methods,
+        table=make_table(lines, num_draws, seed),
+        paired=paired(pairs(fixed, lite_methods, adaptive), num_draws, seed),
+        classes=class_trends(fixed, outcomes.labels, class_ratio, num_draws, seed),
+        goal=goal,
+        adaptive=[result.setting for result in adaptive],
+        out_of_reach=out_of_reach,
+        label_names=evaluation.info.label_names,
+        num_draws=num_draws,
+    )
+
+
+def _nothing_left(evaluation: Evaluation, outcomes: VideoOutcomes) -> str:
+    message = (
+        f"{evaluation.root}: none of the {outcomes.num_failed} evaluated videos worked under every "
+        f"method ({outcomes.num_missing} are missing); see the column `error` of its results"
+    )
+    if outcomes.failed_by:
+        options = " ".join(f"--without '{method}'" for method in outcomes.failed_by)
+        message += f", or leave out what failed: {options}"
+    return message
+
+
+def _no_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _no_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_no_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,178 @@
+"""From rows per clip to outcomes per video: the mean of a video's view scores decides.
+
+Axes: V videos, M conditions, n clips of a shard, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import ClipStatus, ConfigError, StoreError
+from selector.evaluation.config import FULL, Condition, EvalConfig
+from selector.evaluation.files import Evaluation
+from selector.evaluation.layout import TOP
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOutcomes:
+    """What became of every video that has an outcome under every condition that counts."""
+
+    conditions: tuple[Condition, ...]
+    """The columns."""
+    without: frozenset[str]
+    """Methods that do not count; their columns mean nothing."""
+    video_ids: npt.NDArray[np.object_]
+    """(V,)"""
+    labels: npt.NDArray[np.int64]
+    """(V,)"""
+    label_rank: npt.NDArray[np.int64]
+    """(V, M) place of the label among the classes, 0 = first."""
+    confidence: npt.NDArray[np.float64]
+    """(V, M) mean probability, over the views, of the class that has the highest one."""
+    mass: npt.NDArray[np.float64]
+    """(V, M) share of the predicted scores that the kept tokens hold, mean over the views."""
+    num_failed: int
+    """Videos left out: some condition has no view of theirs that worked."""
+    failed_by: dict[str, int]
+    """Method to the videos left out that the full model did and it did not; only those above 0."""
+    num_missing: int
+    """Videos of the plan that are not, or not wholly, evaluated yet."""
+
+    @property
+    def top1(self) -> npt.NDArray[np.float64]:
+        """(V, M), 1 where the label is first."""
+        return (self.label_rank == 0).astype(np.float64)
+
+    @property
+    def top5(self) -> npt.NDArray[np.float64]:
+        """(V, M), 1 where the label is among the first five."""
+        return (self.label_rank < TOP).astype(np.float64)
+
+
+def read_outcomes(evaluation: Evaluation, without: Collection[str] = ()) -> VideoOutcomes:
+    """Read all committed shards, one at a time.
+
+    Args:
+        evaluation: finished or not.
+        without: methods that need not have worked for a video to count.
+
+    Raises:
+        StoreError: nothing is committed yet, or a file is damaged.
+        ConfigError: `without` names a method that was not evaluated.
+    """
+    config, plan = evaluation.config, evaluation.plan()
+    unknown = sorted(set(without) - set(config.methods))
+    if unknown:
+        raise ConfigError(
+            f"cannot leave out {', '.join(unknown)}: {evaluation.root} evaluates "
+            f"{', '.join(config.methods)}"
+        )
+    # Clips are sorted by video, so a video is a run of consecutive rows.
+    ids = plan["video_id"].combine_chunks().dictionary_encode()
+    video = ids.indices.to_numpy()
+    num_videos, m = len(ids.dictionary), len(config.conditions)
+    rank = np.zeros((num_videos, m), np.int64)
+    confidence = np.full((num_videos, m), np.nan)
+    mass = np.zeros((num_videos, m))
+    views = np.zeros((num_videos, m), np.int64)
+    seen = np.zeros(num_videos, np.int64)
+    labels = np.zeros(num_videos, np.int64)
+    labels[video] = plan["label"].to_numpy()
+    num_classes, average = len(evaluation.info.label_names), _ViewAverage()
+    for shard in evaluation.shards():
+        table = evaluation.read_shard(shard, _columns(config))
+        at = video[table["clip_id"].to_numpy().reshape(-1, m)[:, 0]]
+        ok = pc.equal(table["status"], ClipStatus.OK.value).to_numpy().reshape(-1, m)
+        np.add.at(views, at, ok)
+        np.add.at(mass, at, np.where(ok, table["mass"].to_numpy().reshape(-1, m), 0.0))
+        np.add.at(seen, at, 1)
+        if config.num_views == 1:
+            rank[at] = table["label_rank"].to_numpy().reshape(-1, m)
+            confidence[at] = table["confidence"].to_numpy().reshape(-1, m)
+        else:
+            average.add(at, _probabilities(table["log_probs"], ok, num_classes), ok)
+            average.settle(int(at[-1]), labels, rank, confidence)
+    average.settle(num_videos, labels, rank, confidence)
+    if not seen.any():
+        raise StoreError(f"{evaluation.root} has no committed results yet")
+    whole = seen == config.num_views
+    counts = np.array([c.method not in without for c in config.conditions])
+    lost = (views == 0) & counts
+    good = whole & ~lost.any(axis=1)
+    return VideoOutcomes(
+        conditions=config.conditions,
+        without=frozenset(without),
+        video_ids=ids.dictionary.to_numpy(zero_copy_only=False)[good],
+        labels=labels[good],
+        label_rank=rank[good],
+        confidence=confidence[good],
+        mass=mass[good] / np.maximum(views[good], 1),
+        num_failed=int((whole & ~good).sum()),
+        failed_by=_failed_by(config, lost[whole]),
+        num_missing=int((~whole).sum()),
+    )
+
+
+def _failed_by(config: EvalConfig, lost: npt.NDArray[np.bool_]) -> dict[str, int]:
+    """Counts, for each method, the videos (V, M) that it lost although the full model did not."""
+    methods = np.array([condition.method for condition in config.conditions])
+    lost = lost[~lost[:, methods == FULL].any(axis=1)]
+    found = {m: int(lost[:, methods == m].any(axis=1).sum()) for m in config.methods}
+    return {method: count for method, count in found.items() if count}
+
+
+class _ViewAverage:
+    """Sums of view probabilities, kept only for the videos whose views may still come."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, npt.NDArray[np.float64]] = {}
+        self._views: dict[int, npt.NDArray[np.int64]] = {}
+
+    def add(
+        self,
+        video: npt.NDArray[np.int64],
+        probabilities: npt.NDArray[np.float32],
+        ok: npt.NDArray[np.bool_],
+    ) -> None:
+        """Adds views of `video` (n,): their probabilities (n, M, C), zero where not ok (n, M)."""
+        for number, view, worked in zip(video.tolist(), probabilities, ok, strict=True):
+            self._open[number] = self._open.get(number, 0.0) + view
+            self._views[number] = self._views.get(number, 0) + worked
+
+    def settle(
+        self,
+        last: int,
+        labels: npt.NDArray[np.int64],
+        rank: npt.NDArray[np.int64],
+        confidence: npt.NDArray[np.float64],
+    ) -> None:
+        """Fills in the rows of the videos before `last`, and forgets them."""
+        for number in [n for n in self._open if n < last]:
+            sums, views = self._open.pop(number), self._views.pop(number)
+            label = labels[number]
+            of_label = sums[:, label : label + 1]
+            ahead = (sums > of_label).sum(axis=1)
+            rank[number] = ahead + (sums[:, :label] == of_label).sum(axis=1)
+            with np.errstate(invalid="ignore"):  # no view worked: the video is left out
+                confidence[number] = sums.max(axis=1) / views
+
+
+def _columns(config: EvalConfig) -> list[str]:
+    scores = ["label_rank", "confidence"] if config.num_views == 1 else ["log_probs"]
+    return ["clip_id", "status", "mass", *scores]
+
+
+def _probabilities(
+    log_probs: pa.ChunkedArray, ok: npt.NDArray[np.bool_], num_classes: int
+) -> npt.NDArray[np.float32]:
+    """(n, M, C), zero where the view failed."""
+    found = np.zeros((*ok.shape, num_classes), np.float32)
+    values = pc.list_flatten(log_probs).to_numpy()
+    found[ok] = np.exp(values.reshape(-1, num_classes))
+    return found

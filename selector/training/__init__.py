@@ -1,0 +1,1 @@
+"""Trains and judges the token selector from a store alone."""

@@ -1,0 +1,138 @@
+"""The model half of a worker: what it returns, and what it does when memory or CUDA fails."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.backbones import backbone_digest
+from pipeline.config import OracleConfig, RunConfig
+from pipeline.errors import BackboneError, LiteError
+from pipeline.oracle.maps import scores_from_cam, token_maps
+from pipeline.oracle.scorer import Scorer, sample_tokens
+from pipeline.shards.batch_runs import is_broken_cuda
+
+
+def make_scorer(backbone, **changes):
+    fields = {
+        "dataset": "d",
+        "plan_digest": "0",
+        "split": "s",
+        "backbone": str(backbone),
+        "backbone_digest": backbone_digest(str(backbone)),
+        "tokens_per_clip": 3,
+    }
+    return Scorer(OracleConfig(**(fields | changes)), RunConfig(data_root="x"))
+
+
+def make_clips(n):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (n, 4, 16, 16, 3), dtype=np.uint8)
+
+
+LABELS = np.array([0, 1, 2, 3])
+CLIP_IDS = np.array([10, 11, 12, 13])
+
+
+def test_it_returns_the_oracle_and_the_kept_embeddings(tiny_backbone):
+    scorer = make_scorer(tiny_backbone)
+    got = scorer(make_clips(4), LABELS, CLIP_IDS)
+    backbone = scorer.backbone
+    with torch.no_grad():
+        embedded = backbone.embed(backbone.pixel_values(make_clips(4)))
+    maps = token_maps(backbone, embedded, torch.from_numpy(LABELS))
+    np.testing.assert_array_equal(got.cam, maps.cam)
+    np.testing.assert_array_equal(got.scores, scores_from_cam(maps.cam))
+    np.testing.assert_array_equal(got.logits, maps.logits)
+    for row in range(4):
+        assert got.token_index[row].tolist() == sample_tokens(0, 10 + row, 8, 3).tolist()
+        np.testing.assert_array_equal(
+            got.tokens[row], embedded[row, got.token_index[row].astype(int)].half()
+        )
+
+
+def test_the_predicted_class_is_explained_when_asked_for(tiny_backbone):
+    got = make_scorer(tiny_backbone, target="predicted")(make_clips(4), LABELS * 0 - 1, CLIP_IDS)
+    predicted = got.logits.argmax(1)
+    again = make_scorer(tiny_backbone)(make_clips(4), predicted, CLIP_IDS)
+    np.testing.assert_array_equal(got.cam, again.cam)
+
+
+def test_without_kept_embeddings_there_are_none(tiny_backbone):
+    got = make_scorer(tiny_backbone, tokens_per_clip=0)(make_clips(2), LABELS[:2], CLIP_IDS[:2])
+    assert got.tokens is None
+    assert got.token_index is None
+
+
+def test_the_neighbours_in_a_batch_do_not_change_a_clips_bits(tiny_backbone):
+    scorer = make_scorer(tiny_backbone)
+    clips = make_clips(4)
+    full = scorer(clips, LABELS, CLIP_IDS)
+    alone = np.zeros_like(clips)
+    alone[2] = clips[2]
+    lonely = scorer(alone, LABELS, CLIP_IDS)
+    for name in ("cam", "scores", "logits", "tokens"):
+        assert getattr(full, name)[2].tobytes() == getattr(lonely, name)[2].tobytes()
+
+
+def test_out_of_memory_halves_the_batch_and_remembers(tiny_backbone, monkeypatch, caplog):
+    scorer = make_scorer(tiny_backbone)
+    whole = scorer(make_clips(4), LABELS, CLIP_IDS)
+    sizes = []
+    score = scorer._score
+
+    def small(clips, labels, clip_ids):
+        sizes.append(len(clips))
+        if len(clips) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return score(clips, labels, clip_ids)
+
+    monkeypatch.setattr(scorer, "_score", small)
+    halved = scorer(make_clips(4), LABELS, CLIP_IDS)
+    assert sizes == [4, 2, 1, 1, 1, 1]
+    for name in ("cam", "logits", "tokens"):
+        np.testing.assert_allclose(
+            getattr(halved, name), getattr(whole, name), rtol=1e-2, atol=1e-5
+        )
+    assert halved.token_index.tolist() == whole.token_index.tolist()
+    assert "--batch-size 1" in caplog.text
+    sizes.clear()
+    scorer(make_clips(2), LABELS[:2], CLIP_IDS[:2])
+    assert sizes == [1, 1]
+
+
+def test_one_clip_that_does_not_fit_is_an_error_with_advice(tiny_backbone, monkeypatch):
+    scorer = make_scorer(tiny_backbone)
+
+    def never(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(scorer, "_score", never)
+    with pytest.raises(LiteError, match="one clip does not fit.*--precision bf16"):
+        scorer(make_clips(4), LABELS, CLIP_IDS)
+
+
+def test_another_checkpoint_than_the_runs_is_refused(tiny_backbone):
+    with pytest.raises(BackboneError, match="digest"):
+        make_scorer(tiny_backbone, backbone_digest="f" * 64)
+
+
+def test_kept_tokens_are_a_stable_fair_ascending_sample():
+    # Pinned: another choice would make existing stores differ from rebuilt ones.
+    assert sample_tokens(0, 7, 1568, 4).tolist() == [92, 608, 1328, 1369]
+    counts = np.zeros(16)
+    for clip in range(2000):
+        chosen = sample_tokens(1, clip, 16, 4)
+        assert (np.diff(chosen) > 0).all()
+        counts[chosen] += 1
+    assert counts.min() > 420  # 500 expected, standard deviation 19
+    assert counts.max() < 580
+    assert sample_tokens(0, 0, 8, 8).tolist() == list(range(8))
+    assert sample_tokens(0, 1, 1568, 9).tolist() != sample_tokens(1, 1, 1568, 9).tolist()
+
+
+def test_broken_cuda_is_told_from_other_errors():
+    assert is_broken_cuda(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not is_broken_cuda(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_broken_cuda(RuntimeError("shape mismatch"))

@@ -1,0 +1,79 @@
+"""The model's own path over some tokens equals Hugging Face's over all of them."""
+
+import pytest
+import torch
+
+from pipeline.errors import ConfigError
+from pipeline.standin.config import BackboneConfig
+from pipeline.standin.model import (
+    build_model,
+    classify,
+    normalise,
+    pick,
+    run_blocks,
+    start_from_principal_components,
+    to_patches,
+)
+
+CONFIG = BackboneConfig(hidden_size=24, num_layers=2, num_heads=2)
+NAMES = ["a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def frames():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (3, 16, 48, 48, 3), generator=generator).to(torch.uint8)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_all_tokens_give_the_plain_models_logits(frames, precision):
+    torch.manual_seed(0)
+    config = BackboneConfig(hidden_size=24, num_layers=2, num_heads=2, precision=precision)
+    model = build_model(config, NAMES).eval()
+    patches = normalise(to_patches(frames, CONFIG))
+    index = torch.arange(288).expand(3, -1)
+    mean, std = (
+        torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    pixels = (frames.permute(0, 1, 4, 2, 3) / 255.0 - mean) / std
+    with torch.no_grad():
+        ours = classify(model, run_blocks(model, patches, index))
+        theirs = model(pixels).logits
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_the_order_of_the_kept_tokens_does_not_matter(frames):
+    torch.manual_seed(0)
+    model = build_model(CONFIG, NAMES).eval()
+    patches = to_patches(frames, CONFIG)
+    index = torch.rand(3, 288).argsort(1)[:, :50]
+    with torch.no_grad():
+        one, other = (
+            classify(model, run_blocks(model, normalise(pick(patches, i)), i))
+            for i in (index, index.flip(1))
+        )
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_the_first_filters_are_white_on_the_patches_they_came_from(frames):
+    model = build_model(CONFIG, NAMES)
+    patches = normalise(to_patches(frames, CONFIG)).flatten(0, 1)
+    start_from_principal_components(model, patches)
+    projection = model.videomae.embeddings.patch_embeddings.projection
+    outputs = patches @ projection.weight.flatten(1).T + projection.bias
+    torch.testing.assert_close(outputs.mean(0), torch.zeros(24), atol=1e-3, rtol=0)
+    torch.testing.assert_close(outputs.T.cov(correction=0), torch.eye(24) / 4, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"precision": "fp8"}, "precision must be one of fp32, bf16, got 'fp8'"),
+        ({"hidden_size": 50}, r"hidden_size \(50\) must be a multiple of num_heads \(4\)"),
+        ({"keep_low": 0.7}, "0 < low <= high <= 1, got 0.7 and 0.6"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        BackboneConfig(**setting)

@@ -1,0 +1,152 @@
+"""Calibration against brute force and against answers known by construction."""
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError
+from selector.budgets.pick import Goal, calibrate_mass, calibrate_thresholds
+
+COSTS = {"gmacs_small": 40.0, "gmacs_base": 80.0, "gmacs_confidence": 1.0}
+
+
+def rows(num, seed):
+    rng = np.random.default_rng(seed)
+    # Coarse, so that some confidences are equal.
+    confidence = rng.integers(0, 20, num) / 20
+    base = rng.random(num) < 0.3 + 0.6 * confidence
+    small = np.where(rng.random(num) < 0.2, rng.random(num) < 0.5, base)
+    return confidence, small, base
+
+
+def apply(confidence, small, base, alpha, beta):
+    is_small = (confidence < alpha) | (confidence > beta)
+    accuracy = np.where(is_small, small, base).mean()
+    return accuracy, 1 + np.where(is_small, 40.0, 80.0).mean()
+
+
+def brute_force(confidence, small, base):
+    points = np.r_[-1, np.unique(confidence) - 0.01, np.unique(confidence) + 0.01, 2]
+    return [
+        apply(confidence, small, base, alpha, beta)
+        for alpha in points
+        for beta in points
+        if alpha <= beta
+    ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("target", [45.0, 60.0, 75.0])
+def test_no_thresholds_within_the_cost_are_more_accurate(seed, target):
+    data = rows(60, seed)
+    alpha, beta, outcome = calibrate_thresholds(*data, **COSTS, goal=Goal(target_gmacs=target))
+    accuracy, gmacs = apply(*data, alpha, beta)
+    assert (outcome.accuracy, outcome.gmacs) == pytest.approx((accuracy, gmacs))
+    assert gmacs <= target + 1e-9
+    assert accuracy == pytest.approx(max(a for a, g in brute_force(*data) if g <= target + 1e-9))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("loss", [0.0, 0.02, 0.1])
+def test_no_thresholds_within_the_loss_are_cheaper(seed, loss):
+    data = rows(60, seed)
+    alpha, beta, outcome = calibrate_thresholds(*data, **COSTS, goal=Goal(max_loss=loss))
+    accuracy, gmacs = apply(*data, alpha, beta)
+    assert (outcome.accuracy, outcome.gmacs) == pytest.approx((accuracy, gmacs))
+    floor = data[2].mean() - loss - 1e-9
+    assert accuracy >= floor
+    assert gmacs == pytest.approx(min(g for a, g in brute_force(*data) if a >= floor))
+
+
+def test_the_middle_is_found_where_only_it_needs_the_base_budget():
+    confidence = np.linspace(0.05, 0.95, 19)
+    middle = (confidence > 0.3) & (confidence < 0.7)
+    base, small = confidence > 0.22, (confidence > 0.22) & ~middle
+    alpha, beta, outcome = calibrate_thresholds(
+        confidence, small, base, **COSTS, goal=Goal(max_loss=0.0)
+    )
+    assert alpha == pytest.approx(0.325)
+    assert beta == pytest.approx(0.675)
+    assert outcome.accuracy == outcome.base_accuracy == pytest.approx(15 / 19)
+    assert outcome.gmacs == pytest.approx(1 + (12 * 40 + 7 * 80) / 19)
+    assert outcome.base_gmacs == 80
+
+
+def test_confidences_of_zero_and_one_can_all_get_the_small_budget():
+    confidence, wins = np.array([0.0, 0.0, 1.0, 1.0]), np.array([True] * 4)
+    alpha, beta, outcome = calibrate_thresholds(
+        confidence, wins, ~wins, **COSTS, goal=Goal(max_loss=0.0)
+    )
+    assert outcome.gmacs == 41
+    assert apply(confidence, wins, ~wins, alpha, beta) == (1.0, 41.0)
+
+
+def test_many_rows_take_no_long_and_stay_within_the_goal():
+    data = rows(20_000, 0)
+    confidence = np.random.default_rng(0).random(20_000)
+    _, _, outcome = calibrate_thresholds(
+        confidence, *data[1:], **COSTS, goal=Goal(target_gmacs=60.0)
+    )
+    assert 58 <= outcome.gmacs <= 60  # 5 % of the rows are 2
+
+
+def test_thresholds_are_too_coarse_to_fit_single_rows():
+    """A row that wins and then one that loses, and so on: there is nothing to find but noise."""
+    confidence = (np.arange(2000) + 0.5) / 2000
+    small = np.arange(2000) % 2 == 0
+    alpha, beta, _ = calibrate_thresholds(
+        confidence, small, ~small, **COSTS, goal=Goal(target_gmacs=60.0)
+    )
+    assert [20 * alpha, 20 * beta] == pytest.approx([round(20 * alpha), round(20 * beta)])
+
+
+def test_a_cascade_costs_the_small_budget_for_all_and_the_bases_blocks_for_some():
+    """The confidence is the small budget's own pass: embedding 5, blocks 35 and 75."""
+    confidence = np.linspace(0.05, 0.95, 10)
+    base, small = np.ones(10, bool), confidence > 0.3
+    costs = {"gmacs_small": 5.0, "gmacs_base": 5.0 + 75.0, "gmacs_confidence": 35.0}
+    _, _, outcome = calibrate_thresholds(confidence, small, base, **costs, goal=Goal(max_loss=0.0))
+    assert outcome.gmacs == pytest.approx(5 + 35 + 0.3 * 75)
+
+
+def test_the_cheapest_mass_within_the_loss():
+    masses = np.array([0.2, 0.5, 0.9])
+    level = np.array([[0, 0, 1], [0, 1, 1], [0, 0, 0], [0, 1, 1]])
+    correct = np.array([[False, True], [False, True], [True, True], [True, True]])
+    common = {"gmacs": np.array([10.0, 20.0]), "gmacs_base": 20.0}
+    base = np.ones(4, bool)
+    mass, outcome = calibrate_mass(masses, level, correct, base, **common, goal=Goal(max_loss=0.25))
+    assert mass == 0.5
+    assert (outcome.accuracy, outcome.gmacs) == (0.75, 15.0)
+    mass, outcome = calibrate_mass(
+        masses, level, correct, base, **common, goal=Goal(target_gmacs=10)
+    )
+    assert mass == 0.2
+    assert outcome.accuracy == 0.5
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        ({}, "either"),
+        ({"target_gmacs": 1.0, "max_loss": 0.1}, "either"),
+        ({"target_gmacs": 0.0}, "above 0"),
+        ({"max_loss": 1.0}, r"\[0, 1\)"),
+    ],
+)
+def test_goals_that_make_no_sense_are_refused(goal, message):
+    with pytest.raises(ConfigError, match=message):
+        Goal(**goal)
+
+
+def test_a_goal_out_of_reach_says_what_can_be_reached():
+    with pytest.raises(ConfigError, match="30 GFLOPs is below 41"):
+        calibrate_thresholds(*rows(10, 0), **COSTS, goal=Goal(target_gmacs=30.0))
+
+
+def test_no_rows_and_confidences_that_are_no_numbers_are_refused():
+    none = np.zeros(0, bool)
+    with pytest.raises(ConfigError, match="needs rows"):
+        calibrate_thresholds(none.astype(float), none, none, **COSTS, goal=Goal(max_loss=0.0))
+    one = np.array([True])
+    with pytest.raises(ConfigError, match="not a number"):
+        calibrate_thresholds(np.array([np.nan]), one, one, **COSTS, goal=Goal(max_loss=0.0))

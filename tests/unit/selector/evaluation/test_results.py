@@ -1,0 +1,138 @@
+"""Averaging views: equal to doing it at once in memory, wherever the shards cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError, StoreError
+from selector.evaluation.report.summary import summarise
+from selector.evaluation.report.text import format_summary
+from selector.evaluation.results import read_outcomes
+from tests.evaluations import make_evaluation
+
+LABELS = [0, 1, 2, 3, 4, 0, 1]
+NUM_CONDITIONS, NUM_CLASSES = 3, 5
+
+
+def make_logits(num_clips, seed=0):
+    return np.random.default_rng(seed).normal(size=(num_clips, NUM_CONDITIONS, NUM_CLASSES)) * 3
+
+
+def softmax(logits):
+    exp = np.exp(logits)
+    return exp / exp.sum(-1, keepdims=True)
+
+
+def ranks(scores, labels):
+    """Place of each label, scores (V, M, C)."""
+    of_label = np.take_along_axis(scores, np.array(labels)[:, None, None], 2)
+    return (scores > of_label).sum(2)
+
+
+def test_one_view_is_its_own_video(tmp_path):
+    logits = make_logits(7)
+    outcomes = read_outcomes(make_evaluation(tmp_path, logits, LABELS))
+    assert outcomes.labels.tolist() == LABELS
+    assert np.array_equal(outcomes.label_rank, ranks(logits, LABELS))
+    np.testing.assert_allclose(outcomes.confidence, softmax(logits).max(2), rtol=1e-5)
+    assert (outcomes.num_failed, outcomes.num_missing) == (0, 0)
+
+
+@pytest.mark.parametrize("shard_size", [4, 6, 7, 64])
+def test_the_mean_of_the_views_decides_whatever_the_shards(tmp_path, shard_size):
+    logits = make_logits(7 * 6)
+    evaluation = make_evaluation(tmp_path, logits, LABELS, views=(2, 3), shard_size=shard_size)
+    outcomes = read_outcomes(evaluation)
+    mean = softmax(logits).reshape(7, 6, NUM_CONDITIONS, NUM_CLASSES).mean(1)
+    assert np.array_equal(outcomes.label_rank, ranks(mean, LABELS))
+    np.testing.assert_allclose(outcomes.confidence, mean.max(2), rtol=1e-3)
+
+
+def test_a_failed_view_leaves_the_mean_of_the_others(tmp_path):
+    logits = make_logits(7 * 2)
+    evaluation = make_evaluation(tmp_path, logits, LABELS, views=(1, 2), failed=[(4, 0), (7, 2)])
+    outcomes = read_outcomes(evaluation)
+    shares = softmax(logits).reshape(7, 2, NUM_CONDITIONS, NUM_CLASSES)
+    mean = shares.mean(1)
+    mean[2, 0] = shares[2, 1, 0]  # clip 4 is view 0 of video 2
+    mean[3, 2] = shares[3, 0, 2]
+    assert np.array_equal(outcomes.label_rank, ranks(mean, LABELS))
+    np.testing.assert_allclose(outcomes.confidence, mean.max(2), rtol=1e-3)
+    assert outcomes.num_failed == 0
+
+
+def test_a_video_that_failed_under_one_condition_is_left_out_of_all(tmp_path):
+    """So that every column is over the same videos."""
+    logits = make_logits(7)
+    outcomes = read_outcomes(make_evaluation(tmp_path, logits, LABELS, failed=[(2, 1), (6, 0)]))
+    keep = [0, 1, 3, 4, 5]
+    assert outcomes.video_ids.tolist() == [f"v0000{i}" for i in keep]
+    assert np.array_equal(outcomes.label_rank, ranks(logits, LABELS)[keep])
+    assert outcomes.num_failed == 2
+
+
+def test_the_methods_that_lost_videos_are_counted_and_can_be_left_out(tmp_path):
+    """`make_info`'s conditions: full, random with seed 0, random with seed 1, and uniform."""
+    logits = np.random.default_rng(1).normal(size=(7, 4, NUM_CLASSES))
+    evaluation = make_evaluation(
+        tmp_path,
+        logits,
+        LABELS,
+        methods=("random", "uniform"),
+        failed=[(1, 3), (2, 2), (2, 3), (5, 3), *((6, column) for column in range(4))],
+    )
+    outcomes = read_outcomes(evaluation)
+    assert outcomes.video_ids.tolist() == ["v00000", "v00003", "v00004"]
+    # Video 6 is nobody's: the full model failed too.
+    assert (outcomes.num_failed, outcomes.failed_by) == (4, {"random": 1, "uniform": 3})
+
+    others = read_outcomes(evaluation, without=["uniform"])
+    assert others.video_ids.tolist() == ["v00000", "v00001", "v00003", "v00004", "v00005"]
+    assert (others.num_failed, others.failed_by) == (2, {"random": 1})
+    assert np.array_equal(others.label_rank[:, :3], ranks(logits, LABELS)[[0, 1, 3, 4, 5], :3])
+    summary = summarise(evaluation, without=["uniform"], num_draws=100)
+    assert {row.method for row in summary.table} == {"full", "random"}
+    text = format_summary(summary)
+    assert "left out: 2 videos" in text
+    assert "1 of them the full model did and random did not" in text
+    assert "--without 'random'" in text
+    with pytest.raises(ConfigError, match="cannot leave out magic: .* evaluates random, uniform"):
+        read_outcomes(evaluation, without=["magic"])
+
+
+def test_a_method_that_did_no_video_is_named(tmp_path):
+    failed = [(clip, 2) for clip in range(7)]
+    evaluation = make_evaluation(tmp_path, make_logits(7), LABELS, failed=failed)
+    with pytest.raises(StoreError, match="none of the 7 .*leave out what failed: --without 'ran"):
+        summarise(evaluation)
+
+
+def test_the_mass_of_a_video_is_the_mean_of_the_views_that_worked(tmp_path):
+    mass = np.tile([np.nan, 0.25, 0.5], (7 * 2, 1))
+    mass[4] = [np.nan, 0.75, 1.0]  # view 0 of video 2
+    mass[6] = [np.nan, 1.0, 1.0]
+    evaluation = make_evaluation(
+        tmp_path, make_logits(7 * 2), LABELS, views=(1, 2), mass=mass, failed=[(6, 1)]
+    )
+    outcomes = read_outcomes(evaluation)
+    assert np.isnan(outcomes.mass[:, 0]).all()
+    assert outcomes.mass[2, 1:].tolist() == [0.5, 0.75]
+    assert outcomes.mass[3, 1:].tolist() == [0.25, 0.75]
+
+
+def test_a_video_cut_by_a_missing_shard_is_missing(tmp_path):
+    logits = make_logits(7 * 2)
+    evaluation = make_evaluation(
+        tmp_path, logits, LABELS, views=(1, 2), shard_size=5, shards=[0, 2]
+    )
+    outcomes = read_outcomes(evaluation)
+    # Clips 5 to 9 are missing: videos 2 (clips 4, 5), 3 and 4.
+    assert outcomes.video_ids.tolist() == ["v00000", "v00001", "v00005", "v00006"]
+    assert (outcomes.num_failed, outcomes.num_missing) == (0, 3)
+
+
+def test_nothing_committed_is_an_error(tmp_path):
+    evaluation = make_evaluation(tmp_path, make_logits(7), LABELS, shards=[])
+    with pytest.raises(StoreError, match="no committed results"):
+        read_outcomes(evaluation)

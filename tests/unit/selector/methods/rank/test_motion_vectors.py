@@ -1,0 +1,168 @@
+"""Motion vectors pooled to tokens, on encoded videos whose motion is known."""
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from pipeline.backbones import load_backbone
+from pipeline.clips.grid import TokenGrid
+from pipeline.clips.views import View
+from pipeline.decode.request import DecodeRequest
+from pipeline.errors import ConfigError, DecodeError
+from selector.methods.rank.base import ClipBatch
+from selector.methods.rank.motion_vectors import (
+    MotionVectorRanker,
+    pool_vectors,
+    read_vectors,
+    require_motion_vectors,
+)
+from tests.checkpoints import save_videomae
+
+GRID = TokenGrid(4, 4, 4)
+SIDE, SPEED = 128, 3
+
+
+def encode(path, codec="libx264", moving=(slice(32, 64), slice(64, 96)), num_frames=16, size=None):
+    """A textured scene at rest but for one window, whose texture runs to the right."""
+    height, width = size or (SIDE, SIDE)
+    rng = np.random.default_rng(0)
+
+    def texture(columns):  # smooth, so that an encoder finds the motion
+        coarse = rng.integers(0, 255, (height // 8, columns // 8, 3))
+        return coarse.repeat(8, 0).repeat(8, 1).astype(np.uint8)
+
+    still, wide = texture(width), texture(width + 8 * num_frames)
+    images = []
+    for n in range(num_frames):
+        images.append(still.copy())
+        images[-1][moving] = wide[:, SPEED * (num_frames - n) :][:, :width][moving]
+    return write(path, images, codec)
+
+
+def write(path, images, codec="libx264", gop_size=100):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt, stream.gop_size = "yuv420p", gop_size
+        # One reference, and that the last frame: a vector's distance in time is not told.
+        stream.options = {"bf": "0", "refs": "1", "qscale": "2"}
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return str(path)
+
+
+def make_request(path, **changes):
+    options = {"num_frames": 8, "size": 32, "short_side": 32, "views": (View(),)} | changes
+    return DecodeRequest(path=path, **options)
+
+
+def pooled(path, view=None, **changes):
+    request = make_request(path, **changes)
+    return pool_vectors(read_vectors(request), view or View(), request, GRID)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libx264", "mp4"), ("mpeg4", "avi")])
+def test_motion_is_found_where_it_is_at_its_true_speed(tmp_path, codec, suffix):
+    """3 px per frame of 128 is 0.75 px of the 32 that the model sees."""
+    maps = pooled(encode(tmp_path / f"v.{suffix}", codec))
+    moving = maps[:, 1, 2].copy()
+    assert moving == pytest.approx(np.full(4, SPEED * 32 / SIDE), rel=0.35)
+    maps[:, 1, 2] = 0
+    assert np.median(maps) == 0
+    assert maps.max() < moving.min()
+
+
+def test_crops_move_the_grid_with_them(tmp_path):
+    """In a frame twice as wide, a window in the last quarter is only in the right crop."""
+    moving = (slice(32, 64), slice(224, 256))
+    path = encode(tmp_path / "v.mp4", moving=moving, size=(SIDE, 2 * SIDE))
+    left, _, right = (pooled(path, View(0, crop, 1, 3)) for crop in range(3))
+    assert right[:, 1, 3].min() > 0.5
+    assert left.max() < 0.1
+
+
+def test_a_turned_video_is_pooled_as_it_is_shown(tmp_path):
+    """The vectors are turned with the frames: compare with the frames' own turning."""
+    request = make_request(encode(tmp_path / "v.mp4"))
+    upright = read_vectors(request)
+    occupied = pool_vectors(upright, View(), request, GRID)
+    with pytest.MonkeyPatch.context() as patch:
+        frames = read_vectors.__globals__["_frames"]
+        patch.setitem(
+            read_vectors.__globals__,
+            "_frames",
+            lambda *args: (Turned(frame) for frame in frames(*args)),
+        )
+        turned = pool_vectors(read_vectors(request), View(), request, GRID)
+    np.testing.assert_allclose(turned, np.rot90(occupied, axes=(1, 2)), atol=1e-6)
+
+
+class Turned:
+    """A frame that is to be shown turned by 90 degrees."""
+
+    def __init__(self, frame):
+        self.frame, self.rotation = frame, 90
+
+    def __getattr__(self, name):
+        return getattr(self.frame, name)
+
+
+def test_motion_counts_for_the_tubelet_in_which_it_happens(tmp_path):
+    """Still for eight frames, then moving: of four tubelets the last two see it."""
+    with av.open(encode(tmp_path / "moving.mp4", num_frames=8)) as source:
+        moving = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
+    path = write(tmp_path / "v.mp4", [moving[0]] * 8 + moving)
+    at = pooled(path)[:, 1, 2]
+    assert at[:2].max() < 0.1
+    assert at[2:].min() > 0.4
+
+
+def test_vp9_says_that_it_is_not_available(tmp_path):
+    path = encode(tmp_path / "v.webm", "libvpx-vp9", num_frames=4)
+    with pytest.raises(DecodeError, match="motion-vectors is not available for vp9"):
+        read_vectors(make_request(path))
+
+
+def test_a_dataset_of_vp9_is_refused_before_anything_is_decoded(tmp_path):
+    webm = encode(tmp_path / "v.webm", "libvpx-vp9", num_frames=4)
+    with pytest.raises(ConfigError, match="not available for vp9 video"):
+        require_motion_vectors([webm, str(tmp_path / "gone.mp4")])
+    require_motion_vectors([webm, encode(tmp_path / "v.mp4")])
+    require_motion_vectors([str(tmp_path / "gone.mp4")])
+
+
+def test_a_video_of_key_frames_has_none_either(tmp_path):
+    images = [np.full((64, 64, 3), 40 * n, np.uint8) for n in range(4)]
+    path = write(tmp_path / "v.avi", images, "mpeg4", gop_size=1)
+    with pytest.raises(DecodeError, match="not available for mpeg4"):
+        read_vectors(make_request(path))
+
+
+def test_too_slow_is_a_timeout(tmp_path):
+    with pytest.raises(DecodeError, match="not decoded within"):
+        read_vectors(make_request(encode(tmp_path / "v.mp4"), timeout_s=1e-9))
+
+
+def test_the_ranker_scores_what_it_can_and_says_why_not_the_rest(tmp_path):
+    backbone = load_backbone(str(save_videomae(tmp_path / "b", image_size=32, num_frames=8)))
+    good = encode(tmp_path / "v.mp4")
+    paths = (good, good, str(tmp_path / "gone.mp4"), encode(tmp_path / "v.webm", "libvpx-vp9"))
+    batch = ClipBatch(
+        backbone=backbone,
+        frames=np.zeros((4, 8, 32, 32, 3), np.uint8),
+        pixel_values=torch.zeros(4, 8, 3, 32, 32),
+        tokens=torch.zeros(4, GRID.num_tokens, 24),
+        labels=torch.zeros(4, dtype=torch.long),
+        clip_ids=(0, 1, 2, 3),
+        paths=paths,
+        views=(View(0, 0, 2, 1), View(1, 0, 2, 1), View(0, 0, 2, 1), View(0, 0, 2, 1)),
+    )
+    ranker = MotionVectorRanker(backbone)
+    scores = ranker.scores(batch)
+    assert scores.isfinite().all(1).tolist() == [True, True, False, False]
+    assert scores[0].view(tuple(GRID)).amax(0).argmax() == 1 * 4 + 2
+    assert set(ranker.reasons) == {2, 3}
+    assert "no such file" in ranker.reasons[2]
+    assert "vp9" in ranker.reasons[3]
