@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.unit.selector.evaluation.test_ladder import make_ladder
+from tests.unit.selector.budgets.test_levels import make_ladder
 
 from selector.budgets.candidates import CASCADE, MASS, PAPER, Mass, Thresholds, rules
 from selector.budgets.pick import Goal
