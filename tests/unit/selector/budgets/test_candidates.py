@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.unit.selector.budgets.test_levels import make_ladder
 
 from selector.budgets.candidates import CASCADE, MASS, PAPER, Mass, Thresholds, rules
 from selector.budgets.pick import Goal
+from tests.unit.selector.budgets.test_levels import make_ladder
 
 NO_LOSS = Goal(max_loss=0.0)
 
