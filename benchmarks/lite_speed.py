@@ -29,8 +29,9 @@ import torch
 from oracle_cost import SIZES, make_backbone, make_inputs
 
 from pipeline.backbones import Backbone
+from pipeline.backbones.tokens import Tokens, reduce
 from selector.deploy.model import LiteModel
-from selector.methods.keep import num_kept, take_tokens, top_tokens
+from selector.methods.keep import best_tokens, num_kept
 from selector.training.config import SelectorConfig
 from selector.training.model import TokenSelector
 from selector.training.train import default_width
@@ -58,14 +59,14 @@ def stages(model: LiteModel, pixels: torch.Tensor, num: int) -> dict[str, Callab
     """The parts of one call, each on inputs made before: embed, select, blocks."""
     tokens = model.backbone.embed(pixels)
 
-    def select() -> torch.Tensor:
-        return take_tokens(tokens, top_tokens(model.rank(tokens)[0], num))
+    def select() -> Tokens:
+        return reduce(tokens, best_tokens(tokens, model.rank(tokens)[0], num))
 
-    every = num == tokens.shape[1]
+    every = num == tokens.num
     kept = tokens if every else select()
     parts: dict[str, Callable[[], Any]] = {"embed": lambda: model.backbone.embed(pixels)}
     parts |= {} if every else {"select": select}
-    return parts | {"blocks": lambda: model.backbone.forward_tokens(kept)}
+    return parts | {"blocks": lambda: model.backbone.run(kept)}
 
 
 def timed(run: Callable[[], Any], device: str, clock: Callable[[], float]) -> float:

@@ -29,7 +29,7 @@ from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMA
 from transformers.utils.logging import disable_progress_bar
 
 from pipeline.backbones import Backbone, load_backbone
-from pipeline.oracle.maps import token_maps
+from pipeline.oracle.cam import ClassActivationMap
 
 SIZES = {
     "tiny": {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -66,7 +66,7 @@ def our_oracle(backbone: Backbone, pixels: torch.Tensor, labels: torch.Tensor) -
     """(b) Logits and token maps in one forward pass."""
     with torch.no_grad():
         tokens = backbone.embed(pixels)
-    token_maps(backbone, tokens, labels, LAYER)
+    ClassActivationMap(LAYER).values(backbone, tokens, labels)
 
 
 def stock_grad_cam(backbone: Backbone, pixels: torch.Tensor, labels: torch.Tensor) -> None:
@@ -91,7 +91,7 @@ def stock_grad_cam(backbone: Backbone, pixels: torch.Tensor, labels: torch.Tenso
             return maps[0]
 
     backbone.requires_grad_(True)
-    with Maps(backbone, [backbone.target_module(LAYER)], to_volume) as cam:
+    with Maps(backbone, [backbone.layer_target(LAYER).module], to_volume) as cam:
         cam(pixels, [ClassifierOutputTarget(int(label)) for label in labels])
     backbone.zero_grad(set_to_none=True)
     backbone.requires_grad_(False)

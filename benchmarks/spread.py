@@ -18,10 +18,11 @@ import torch
 
 from datasets_spec import load_spec, read_videos
 from pipeline.backbones import load_backbone
+from pipeline.backbones.tokens import reduce
 from pipeline.clips.plan import build_plan
 from pipeline.standin.clips import load_clips
 from pipeline.standin.config import BackboneConfig
-from selector.methods.keep import num_kept, take_tokens, top_tokens
+from selector.methods.keep import best_tokens, num_kept
 from selector.methods.spread import spread_offsets
 from selector.training.saving import load_selector
 
@@ -57,12 +58,12 @@ def main() -> None:
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
             tokens = backbone.embed(backbone.pixel_values(clips.frames[batch]))
-            logits, labels = selector(tokens), torch.from_numpy(clips.labels[batch])
+            logits, labels = selector(tokens.on_grid), torch.from_numpy(clips.labels[batch])
             for i, offset in enumerate(offsets):
                 ranking = logits + offset
                 for j, ratio in enumerate(ratios):
-                    index = top_tokens(ranking, num_kept(grid.num_tokens, ratio))
-                    found = backbone.forward_tokens(take_tokens(tokens, index)).argmax(1)
+                    best = best_tokens(tokens, ranking, num_kept(grid.num_tokens, ratio))
+                    found = backbone.run(reduce(tokens, best)).argmax(1)
                     right[i, j] += int((found == labels).sum())
     table = pd.DataFrame(100 * right / len(rows), spreads, ratios).round(1)
     print(f"top-1 in percent on {len(rows)} videos, spread by keep ratio\n{table.to_string()}")

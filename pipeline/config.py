@@ -97,7 +97,7 @@ class OracleConfig(ClipConfig):
     """
 
     method: str = "gradcam"
-    """Class-activation method: `gradcam`, `hirescam`, ... (see `pipeline.oracle.maps.METHODS`)."""
+    """Oracle: `gradcam`, `hirescam`, ..., `occlusion` (see `pipeline.oracle.names.METHODS`)."""
     layer: str = "blocks.-1.output"
     """Module whose output is scored: `embeddings`, or `blocks.N.(mlp|output|norm1)`."""
     target: str = "label"

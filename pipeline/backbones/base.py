@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbones.tokens import NOTHING, Evidence, Reducer, Tokens, Wanted
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError
 
@@ -37,8 +40,43 @@ class Preprocessing:
     std: tuple[float, float, float]
 
 
+class Block(Protocol):
+    """One transformer block: whole, or in its two halves where a method acts between them."""
+
+    def __call__(self, x: Tokens) -> Tokens:
+        """The whole block, as the checkpoint's own code runs it."""
+
+    def attend(self, x: Tokens, want: Wanted, *, by_size: bool = False) -> tuple[Tokens, Evidence]:
+        """Norm, attention and residual.
+
+        Args:
+            x: the block's input.
+            want: the evidence to show.
+            by_size: add log(size) of each key's token to its attention logits.
+        """
+
+    def mlp(self, x: Tokens) -> Tokens:
+        """Norm, MLP and residual."""
+
+
+@dataclass(frozen=True)
+class LayerTarget:
+    """Where an oracle looks: a module, and what its output says of the tokens of the grid.
+
+    Attributes:
+        module: its output, or the first of a tuple, is the activation.
+        on_grid: turns that activation, or its gradient, into (B, N, D) in row-major order.
+    """
+
+    module: nn.Module
+    on_grid: Callable[[Tensor], Tensor]
+
+
 class Backbone(nn.Module, ABC):
-    """A frozen video transformer whose tokens may be dropped before the first block.
+    """A frozen video transformer whose tokens may be dropped or merged on their way.
+
+    An adapter gives `embed`, `blocks`, `head` and `block_part`; `tests/conformance/backbones.py`
+    holds what must be true of it.
 
     Attributes:
         grid: token counts along time, height and width.
@@ -50,6 +88,8 @@ class Backbone(nn.Module, ABC):
         label_names: class names in logit order, or None where the checkpoint names none.
         preprocessing: how uint8 frames become the model's input.
         digest: SHA-256 over weights and configuration; the checkpoint's identity.
+        prefix: leading tokens that no method may drop, because the head reads them.
+        off_grid: how many of those lie on no grid (CLS).
     """
 
     grid: TokenGrid
@@ -61,19 +101,21 @@ class Backbone(nn.Module, ABC):
     label_names: list[str] | None
     preprocessing: Preprocessing
     digest: str
+    prefix: int = 0
+    off_grid: int = 0
 
     @property
     @abstractmethod
-    def blocks(self) -> nn.ModuleList:
-        """The transformer blocks, each mapping (B, K, D) to (B, K, D)."""
+    def blocks(self) -> Sequence[Block]:
+        """The transformer blocks, in order."""
 
     @abstractmethod
-    def embed(self, pixel_values: Tensor) -> Tensor:
-        """Turn normalised frames (B, T, 3, H, W) into tokens with positions (B, N, D)."""
+    def embed(self, pixel_values: Tensor) -> Tokens:
+        """Turn normalised frames (B, T, 3, H, W) into all tokens, as `grid_tokens` orders them."""
 
     @abstractmethod
-    def head(self, hidden: Tensor) -> Tensor:
-        """Turn the last block's output (B, K, D) into float32 logits (B, num_classes)."""
+    def head(self, x: Tokens) -> Tensor:
+        """Turn the last block's output into float32 logits (B, num_classes)."""
 
     @abstractmethod
     def block_part(self, index: int, part: str) -> nn.Module:
@@ -116,23 +158,33 @@ class Backbone(nn.Module, ABC):
         std = torch.tensor(self.preprocessing.std, device=self.device).view(3, 1, 1)
         return frames.sub_(mean).div_(std).to(self.dtype)
 
-    def forward_tokens(self, tokens: Tensor) -> Tensor:
-        """Classify from any subset of a clip's tokens.
+    def run(self, x: Tokens, reducer: Reducer | None = None) -> Tensor:
+        """Classify from any tokens of a clip.
 
         Args:
-            tokens: (B, K, D), 1 <= K <= N, in any order; positions are already in them.
+            x: in any order after the prefix, at least one; positions are already in them, or
+                follow from their places.
+            reducer: what happens to them on their way; None keeps them all.
 
         Returns:
             float32 logits (B, num_classes).
         """
-        hidden = tokens
-        for block in self.blocks:
-            hidden = block(hidden)
-        return self.head(hidden)
+        reducer = reducer or Reducer()
+        x = reducer.before(x)
+        for layer, block in enumerate(self.blocks):
+            want = reducer.wants(layer)
+            by_size = reducer.proportional and x.size is not None
+            if want is None and not by_size:
+                x = block(x)
+                continue
+            x, seen = block.attend(x, want or NOTHING, by_size=by_size)
+            x = block.mlp(reducer.between(layer, x, seen))
+            x = reducer.after(layer, x, seen)
+        return self.head(x)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Classify (B, T, 3, H, W) from all tokens; equals the plain model."""
-        return self.forward_tokens(self.embed(pixel_values))
+        return self.run(self.embed(pixel_values))
 
     def resolve_layer(self, layer: str) -> str:
         """Write a layer's name with its absolute index: `blocks.-1.mlp` -> `blocks.11.mlp`.
@@ -151,7 +203,21 @@ class Backbone(nn.Module, ABC):
             )
         return f"blocks.{index % self.num_layers}.{match[2]}"
 
-    def target_module(self, layer: str) -> nn.Module:
-        """The module behind a layer name other than `embeddings` (which no module outputs)."""
+    def layer_target(self, layer: str) -> LayerTarget:
+        """Where an oracle of `layer` looks; not for `embeddings`, which no module outputs.
+
+        Raises:
+            ConfigError: no such layer, or one whose gradient is zero on every token of the grid.
+        """
         _, index, part = self.resolve_layer(layer).split(".")
-        return self.block_part(int(index), part)
+        if self.prefix and int(index) == self.num_layers - 1 and part != "norm1":
+            raise ConfigError(
+                f"layer {layer!r} says nothing about tokens here: the head reads the first token "
+                "only, so after the last attention every other token's gradient is zero. Use "
+                f"blocks.-1.norm1, or blocks.-2.{part}"
+            )
+        return LayerTarget(self.block_part(int(index), part), self.on_grid)
+
+    def on_grid(self, activations: Tensor) -> Tensor:
+        """What a layer's activations (B, off_grid + N, D) say of the grid's tokens, (B, N, D)."""
+        return activations[:, self.off_grid :]

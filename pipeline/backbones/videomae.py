@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.backbones.base import Backbone
+from pipeline.backbones.base import Backbone, Block
 from pipeline.backbones.checkpoint import checkpoint_digest, read_preprocessing, weight_files
+from pipeline.backbones.tokens import (
+    Evidence,
+    Tokens,
+    Wanted,
+    attention_evidence,
+    grid_tokens,
+)
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import BackboneError
 
@@ -20,8 +29,47 @@ _QV_BIAS = re.compile(r"(?P<attention>.*layer\.(\d+)\.attention\.attention)\.(?P
 _MODULE_OF = {"q_bias": "query", "query.bias": "query", "v_bias": "value", "value.bias": "value"}
 
 
+@dataclass(frozen=True)
+class VideoMAEBlock:
+    """A `VideoMAELayer`, whole or in halves; both give the same bits."""
+
+    layer: Any
+
+    def __call__(self, x: Tokens) -> Tokens:
+        """The layer as Hugging Face runs it."""
+        return replace(x, values=self.layer(x.values))
+
+    def attend(self, x: Tokens, want: Wanted, *, by_size: bool = False) -> tuple[Tokens, Evidence]:
+        """See `Block.attend`."""
+        attention = self.layer.attention.attention
+        normed = self.layer.layernorm_before(x.values)
+        query, key, value = (
+            project(normed).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+            for project in (attention.query, attention.key, attention.value)
+        )
+        bias = None
+        if by_size and x.size is not None:
+            bias = x.size.log().to(query.dtype)[:, None, None, :]
+        context = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias, scale=attention.scaling
+        )
+        update = self.layer.attention.output.dense(context.transpose(1, 2).flatten(2))
+        seen = attention_evidence(query, key, attention.scaling, want)
+        return replace(x, values=update + x.values), seen
+
+    def mlp(self, x: Tokens) -> Tokens:
+        """See `Block.mlp`."""
+        hidden = self.layer.intermediate(self.layer.layernorm_after(x.values))
+        return replace(x, values=self.layer.output(hidden, x.values))
+
+
 class VideoMAEBackbone(Backbone):
-    """A fine-tuned `VideoMAEForVideoClassification`, frozen and in evaluation mode."""
+    """A fine-tuned `VideoMAEForVideoClassification`, frozen and in evaluation mode.
+
+    It classifies from the mean of its tokens, or (`use_mean_pooling` false, what fine-tuning the
+    pre-trained release inherits) from its first one, which is a token of the grid like any other
+    and is then always kept.
+    """
 
     def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
         """Load a checkpoint strictly.
@@ -49,23 +97,28 @@ class VideoMAEBackbone(Backbone):
         self.label_names = None if generic else names
         self.preprocessing = read_preprocessing(folder, config.image_size)
         self.digest = checkpoint_digest(folder)
+        self.prefix = 0 if config.use_mean_pooling else 1
 
     @property
-    def blocks(self) -> nn.ModuleList:
+    def blocks(self) -> Sequence[Block]:
         """The encoder's layers."""
-        return self.model.videomae.encoder.layer
+        return [VideoMAEBlock(layer) for layer in self.model.videomae.encoder.layer]
 
-    def embed(self, pixel_values: Tensor) -> Tensor:
-        """Tubelet embedding plus the fixed sinusoid positions, (B, N, D)."""
-        return self.model.videomae.embeddings(pixel_values, None)
+    def embed(self, pixel_values: Tensor) -> Tokens:
+        """Tubelet embedding plus the fixed sinusoid positions."""
+        return grid_tokens(self.model.videomae.embeddings(pixel_values, None), prefix=self.prefix)
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """`classifier(fc_norm(mean over tokens))`."""
-        return self.model.classifier(self.model.fc_norm(hidden.mean(1))).float()
+    def head(self, x: Tokens) -> Tensor:
+        """`classifier(fc_norm(mean over tokens))`, or `classifier(layernorm(first token))`."""
+        if self.prefix:
+            pooled = self.model.videomae.layernorm(x.values[:, 0])
+        else:
+            pooled = self.model.fc_norm(x.values.mean(1))
+        return self.model.classifier(pooled).float()
 
     def block_part(self, index: int, part: str) -> nn.Module:
         """`mlp` is fc2's output before the residual, `norm1` the first layer norm."""
-        block: Any = self.blocks[index]
+        block: Any = self.model.videomae.encoder.layer[index]
         parts = {"mlp": block.output.dense, "output": block, "norm1": block.layernorm_before}
         return parts[part]
 
@@ -102,11 +155,6 @@ def load_strictly(folder: Path) -> Any:
             hint = "; a pre-training checkpoint must be fine-tuned for classification first"
         raise BackboneError(f"{folder} does not load faithfully: {'; '.join(faults)}{hint}")
     _check_biases(model, folder)
-    if not model.config.use_mean_pooling:
-        raise BackboneError(
-            f"{folder} classifies from its first token (use_mean_pooling is false), which a "
-            "selection may drop; fine-tune with mean pooling"
-        )
     if model.config.num_frames % model.config.tubelet_size:
         raise BackboneError(
             f"{folder}: num_frames {model.config.num_frames} is no multiple of tubelet_size "

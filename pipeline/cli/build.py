@@ -44,15 +44,19 @@ def build_oracle(
     decoder: options.Decoder = OracleConfig.decoder,
     method: Annotated[
         str,
-        typer.Option(help="Class-activation method: gradcam, hirescam ...", rich_help_panel=WHAT),
-    ] = OracleConfig.method,
-    layer: Annotated[
-        str,
         typer.Option(
-            help="`embeddings` or `blocks.N.(mlp|output|norm1)`; N may count from the end.",
+            help="Class-activation method (gradcam, hirescam ...), or occlusion.",
             rich_help_panel=WHAT,
         ),
-    ] = OracleConfig.layer,
+    ] = OracleConfig.method,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="`embeddings` or `blocks.N.(mlp|output|norm1)`; N may count from the end. "
+            f"Default: {OracleConfig.layer}, and for occlusion embeddings.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     target: Annotated[
         str, typer.Option(help=f"Class to explain: {' or '.join(TARGETS)}.", rich_help_panel=WHAT)
     ] = OracleConfig.target,

@@ -15,7 +15,7 @@ from pipeline.clips.grid import TokenGrid
 from pipeline.clips.inputs import ClipRequest, read_inputs
 from pipeline.config import OracleConfig, RunConfig, require_one_of
 from pipeline.errors import ClipStatus
-from pipeline.oracle.maps import METHODS
+from pipeline.oracle.names import METHODS, oracle_layer
 from pipeline.oracle.worker import OracleWorker
 from pipeline.shards.driver import Loss
 from pipeline.shards.progress import Progress
@@ -33,7 +33,7 @@ class BuildRequest(ClipRequest):
     """What to build; None where the dataset or the backbone decides."""
 
     method: str = "gradcam"
-    layer: str = "blocks.-1.output"
+    layer: str | None = None
     target: str = "label"
     tokens_per_clip: int | None = None
     seed: int = 0
@@ -88,7 +88,7 @@ def prepare(request: BuildRequest) -> BuildPlan:
     config = OracleConfig(
         **vars(inputs.config),
         method=request.method,
-        layer=backbone.resolve_layer(request.layer),
+        layer=oracle_layer(backbone, request.method, request.layer),
         target=request.target,
         tokens_per_clip=tokens_per_clip,
         seed=request.seed,

@@ -13,7 +13,8 @@ import torch
 from pipeline.backbones.loading import load_for_run
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.errors import LiteError
-from pipeline.oracle.maps import scores_from_cam, token_maps
+from pipeline.oracle.base import scores_from_cam
+from pipeline.oracle.names import make_oracle
 from pipeline.store.layout import num_kept_tokens
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Scorer:
     def __init__(self, config: OracleConfig, run_config: RunConfig) -> None:
         self._config = config
         self.backbone = load_for_run(config, run_config)
+        self._oracle = make_oracle(config.method, config.layer)
         self.device = self.backbone.device
         self._num_kept = num_kept_tokens(self.backbone.grid, config.tokens_per_clip)
         self._most_clips: int | None = None  # what fits the GPU, once it was found to be less
@@ -100,9 +102,7 @@ class Scorer:
         with torch.inference_mode(False), torch.no_grad():
             embedded = self.backbone.embed(self.backbone.pixel_values(clips))
             targets = torch.from_numpy(labels) if self._config.target == "label" else None
-            maps = token_maps(
-                self.backbone, embedded, targets, self._config.layer, self._config.method
-            )
+            maps = self._oracle.values(self.backbone, embedded, targets)
             scores = scores_from_cam(maps.cam)
             tokens = index = None
             if self._num_kept:
@@ -114,8 +114,8 @@ class Scorer:
                     ]
                 )
                 where = torch.from_numpy(index.astype(np.int64)).to(self.device)
-                where = where[:, :, None].expand(-1, -1, embedded.shape[-1])
-                tokens = embedded.gather(1, where).to(torch.float16).cpu().numpy()
+                where = where[:, :, None].expand(-1, -1, self.backbone.hidden_size)
+                tokens = embedded.on_grid.gather(1, where).to(torch.float16).cpu().numpy()
             return Scored(
                 cam=maps.cam.cpu().numpy(),
                 scores=scores.cpu().numpy(),

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipeline.backbones.base import Backbone, Preprocessing
+from pipeline.backbones.tokens import Tokens
 from pipeline.errors import ConfigError
 from selector.budgets.confidence import Confidence, Judgement, largest_probability
 from selector.methods.cost import count_gmacs, without_data
@@ -57,7 +58,7 @@ class ClassifierConfidence(Confidence):
         self.gmacs = count_gmacs(without_data(self.model), frames)
 
     def forward(
-        self, pixel_values: torch.Tensor, tokens: torch.Tensor, ranking: torch.Tensor
+        self, pixel_values: torch.Tensor, tokens: Tokens, ranking: torch.Tensor
     ) -> Judgement:
         """Classify the frames; tokens and ranking are the backbone's affair."""
         output: Any = self.model(self.prepare(pixel_values))

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from pipeline.backbones.base import Backbone
+from pipeline.backbones.tokens import Tokens, reduce
 from selector.methods.cost import CostModel
-from selector.methods.keep import num_kept, take_tokens, top_tokens
+from selector.methods.keep import best_tokens, num_kept
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ class Confidence(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, pixel_values: torch.Tensor, tokens: torch.Tensor, ranking: torch.Tensor
+        self, pixel_values: torch.Tensor, tokens: Tokens, ranking: torch.Tensor
     ) -> Judgement:
         """Judge a batch.
 
         Args:
             pixel_values: (B, T, 3, H, W), normalised for the backbone.
-            tokens: (B, N, D), the backbone's embeddings of them.
+            tokens: all tokens of the clips, as the backbone embeds them.
             ranking: (B, N), the selector's logits of those.
         """
 
@@ -73,14 +74,14 @@ class BackboneConfidence(Confidence):
         # Not registered: the weights belong to the model that this serves.
         self._backbone = (backbone,)
         self.num_kept = num_kept(backbone.grid.num_tokens, keep_ratio)
-        self.gmacs = CostModel(backbone).at(self.num_kept).blocks
+        self.gmacs = CostModel(backbone).blocks(self.num_kept)
 
     def forward(
-        self, pixel_values: torch.Tensor, tokens: torch.Tensor, ranking: torch.Tensor
+        self, pixel_values: torch.Tensor, tokens: Tokens, ranking: torch.Tensor
     ) -> Judgement:
         """Classify from few tokens; that is also the answer of the clips that get no more."""
-        kept = take_tokens(tokens, top_tokens(ranking, self.num_kept))
-        logits = self._backbone[0].forward_tokens(kept)
+        kept = reduce(tokens, best_tokens(tokens, ranking, self.num_kept))
+        logits = self._backbone[0].run(kept)
         return Judgement(largest_probability(logits), {self.num_kept: logits})
 
     def extra_gmacs(self, num_tokens_kept: int) -> float:

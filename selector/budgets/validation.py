@@ -172,7 +172,7 @@ def measure(
         pixels = model.backbone.pixel_values(batch.frames)
         tokens = model.backbone.embed(pixels)
         ranking, scores = model.rank(tokens)
-        labels = torch.as_tensor(batch.labels, device=tokens.device)
+        labels = torch.as_tensor(batch.labels, device=ranking.device)
         sure, answers = torch.full(labels.shape, torch.nan), None
         if confidence is not None:
             judged: Judgement = confidence(pixels, tokens, ranking)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from pipeline.backbones.base import Backbone
+from pipeline.backbones.tokens import Tokens, reduce
 from pipeline.errors import ConfigError
 from selector.budgets.confidence import Confidence, Judgement
 from selector.budgets.confidence_names import load_confidence
@@ -25,7 +26,7 @@ from selector.budgets.rules import ThresholdBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.files import load_parts, push_folder, save_parts
 from selector.methods.cost import CostModel, ViewCost
-from selector.methods.keep import num_kept, take_tokens, top_tokens
+from selector.methods.keep import best_tokens, num_kept
 from selector.methods.spread import spread_offsets
 from selector.training.model import TokenSelector
 
@@ -155,34 +156,34 @@ class LiteModel(nn.Module):
         """
         self._check(pixel_values, keep_ratio, adaptive)
         tokens = self.backbone.embed(pixel_values)
-        num_tokens = tokens.shape[1]
+        num_tokens = self.backbone.grid.num_tokens
         if adaptive:
             return self._adaptive(pixel_values, tokens)
         num = num_kept(num_tokens, self.config.keep_ratio if keep_ratio is None else keep_ratio)
-        budget = torch.full((len(tokens),), num, device=tokens.device)
+        device = tokens.values.device
+        budget = torch.full((len(tokens),), num, device=device)
         if num == num_tokens:
-            kept = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-            return LiteOutput(self.backbone.forward_tokens(tokens), kept, budget)
+            kept = torch.ones((len(tokens), num_tokens), dtype=torch.bool, device=device)
+            return LiteOutput(self.backbone.run(tokens), kept, budget)
         ranking, scores = self.rank(tokens)
-        index = top_tokens(ranking, num)
-        logits = self.backbone.forward_tokens(take_tokens(tokens, index))
-        return LiteOutput(logits, _mask(index, num_tokens), budget, scores)
+        left = reduce(tokens, best_tokens(tokens, ranking, num))
+        return LiteOutput(self.backbone.run(left), _mask(left, num_tokens), budget, scores)
 
-    def rank(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def rank(self, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
         """What decides which tokens stay, and what they are predicted to be worth.
 
         Args:
-            tokens: (B, N, D).
+            tokens: all tokens of the clips.
 
         Returns:
             The ranking, higher is kept first, and the scores in [0, 1], both (B, N).
         """
-        logits = self.selector(tokens)
+        logits = self.selector(tokens.on_grid)
         return logits + self._offsets, logits.sigmoid()
 
     def classify(
         self,
-        tokens: torch.Tensor,
+        tokens: Tokens,
         ranking: torch.Tensor,
         budget: torch.Tensor,
         answers: Mapping[int, torch.Tensor] | None = None,
@@ -193,7 +194,7 @@ class LiteModel(nn.Module):
         on its neighbours' budgets.
 
         Args:
-            tokens: (B, N, D).
+            tokens: all tokens of the clips.
             ranking: (B, N), higher is kept first.
             budget: int64 (B,), 1..N.
             answers: as `Judgement.answers` has them; a budget that is among them runs nothing.
@@ -201,17 +202,19 @@ class LiteModel(nn.Module):
         Returns:
             float32 logits (B, C) and the kept tokens, bool (B, N).
         """
-        logits = tokens.new_empty((len(tokens), self.backbone.num_classes), dtype=torch.float32)
-        kept = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        shape = (len(tokens), self.backbone.num_classes)
+        logits = torch.empty(shape, dtype=torch.float32, device=ranking.device)
+        kept = torch.zeros(ranking.shape, dtype=torch.bool, device=ranking.device)
         answers = answers or {}
         for num in budget.unique().tolist():
             rows = (budget == num).nonzero().squeeze(1)
-            index = top_tokens(ranking[rows], num)
+            some = tokens.rows(rows)
+            left = reduce(some, best_tokens(some, ranking[rows], num))
             if num in answers:
                 logits[rows] = answers[num][rows]
             else:
-                logits[rows] = self.backbone.forward_tokens(take_tokens(tokens[rows], index))
-            kept[rows] = _mask(index, tokens.shape[1])
+                logits[rows] = self.backbone.run(left)
+            kept[rows] = _mask(left, ranking.shape[1])
         return logits, kept
 
     def cost(self, num_tokens_kept: int, adaptive: bool = False) -> ViewCost:
@@ -232,13 +235,13 @@ class LiteModel(nn.Module):
         """Counts what views cost."""
         return CostModel(self.backbone, self.selector)
 
-    def _adaptive(self, pixel_values: torch.Tensor, tokens: torch.Tensor) -> LiteOutput:
+    def _adaptive(self, pixel_values: torch.Tensor, tokens: Tokens) -> LiteOutput:
         rule = self.config.budget
         ranking, scores = self.rank(tokens)
         if isinstance(rule, ThresholdBudget):
             assert self.confidence is not None
             judged: Judgement = self.confidence(pixel_values, tokens, ranking)
-            budget = rule.counts(judged.confidence, tokens.shape[1])
+            budget = rule.counts(judged.confidence, ranking.shape[1])
             logits, kept = self.classify(tokens, ranking, budget, judged.answers)
             return LiteOutput(logits, kept, budget, scores, judged.confidence)
         assert rule is not None
@@ -262,6 +265,8 @@ class LiteModel(nn.Module):
             )
 
 
-def _mask(index: torch.Tensor, num_tokens: int) -> torch.Tensor:
-    mask = torch.zeros((len(index), num_tokens), dtype=torch.bool, device=index.device)
-    return mask.scatter(1, index, True)
+def _mask(left: Tokens, num_tokens: int) -> torch.Tensor:
+    """Which tokens of the grid are left, bool (B, N)."""
+    place = left.place[:, left.off_grid :]
+    mask = torch.zeros((len(left), num_tokens), dtype=torch.bool, device=place.device)
+    return mask.scatter(1, place, True)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from pipeline.backbones.loading import load_for_run
+from pipeline.backbones.tokens import Tokens, reduce
 from pipeline.clips.views import View
 from pipeline.config import RunConfig
 from pipeline.errors import ClipStatus, ConfigError, DecodeError, LiteError
@@ -30,7 +31,7 @@ from selector.evaluation.files import Evaluation
 from selector.evaluation.layout import results_bytes, results_path, timings_path
 from selector.evaluation.shard_rows import ShardRows
 from selector.evaluation.timing import Stopwatch
-from selector.methods.keep import take_tokens, top_tokens
+from selector.methods.keep import best_tokens
 from selector.methods.rank import ClipBatch, Ranker, make_ranker
 from selector.training.saving import selector_digest
 
@@ -167,7 +168,7 @@ class EvalWorker:
     def _rank(self, ranking: _Ranking, clips: ClipBatch, batch: Batch, job: _Job) -> None:
         """One ranking at all its keep ratios."""
         began = job.watch.now()
-        scores = ranking.ranker.scores(clips).to(clips.tokens.device)
+        scores = ranking.ranker.scores(clips).to(self._backbone.device)
         spent = job.watch.timing.rank
         spent[ranking.method] = spent.get(ranking.method, 0.0) + job.watch.now() - began
         finite = scores.isfinite().all(dim=1).tolist()
@@ -193,7 +194,7 @@ class EvalWorker:
 
     def _forward(
         self,
-        tokens: torch.Tensor,
+        tokens: Tokens,
         keep: tuple[torch.Tensor, int] | None,
         column: int,
         batch: Batch,
@@ -203,8 +204,8 @@ class EvalWorker:
         began = job.watch.now()
         with torch.inference_mode():
             if keep is not None:
-                tokens = take_tokens(tokens, top_tokens(*keep))
-            logits = self._backbone.forward_tokens(tokens).float().cpu().numpy()
+                tokens = reduce(tokens, best_tokens(tokens, *keep))
+            logits = self._backbone.run(tokens).cpu().numpy()
         spent = job.watch.timing.forward
         spent[str(column)] = spent.get(str(column), 0.0) + job.watch.now() - began
         positions = list(batch.facts)

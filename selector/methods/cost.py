@@ -11,13 +11,14 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.backbones.base import Backbone
+from pipeline.backbones.tokens import NOTHING, Tokens, grid_tokens
 from selector.training.model import TokenSelector
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -48,8 +49,30 @@ class ViewCost:
         return self.backbone + self.selector + self.confidence
 
 
+class TokenCounts(NamedTuple):
+    """Tokens of one view on their way, the prefix included: what a view costs follows from these.
+
+    Attributes:
+        attention: at the attention of each block.
+        mlp: at the MLP of each block.
+        head: at the head.
+    """
+
+    attention: tuple[int, ...]
+    mlp: tuple[int, ...]
+    head: int
+
+    @classmethod
+    def constant(cls, num: int, num_layers: int) -> TokenCounts:
+        """The same number all the way."""
+        return cls((num,) * num_layers, (num,) * num_layers, num)
+
+
 class CostModel:
-    """Costs of one backbone, with or without a selector, at any number of kept tokens.
+    """Costs of one backbone, with or without a selector, for any course of its tokens.
+
+    Counted block half by block half on shapes without data, so that it equals a count of the whole
+    model (the tests compare), at any schedule for the price of a sum.
 
     Args:
         backbone: counted by its shapes; its weights may be anywhere.
@@ -65,36 +88,68 @@ class CostModel:
         self._selector = (
             selector.macs_per_token() * self._num_tokens / 1e9 if selector is not None else 0.0
         )
-        self._blocks: dict[int, float] = {}
+        self._halves: dict[tuple[str, int], int] = {}
 
-    def at(self, num_kept: int, *, confidence: float = 0.0, ranked: bool | None = None) -> ViewCost:
-        """The cost of one view that keeps `num_kept` tokens.
+    def at(
+        self,
+        kept: int | TokenCounts,
+        *,
+        confidence: float = 0.0,
+        ranked: bool | None = None,
+    ) -> ViewCost:
+        """The cost of one view.
 
         Args:
-            num_kept: tokens that enter block 1.
+            kept: tokens of the grid that enter block 1 and stay, or their whole course.
             confidence: GMACs of the model that set this budget.
             ranked: whether the selector ran; None: only if tokens were dropped.
         """
         if ranked is None:
-            ranked = num_kept < self._num_tokens
-        if num_kept not in self._blocks:
-            tokens = torch.empty(
-                1, num_kept, self._backbone.hidden_size, dtype=self._backbone.dtype, device="meta"
-            )
-            self._blocks[num_kept] = count_gmacs(self._backbone.forward_tokens, tokens)
+            ranked = not isinstance(kept, int) or kept < self._num_tokens
         return ViewCost(
             embed=self._embed,
             selector=self._selector if ranked else 0.0,
-            blocks=self._blocks[num_kept],
+            blocks=self.blocks(kept),
             confidence=confidence,
         )
 
+    def blocks(self, kept: int | TokenCounts) -> float:
+        """GMACs of blocks and head."""
+        backbone = self._backbone
+        if isinstance(kept, int):
+            kept = TokenCounts.constant(kept + backbone.off_grid, backbone.num_layers)
+        flops = self._half("head", kept.head)
+        flops += sum(self._half("attention", num) for num in kept.attention)
+        flops += sum(self._half("mlp", num) for num in kept.mlp)
+        return flops / 2e9
 
-def count_gmacs(function: Callable[..., Any], *inputs: torch.Tensor) -> float:
-    """GMACs of one call on meta tensors; a multiply-accumulate is two floating-point operations."""
+    def _half(self, which: str, num: int) -> int:
+        """Floating-point operations of half a block, or of the head, on `num` tokens."""
+        if (which, num) not in self._halves:
+            backbone = self._backbone
+            block = backbone.blocks[0]  # all blocks of a backbone have one shape
+            function: Callable[[Tokens], Any] = {
+                "attention": lambda x: block.attend(x, NOTHING),
+                "mlp": block.mlp,
+                "head": backbone.head,
+            }[which]
+            size = (1, num, backbone.hidden_size)
+            values = torch.empty(size, dtype=backbone.dtype, device="meta")
+            x = grid_tokens(values, prefix=backbone.prefix, off_grid=backbone.off_grid)
+            self._halves[which, num] = count_flops(function, x)
+        return self._halves[which, num]
+
+
+def count_flops(function: Callable[..., Any], *inputs: Any) -> int:
+    """Floating-point operations of one call on meta tensors."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         function(*inputs)
-    return counter.get_total_flops() / 2e9
+    return counter.get_total_flops()
+
+
+def count_gmacs(function: Callable[..., Any], *inputs: Any) -> float:
+    """GMACs of one call on meta tensors; a multiply-accumulate is two floating-point operations."""
+    return count_flops(function, *inputs) / 2e9
 
 
 def without_data(module: Module) -> Module:

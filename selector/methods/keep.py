@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from pipeline.backbones.tokens import Reduction, Tokens
 from pipeline.errors import ConfigError
 
 KEEP_RATIOS = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1)
@@ -39,6 +40,23 @@ def top_tokens(scores: torch.Tensor, k: int) -> torch.Tensor:
     return order[:, :k].sort(dim=1).values
 
 
-def take_tokens(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """The tokens at `index` (B, K) of each clip: (B, N, D) -> (B, K, D)."""
-    return tokens[torch.arange(len(tokens), device=tokens.device)[:, None], index]
+def best_tokens(x: Tokens, scores: torch.Tensor, k: int) -> Reduction:
+    """Keeps the `k` best tokens of each clip, in ascending order, and the prefix.
+
+    Args:
+        x: all tokens of the grid, or what is left of them, unmerged.
+        scores: (B, N) by place on the grid.
+        k: tokens of the grid to keep, at least one; a prefix token on the grid is one of them.
+    """
+    left = x.num - x.off_grid
+    if left < scores.shape[1]:
+        scores = scores.gather(1, x.place[:, x.off_grid :])
+    needed = x.prefix - x.off_grid
+    if needed:
+        scores = scores.clone()
+        scores[:, :needed] = torch.inf
+    keep = top_tokens(scores, min(k, left))
+    if x.off_grid:
+        first = torch.arange(x.off_grid, device=keep.device).expand(len(keep), -1)
+        keep = torch.cat([first, keep + x.off_grid], dim=1)
+    return Reduction(keep)

@@ -32,11 +32,11 @@ def test_the_gpu_gives_the_cpus_answers(models, call):
 def test_a_clip_alone_and_in_a_batch_of_uneven_budgets_agree(models):
     _, model = models
     tokens = model.backbone.embed(make_pixels(4).cuda())
-    ranking, budget = model.selector(tokens), torch.tensor([1, 8, 3, 1], device="cuda")
+    ranking, budget = model.selector(tokens.values), torch.tensor([1, 8, 3, 1], device="cuda")
     logits, _ = model.classify(tokens, ranking, budget)
     for i in range(4):
         row = slice(i, i + 1)
-        alone, _ = model.classify(tokens[row], ranking[row], budget[row])
+        alone, _ = model.classify(tokens.rows(row), ranking[row], budget[row])
         torch.testing.assert_close(alone[0], logits[i], atol=1e-5, rtol=1e-5)
 
 

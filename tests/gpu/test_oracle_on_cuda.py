@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from pipeline.backbones import Backbone, load_backbone
-from pipeline.oracle.maps import METHODS, token_maps
+from pipeline.oracle.cam import CAM_METHODS
 from tests.checkpoints import BASE, save_videomae
+from tests.plain import token_maps
 
 VIDEOMAE_S = {
     "hidden_size": 384,
@@ -44,7 +45,7 @@ def test_maps_equal_the_cpus(tiny_backbone: Path, layer: str):
     assert error < 1e-3
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAM_METHODS)
 def test_every_method_runs_and_stays_on_the_device(tiny_backbone: Path, method: str):
     backbone = load_backbone(str(tiny_backbone), device="cuda")
     maps = maps_of(backbone, make_clips(backbone, 2), "blocks.-1.output", method)

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from datasets_spec import read_videos
 from pipeline.backbones import load_backbone
+from pipeline.backbones.tokens import grid_tokens
 from pipeline.cli import app
 from pipeline.clips import inputs
 from pipeline.clips.views import list_views
 from pipeline.config import RunConfig
 from pipeline.decode import DecodeRequest, decode_video
 from pipeline.errors import BackboneError, ConfigError, StoreMismatchError
-from pipeline.oracle.maps import token_maps
 from selector.evaluation.files import Evaluation
 from selector.evaluation.results import read_outcomes
 from selector.evaluation.worker import EvalWorker
@@ -31,6 +31,7 @@ from tests.builds import file_hashes, make_dataset
 from tests.checkpoints import save_videomae
 from tests.evaluations import run_evaluation
 from tests.lite_models import make_selector
+from tests.plain import plain_logits, token_maps
 
 NUM_VIDEOS, MISSING = 11, 3
 
@@ -62,7 +63,7 @@ def tokens_of(backbone, data, number, view=None):
         **({} if view is None else {"views": (view,)}),
     )
     with torch.no_grad():
-        return backbone.embed(backbone.pixel_values(decode_video(request).clips))
+        return backbone.embed(backbone.pixel_values(decode_video(request).clips)).values
 
 
 def logits_of(backbone, tokens, scores=None, ratio=1.0):
@@ -71,7 +72,7 @@ def logits_of(backbone, tokens, scores=None, ratio=1.0):
         best = np.argsort(-scores.numpy(), kind="stable")[: num_kept(tokens.shape[1], ratio)]
         tokens = tokens[:, np.sort(best)]
     with torch.no_grad():
-        return backbone.forward_tokens(tokens)[0]
+        return plain_logits(backbone, tokens)[0]
 
 
 def test_every_row_is_what_its_clip_gives_alone(finished, data, backbone):
@@ -82,7 +83,7 @@ def test_every_row_is_what_its_clip_gives_alone(finished, data, backbone):
     for clip in (0, 5, NUM_VIDEOS - 1):
         tokens = tokens_of(backbone, data, clip)
         label = clip % 5
-        cam = token_maps(backbone, tokens, torch.tensor([label])).cam[0]
+        cam = token_maps(backbone, grid_tokens(tokens), torch.tensor([label])).cam[0]
         uniform = torch.from_numpy(np.random.default_rng([1, clip]).random(8))
         for key, expected in {
             ("full", 0, 1.0): logits_of(backbone, tokens),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.backbones.base import Backbone
+from pipeline.backbones.tokens import Tokens
 from pipeline.clips.views import View
 
 
@@ -32,8 +33,8 @@ class ClipBatch:
     """(B, T, H, W, 3) RGB, as decoded: resized and cropped, not normalised."""
     pixel_values: torch.Tensor
     """(B, T, 3, H, W), the backbone's input."""
-    tokens: torch.Tensor
-    """(B, N, D), patch embeddings with positions, as they enter block 1."""
+    tokens: Tokens
+    """Patch embeddings with positions, all of them, as they enter block 1."""
     labels: torch.Tensor
     """int64 (B,), true classes, on the tokens' device; for oracles only."""
     clip_ids: tuple[int, ...]

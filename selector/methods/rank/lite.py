@@ -25,7 +25,7 @@ class LiteRanker(Ranker):
 
     def scores(self, batch: ClipBatch) -> torch.Tensor:
         """Logits, moved by the offsets of the spread, (B, N)."""
-        logits: torch.Tensor = self._selector(batch.tokens)
+        logits: torch.Tensor = self._selector(batch.tokens.on_grid)
         return logits + self._offsets.to(logits.device)
 
     def predicted(self, scores: torch.Tensor) -> torch.Tensor:

@@ -24,11 +24,13 @@ class MotionRanker(Ranker):
             (1, backbone.num_frames, 3, side, side), dtype=backbone.dtype, device=backbone.device
         )
         with torch.no_grad():
-            self._offset = backbone.embed(nothing)  # bias and positions, which E x lacks
+            self._offset = backbone.embed(nothing).on_grid  # bias and positions, which E x lacks
 
     def scores(self, batch: ClipBatch) -> torch.Tensor:
         """Euclidean distances, (B, N) float32."""
-        embedded = (batch.tokens - self._offset).float().unflatten(1, tuple(batch.backbone.grid))
+        embedded = (
+            (batch.tokens.on_grid - self._offset).float().unflatten(1, tuple(batch.backbone.grid))
+        )
         return _pad_first(embedded.diff(dim=1).norm(dim=-1))
 
 

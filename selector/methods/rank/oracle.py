@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from pipeline.backbones.base import Backbone
-from pipeline.errors import ConfigError
-from pipeline.oracle.maps import METHODS, token_maps
+from pipeline.oracle.names import make_oracle, oracle_layer
 from selector.methods.rank.base import ClipBatch, Ranker
 
 
@@ -16,7 +15,7 @@ class OracleRanker(Ranker):
     Args:
         backbone: whose layers are meant.
         layer: `embeddings` or `blocks.N.(mlp|output|norm1)`.
-        method: one of `pipeline.oracle.maps.METHODS`.
+        method: one of `pipeline.oracle.names.METHODS`.
         target: `label`, or `predicted` for the class that the full model predicts.
 
     Raises:
@@ -26,12 +25,10 @@ class OracleRanker(Ranker):
     gmacs = None
 
     def __init__(self, backbone: Backbone, layer: str, method: str, target: str = "label") -> None:
-        backbone.resolve_layer(layer)
-        if method not in METHODS:
-            raise ConfigError(f"an oracle's method is one of {', '.join(METHODS)}, not {method!r}")
-        self._layer, self._method, self._target = layer, method, target
+        self._oracle = make_oracle(method, oracle_layer(backbone, method, layer))
+        self._target = target
 
     def scores(self, batch: ClipBatch) -> torch.Tensor:
         """The signed cam, (B, N) float32."""
         labels = batch.labels if self._target == "label" else None
-        return token_maps(batch.backbone, batch.tokens, labels, self._layer, self._method).cam
+        return self._oracle.values(batch.backbone, batch.tokens, labels).cam

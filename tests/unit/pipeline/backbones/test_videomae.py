@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessor
 
 from pipeline.backbones import backbone_digest, load_backbone
+from pipeline.backbones.tokens import Reduction, reduce
 from pipeline.errors import BackboneError, ConfigError
 from tests.checkpoints import TINY, save_videomae
 
@@ -60,12 +61,11 @@ def test_token_order_does_not_matter_and_subsets_run(tiny_backbone: Path, clips:
     backbone = load_backbone(str(tiny_backbone))
     with torch.no_grad():
         tokens = backbone.embed(backbone.pixel_values(clips))
-        assert tokens.shape == (2, backbone.grid.num_tokens, backbone.hidden_size)
-        shuffled = tokens[:, torch.randperm(tokens.shape[1])]
-        torch.testing.assert_close(
-            backbone.forward_tokens(shuffled), backbone.forward_tokens(tokens), rtol=0, atol=1e-5
-        )
-        assert backbone.forward_tokens(tokens[:, :1]).shape == (2, backbone.num_classes)
+        assert tokens.values.shape == (2, backbone.grid.num_tokens, backbone.hidden_size)
+        shuffled = reduce(tokens, Reduction(torch.randperm(tokens.num).expand(2, -1)))
+        torch.testing.assert_close(backbone.run(shuffled), backbone.run(tokens), rtol=0, atol=1e-5)
+        one = reduce(tokens, Reduction(torch.zeros(2, 1, dtype=torch.long)))
+        assert backbone.run(one).shape == (2, backbone.num_classes)
 
 
 def test_describes_itself(tiny_backbone: Path):

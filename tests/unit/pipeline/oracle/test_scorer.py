@@ -9,9 +9,10 @@ import torch
 from pipeline.backbones import backbone_digest
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.errors import BackboneError, LiteError
-from pipeline.oracle.maps import scores_from_cam, token_maps
+from pipeline.oracle.base import scores_from_cam
 from pipeline.oracle.scorer import Scorer, sample_tokens
 from pipeline.shards.batch_runs import is_broken_cuda
+from tests.plain import token_maps
 
 
 def make_scorer(backbone, **changes):
@@ -48,7 +49,7 @@ def test_it_returns_the_oracle_and_the_kept_embeddings(tiny_backbone):
     for row in range(4):
         assert got.token_index[row].tolist() == sample_tokens(0, 10 + row, 8, 3).tolist()
         np.testing.assert_array_equal(
-            got.tokens[row], embedded[row, got.token_index[row].astype(int)].half()
+            got.tokens[row], embedded.values[row, got.token_index[row].astype(int)].half()
         )
 
 

@@ -7,6 +7,7 @@ from datasets_spec.synthetic import make
 from datasets_spec.synthetic.actions import ACTIONS
 from pipeline.backbones import load_backbone
 from pipeline.backbones.checkpoint import SHIPPED
+from pipeline.backbones.tokens import Reduction, reduce
 from pipeline.standin.clips import load_clips
 from pipeline.standin.config import BackboneConfig
 
@@ -35,9 +36,10 @@ def test_it_knows_the_actions_of_new_videos_from_all_and_from_half_of_the_tokens
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         tokens = backbone.embed(backbone.pixel_values(clips.frames.copy()))
-        full = (backbone.forward_tokens(tokens).argmax(1) == labels).float().mean()
-        half = tokens[:, torch.randperm(tokens.shape[1], generator=generator)[:144]]
-        random = (backbone.forward_tokens(half).argmax(1) == labels).float().mean()
+        full = (backbone.run(tokens).argmax(1) == labels).float().mean()
+        some = torch.randperm(tokens.num, generator=generator)[:144].expand(len(tokens), -1)
+        half = reduce(tokens, Reduction(some))
+        random = (backbone.run(half).argmax(1) == labels).float().mean()
     assert len(labels) == 112
     assert full > 0.6  # chance is 1 in 18
     assert full > random > 0.4

@@ -15,6 +15,7 @@ from selector.deploy.config import LiteConfig
 from selector.methods.cost import CostModel
 from tests.checkpoints import save_videomae
 from tests.lite_models import make_model, make_pixels
+from tests.plain import plain_logits
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +25,17 @@ def backbone(tiny_backbone):
 
 def ask(confidence, backbone, pixels):
     tokens = backbone.embed(pixels)
-    return confidence(pixels, tokens, tokens.mean(2)).confidence
+    return confidence(pixels, tokens, tokens.values.mean(2)).confidence
 
 
 def test_the_backbone_is_asked_with_the_best_tokens_only(backbone):
     confidence = load_confidence("backbone:0.25", backbone)
     tokens = backbone.embed(make_pixels(2))
-    best = tokens.mean(2).topk(2).indices.sort(1).values
-    kept = torch.stack([clip[i] for clip, i in zip(tokens, best, strict=True)])
-    logits = backbone.forward_tokens(kept)
-    judged = confidence(make_pixels(2), tokens, tokens.mean(2))
+    ranking = tokens.values.mean(2)
+    best = ranking.topk(2).indices.sort(1).values
+    kept = torch.stack([clip[i] for clip, i in zip(tokens.values, best, strict=True)])
+    logits = plain_logits(backbone, kept)
+    judged = confidence(make_pixels(2), tokens, ranking)
     torch.testing.assert_close(judged.confidence, logits.softmax(-1).amax(-1))
     torch.testing.assert_close(dict(judged.answers), {2: logits})
     assert confidence.gmacs == CostModel(backbone).at(2).blocks

@@ -13,6 +13,7 @@ from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from selector.methods.keep import top_tokens
 from tests.lite_models import make_model, make_pixels, make_selector
+from tests.plain import plain_logits
 
 MASS = LiteConfig(budget=MassBudget(mass=0.5, levels=(0.125, 0.25, 0.5, 1.0)))
 
@@ -41,7 +42,7 @@ def test_keeping_all_tokens_is_the_plain_hugging_face_model(model, tiny_backbone
 
 def test_ranking_changes_nothing_while_all_tokens_are_kept(model):
     tokens = model.backbone.embed(make_pixels(3))
-    logits, kept = model.classify(tokens, model.selector(tokens), torch.full((3,), 8))
+    logits, kept = model.classify(tokens, model.selector(tokens.values), torch.full((3,), 8))
     assert (logits - model(make_pixels(3), keep_ratio=1.0).logits).abs().max() < 1e-5
     assert kept.all()
 
@@ -49,9 +50,9 @@ def test_ranking_changes_nothing_while_all_tokens_are_kept(model):
 def test_the_best_tokens_are_kept_in_their_order(model):
     output = model(make_pixels(3), keep_ratio=0.4)
     tokens = model.backbone.embed(make_pixels(3))
-    index = top_tokens(model.selector(tokens), 3)
-    kept = torch.stack([clip[places] for clip, places in zip(tokens, index, strict=True)])
-    expected = model.backbone.forward_tokens(kept)
+    index = top_tokens(model.selector(tokens.values), 3)
+    kept = torch.stack([clip[places] for clip, places in zip(tokens.values, index, strict=True)])
+    expected = plain_logits(model.backbone, kept)
     torch.testing.assert_close(output.logits, expected)
     for row, positions in enumerate(index):
         assert output.kept[row].nonzero().squeeze(1).tolist() == positions.tolist()
@@ -67,12 +68,12 @@ def test_the_default_keep_ratio_is_the_configurations(tiny_backbone):
 
 def test_uneven_budgets_are_what_each_clip_gets_alone(model):
     tokens = model.backbone.embed(make_pixels(5))
-    ranking, budget = model.selector(tokens), torch.tensor([1, 8, 3, 1, 5])
+    ranking, budget = model.selector(tokens.values), torch.tensor([1, 8, 3, 1, 5])
     logits, kept = model.classify(tokens, ranking, budget)
     assert kept.sum(1).tolist() == budget.tolist()
     for i in range(5):
         row = slice(i, i + 1)
-        alone, alone_kept = model.classify(tokens[row], ranking[row], budget[row])
+        alone, alone_kept = model.classify(tokens.rows(row), ranking[row], budget[row])
         assert (alone - logits[row]).abs().max() < 1e-5
         assert torch.equal(alone_kept, kept[row])
 
@@ -115,11 +116,11 @@ def test_the_small_clips_of_a_cascade_are_not_classified_twice(model, tiny_backb
     low, high = small.logits.softmax(-1).amax(-1).sort().values[[2, 4]].tolist()
     cascading = make_model(tiny_backbone, cascade(low, high))
     ran = []
-    forward_tokens = cascading.backbone.forward_tokens
+    run = cascading.backbone.run
     monkeypatch.setattr(
         cascading.backbone,
-        "forward_tokens",
-        lambda tokens: (ran.append(tuple(tokens.shape[:2])), forward_tokens(tokens))[1],
+        "run",
+        lambda tokens: (ran.append((len(tokens), tokens.num)), run(tokens))[1],
     )
     output = cascading(pixels, adaptive=True)
     assert ran == [(6, 2), (3, 4)]  # the small budget for all, the base's for those in between

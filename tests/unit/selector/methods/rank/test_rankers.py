@@ -9,7 +9,6 @@ import torch
 from pipeline.backbones import load_backbone
 from pipeline.clips.views import View
 from pipeline.errors import ConfigError
-from pipeline.oracle.maps import token_maps
 from selector.methods.keep import num_kept, top_tokens
 from selector.methods.rank import (
     NAMES,
@@ -25,6 +24,7 @@ from selector.methods.spread import DEFAULT_SPREAD, spread_offsets
 from selector.training.saving import save_selector
 from tests.checkpoints import save_videomae
 from tests.lite_models import make_selector
+from tests.plain import token_maps
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_lite_ranks_as_its_selector_does_and_counts_its_cost(backbone, tiny_back
     batch = make_batch(backbone)
     with torch.no_grad():
         logits = ranker.scores(batch)
-        assert torch.equal(logits, selector(batch.tokens))
+        assert torch.equal(logits, selector(batch.tokens.values))
         assert torch.equal(ranker.predicted(logits), logits.sigmoid())
     assert ranker.gmacs == pytest.approx(8 * (24 * 16 + 16 * 16 + 16) / 1e9)
 

@@ -12,8 +12,10 @@ from torch import nn
 
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.errors import ConfigError
-from pipeline.oracle.maps import METHODS, scores_from_cam, token_maps
+from pipeline.oracle.base import scores_from_cam
+from pipeline.oracle.cam import CAM_METHODS
 from tests.checkpoints import BASE, save_videomae
+from tests.plain import layers, plain_logits, token_maps
 
 LAYERS = ("blocks.-1.mlp", "blocks.-1.output", "blocks.1.norm1", "blocks.1.mlp", "embeddings")
 
@@ -32,14 +34,14 @@ def make_pixels(backbone: Backbone, batch: int = 3) -> torch.Tensor:
 def by_plain_autograd(backbone: Backbone, pixels, labels, layer: str) -> torch.Tensor:
     """Equation 1-2 with the whole graph recorded: no hook of ours, no frozen parameters."""
     kept: list[torch.Tensor] = []
-    tokens = backbone.embed(pixels).requires_grad_()
+    tokens = backbone.embed(pixels).values.requires_grad_()
     if layer == "embeddings":
         kept.append(tokens)
-        logits = backbone.forward_tokens(tokens)
+        logits = plain_logits(backbone, tokens)
     else:
-        module = backbone.target_module(layer)
+        module = backbone.layer_target(layer).module
         handle = module.register_forward_hook(lambda m, i, out: kept.append(out))
-        logits = backbone.forward_tokens(tokens)
+        logits = plain_logits(backbone, tokens)
         handle.remove()
     maps = []
     for clip, label in enumerate(labels):
@@ -74,7 +76,7 @@ def by_pytorch_grad_cam(cls, backbone: Backbone, pixels, labels, layer: str) -> 
 
     backbone.requires_grad_(True)  # the library records nothing on a frozen model
     try:
-        with RawMap(backbone, [backbone.target_module(layer)], to_volume) as cam:
+        with RawMap(backbone, [backbone.layer_target(layer).module], to_volume) as cam:
             raw = cam(pixels, [ClassifierOutputTarget(int(label)) for label in labels])
     finally:
         backbone.requires_grad_(False)
@@ -132,7 +134,7 @@ def test_equals_both_on_videomae_b_with_all_1568_tokens(tmp_path: Path):
     check_base_architecture(tmp_path, **VIDEOMAE_B, **BASE)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CAM_METHODS)
 def test_every_method_gives_finite_maps_and_true_logits(backbone: Backbone, method: str):
     pixels = make_pixels(backbone)
     maps = token_maps(backbone, backbone.embed(pixels), None, "blocks.-1.output", method)
@@ -148,7 +150,7 @@ def test_tokens_stay_in_place_on_the_grid(backbone: Backbone):
     tokens = backbone.embed(pixels)
     library = token_maps(backbone, tokens, None, "blocks.-1.output", "gradcam-elementwise").cam
     activations, gradients = [], []
-    module = backbone.target_module("blocks.-1.output")
+    module = layers(backbone)[-1]
 
     def keep(_module, _inputs, output):
         output = output.detach().requires_grad_()
@@ -156,7 +158,7 @@ def test_tokens_stay_in_place_on_the_grid(backbone: Backbone):
         return output
 
     handle = module.register_forward_hook(keep)
-    logits = backbone.forward_tokens(tokens)
+    logits = plain_logits(backbone, tokens.values)
     handle.remove()
     gradients = torch.autograd.grad(logits.max(-1).values.sum(), activations[0])[0]
     expected = (activations[0] * gradients).clamp_min(0).sum(-1).detach()
@@ -173,7 +175,7 @@ def test_in_the_last_block_every_token_has_the_same_gradient(backbone: Backbone)
 
 def test_one_forward_pass_and_no_trace(backbone: Backbone):
     calls = []
-    block = backbone.blocks[0]
+    block = layers(backbone)[0]
     handle = block.register_forward_hook(lambda *_: calls.append(1))
     tokens = backbone.embed(make_pixels(backbone))
     token_maps(backbone, tokens, None, "blocks.-1.mlp")
@@ -181,7 +183,7 @@ def test_one_forward_pass_and_no_trace(backbone: Backbone):
     assert len(calls) == 1
     assert all(not module._forward_hooks for module in backbone.modules())
     assert all(p.grad is None and not p.requires_grad for p in backbone.parameters())
-    assert not tokens.requires_grad
+    assert not tokens.values.requires_grad
 
 
 def test_hooks_are_removed_when_the_model_fails(backbone: Backbone, monkeypatch):
@@ -196,7 +198,7 @@ def test_nothing_is_recorded_before_the_target_layer(backbone: Backbone):
     needs_grad = []
     handles = [
         block.register_forward_hook(lambda m, i, out: needs_grad.append(out.requires_grad))
-        for block in backbone.blocks
+        for block in layers(backbone)
     ]
     token_maps(backbone, backbone.embed(make_pixels(backbone)), None, "blocks.1.output")
     for handle in handles:
@@ -237,7 +239,7 @@ def test_scores_follow_the_paper_and_degenerate_maps_are_zero():
 
 
 def test_backbone_is_a_module_users_can_inspect(backbone: Backbone):
-    assert isinstance(backbone.target_module("blocks.0.norm1"), nn.LayerNorm)
+    assert isinstance(backbone.layer_target("blocks.0.norm1").module, nn.LayerNorm)
 
 
 def test_a_spread_of_rounding_errors_is_degenerate_not_infinite():

@@ -1,4 +1,4 @@
-"""The oracle: what each token is worth to one class, by class-activation maps at token resolution.
+"""The paper's oracle: class-activation maps at token resolution.
 
 Equations 1-2 of the paper ("Principles of Visual Tokens for Efficient Video Understanding"):
 
@@ -11,9 +11,9 @@ with A the target layer's output. Axes in names: B clips, N tokens of the full g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.backbones.base import Backbone
+from pipeline.backbones.tokens import Tokens
 from pipeline.clips.grid import TokenGrid
-from pipeline.errors import ConfigError
+from pipeline.config import require_one_of
+from pipeline.oracle.base import OracleMaps, explained_classes
 
 # On the device, exactly as pytorch-grad-cam computes them.
 _NATIVE = ("gradcam", "hirescam")
@@ -39,53 +41,41 @@ _LIBRARY = {
     "kpcacam": "KPCA_CAM",
     "fem": "FEM",
 }
-METHODS = (*_NATIVE, *_LIBRARY)
+CAM_METHODS = (*_NATIVE, *_LIBRARY)
 
 
-@dataclass(frozen=True)
-class OracleMaps:
-    """What one forward and one partial backward pass give.
-
-    Attributes:
-        cam: float32 (B, N), signed; rank by it, because the score ties all negative tokens at 0.
-        logits: float32 (B, num_classes), of the unchanged model.
-    """
-
-    cam: Tensor
-    logits: Tensor
-
-
-def token_maps(
-    backbone: Backbone,
-    tokens: Tensor,
-    labels: Tensor | None,
-    layer: str = "blocks.-1.output",
-    method: str = "gradcam",
-) -> OracleMaps:
-    """Value every token of a batch with one forward pass.
+class ClassActivationMap:
+    """Values every token with one forward pass and one partial backward pass.
 
     The backbone is frozen, so nothing is recorded until the target layer, whose output a hook
     replaces by a leaf that asks for a gradient; the backward runs from the logits to there only.
 
     Args:
-        backbone: frozen model.
-        tokens: (B, N, D) from `backbone.embed`, the full grid.
-        labels: int64 (B,), the class to explain; None explains each clip's predicted class.
         layer: `embeddings` or `blocks.N.(mlp|output|norm1)`.
-        method: one of `METHODS`.
+        method: one of `CAM_METHODS`.
 
     Raises:
-        ConfigError: no such layer or method.
+        ConfigError: no such method.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    with torch.enable_grad():
-        activations, logits = _forward_from_leaf(backbone, tokens, layer)
-        targets = logits.detach().argmax(-1) if labels is None else labels.to(logits.device)
-        explained = logits.gather(1, targets[:, None]).sum()
-        (gradients,) = torch.autograd.grad(explained, activations)
-    cam = cam_from(method, activations.detach().float(), gradients.float(), backbone.grid)
-    return OracleMaps(cam=cam, logits=logits.detach())
+
+    def __init__(self, layer: str = "blocks.-1.output", method: str = "gradcam") -> None:
+        require_one_of("method", method, CAM_METHODS)
+        self._layer, self._method = layer, method
+
+    def values(self, backbone: Backbone, tokens: Tokens, labels: Tensor | None) -> OracleMaps:
+        """See `Oracle.values`."""
+        with torch.enable_grad():
+            activations, logits = _forward_from_leaf(backbone, tokens, self._layer)
+            explained = logits.gather(1, explained_classes(logits, labels)[:, None]).sum()
+            (gradients,) = torch.autograd.grad(explained, activations)
+        on_grid = _on_grid(backbone, self._layer)
+        cam = cam_from(
+            self._method,
+            on_grid(activations.detach()).float(),
+            on_grid(gradients).float(),
+            backbone.grid,
+        )
+        return OracleMaps(cam=cam, logits=logits.detach())
 
 
 def cam_from(method: str, activations: Tensor, gradients: Tensor, grid: TokenGrid) -> Tensor:
@@ -102,32 +92,21 @@ def cam_from(method: str, activations: Tensor, gradients: Tensor, grid: TokenGri
     return cam.reshape(len(activations), grid.num_tokens).to(activations.device)
 
 
-def scores_from_cam(cam: Tensor) -> Tensor:
-    """The paper's score: min-max of relu(cam) per clip.
-
-    Args:
-        cam: float32 (B, N), signed.
-
-    Returns:
-        float32 (B, N) in [0, 1]. A degenerate map (no token above the others after the ReLU: all
-        negative, or constant) has no order to show and is all zeros, never NaN.
-    """
-    positive = cam.clamp_min(0)
-    low = positive.amin(dim=1, keepdim=True)
-    spread = positive.amax(dim=1, keepdim=True) - low
-    # A spread below the smallest normal number is rounding, and dividing by it would overflow.
-    standing_out = spread >= torch.finfo(cam.dtype).tiny
-    return torch.where(standing_out, (positive - low) / torch.where(standing_out, spread, 1), 0.0)
-
-
-def _forward_from_leaf(backbone: Backbone, tokens: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+def _forward_from_leaf(backbone: Backbone, tokens: Tokens, layer: str) -> tuple[Tensor, Tensor]:
     """Run the blocks and return (output of `layer` as an autograd leaf, logits)."""
+    tokens = replace(tokens, values=tokens.values.detach())
     if backbone.resolve_layer(layer) == "embeddings":
-        leaf = tokens.detach().requires_grad_()
-        return leaf, backbone.forward_tokens(leaf)
-    with _leaf_at(backbone.target_module(layer)) as leaves:
-        logits = backbone.forward_tokens(tokens.detach())
+        leaf = tokens.values.requires_grad_()
+        return leaf, backbone.run(tokens)
+    with _leaf_at(backbone.layer_target(layer).module) as leaves:
+        logits = backbone.run(tokens)
     return leaves[0], logits
+
+
+def _on_grid(backbone: Backbone, layer: str) -> Callable[[Tensor], Tensor]:
+    if backbone.resolve_layer(layer) == "embeddings":
+        return backbone.on_grid
+    return backbone.layer_target(layer).on_grid
 
 
 @contextmanager
@@ -135,9 +114,10 @@ def _leaf_at(module: nn.Module) -> Iterator[list[Tensor]]:
     """While open, `module`'s output is cut off from what came before and asks for a gradient."""
     leaves: list[Tensor] = []
 
-    def cut(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        leaves.append(output.detach().requires_grad_())
-        return leaves[-1]
+    def cut(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        whole = isinstance(output, Tensor)
+        leaves.append((output if whole else output[0]).detach().requires_grad_())
+        return leaves[-1] if whole else (leaves[-1], *output[1:])
 
     handle = module.register_forward_hook(cut)
     try:

@@ -1,0 +1,51 @@
+"""The oracles by name, for `build-oracle --method` and `evaluate`'s `oracle[LAYER,METHOD]`."""
+
+from __future__ import annotations
+
+from pipeline.backbones.base import Backbone
+from pipeline.config import OracleConfig, require_one_of
+from pipeline.errors import ConfigError
+from pipeline.oracle.base import Oracle
+from pipeline.oracle.cam import CAM_METHODS, ClassActivationMap
+from pipeline.oracle.occlusion import Occlusion
+
+OCCLUSION = "occlusion"
+METHODS = (*CAM_METHODS, OCCLUSION)
+
+
+def oracle_layer(backbone: Backbone, method: str, layer: str | None) -> str:
+    """The layer that an oracle looks at, with its absolute index.
+
+    Args:
+        backbone: whose layers are meant.
+        method: one of `METHODS`.
+        layer: `embeddings` or `blocks.N.(mlp|output|norm1)`; None for the method's default.
+
+    Raises:
+        ConfigError: no such method, no such layer, or one that says nothing to this method.
+    """
+    require_one_of("method", method, METHODS)
+    if method == OCCLUSION:
+        if layer not in (None, "embeddings"):
+            raise ConfigError(
+                f"occlusion leaves tokens out before the first block and looks at no layer, got "
+                f"{layer!r}: leave --layer out, or say embeddings"
+            )
+        return "embeddings"
+    if layer is None and backbone.prefix:
+        # The head reads one token, so the last block's output says nothing of the others.
+        return backbone.resolve_layer("blocks.-1.norm1")
+    layer = backbone.resolve_layer(layer or OracleConfig.layer)
+    if layer != "embeddings":
+        backbone.layer_target(layer)
+    return layer
+
+
+def make_oracle(method: str, layer: str) -> Oracle:
+    """An oracle; `layer` as `oracle_layer` gives it.
+
+    Raises:
+        ConfigError: no such method.
+    """
+    require_one_of("method", method, METHODS)
+    return Occlusion() if method == OCCLUSION else ClassActivationMap(layer, method)
