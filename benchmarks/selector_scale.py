@@ -160,11 +160,10 @@ def _random_result(shard: int, config: OracleConfig, hidden_size: int) -> ShardR
 
 def measure(path: Path, num_tokens: int, arch: str, device: str) -> dict[str, float]:
     """Trains on so many tokens, then reads as many; the peak is that of the whole process."""
+    from selector.training.config import TrainConfig
     from selector.training.data import TokenStream
-    from selector.training.options import TrainConfig
-    from selector.training.result import TrainProgress
     from selector.training.split import split_store
-    from selector.training.train import train_selector
+    from selector.training.train import TrainProgress, train_selector
 
     class Enough(Exception):
         pass

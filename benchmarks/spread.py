@@ -24,7 +24,7 @@ from pipeline.standin.clips import load_clips
 from pipeline.standin.config import BackboneConfig
 from selector.methods.keep import best_tokens, num_kept
 from selector.methods.spread import spread_offsets
-from selector.training.saving import load_selector
+from selector.training.files import load_selector
 
 _BATCH = 64
 

@@ -12,8 +12,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from selector.training.files import TrainResult
     from selector.training.metrics import RankingMetrics
-    from selector.training.result import TrainProgress, TrainResult
+    from selector.training.train import TrainProgress
 
 
 def register(app: typer.Typer) -> None:
@@ -58,7 +59,7 @@ def train_selector(
 ) -> None:
     """Train the token selector to predict the oracle's score from patch embeddings."""
     from pipeline import open_store
-    from selector.training.options import TrainConfig
+    from selector.training.config import TrainConfig
     from selector.training.targets import parse_cleaning
     from selector.training.train import train_selector as run
 

@@ -13,13 +13,14 @@ from typing import Any
 
 from pipeline.clips.views import Sampling
 from pipeline.errors import ConfigError
+from pipeline.store.root import Root
 from selector.budgets.confidence_names import DEFAULT_CONFIDENCE, from_stored, to_stored
 from selector.budgets.rules import Budget, ThresholdBudget, budget_from_dict, budget_to_dict
 from selector.methods.keep import num_kept
-from selector.training.saving import write_file
+from selector.training.config import SelectorConfig
 
 LITE_NAME = "lite.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,8 @@ class LiteConfig:
     """Folder or hub id of the backbone; None: the one the selector's `config.json` names."""
     revision: str | None = None
     """Hub revision of `backbone`."""
-    sampling: str = "uniform"
-    """Which frames a clip takes of its video: `uniform` or `stride:N`, as the backbone learnt."""
+    sampling: str | None = None
+    """Frames of a clip: `uniform` or `stride:N`; None: as in the store the selector learnt from."""
     calibration: dict[str, Any] | None = None
     """How the budget was found, and what it did there; for the reader only."""
 
@@ -54,7 +55,8 @@ class LiteConfig:
         num_kept(1, self.keep_ratio)
         if not 0 <= self.spread < math.inf:
             raise ConfigError(f"spread must be at least 0 and finite, got {self.spread!r}")
-        Sampling.parse(self.sampling)
+        if self.sampling is not None:
+            Sampling.parse(self.sampling)
 
     @property
     def needs_confidence(self) -> bool:
@@ -67,6 +69,12 @@ class LiteConfig:
             return self
         return replace(self, spread=spread, budget=None, calibration=None)
 
+    def backbone_of(self, selector: SelectorConfig) -> tuple[str, str | None]:
+        """Name and hub revision of the backbone, where the folder does not hold it."""
+        if self.backbone is not None:
+            return self.backbone, self.revision
+        return selector.backbone, selector.revision
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         budget = budget_to_dict(self.budget) if self.budget is not None else None
@@ -76,7 +84,7 @@ class LiteConfig:
         """Write `lite.json` into an existing folder, all of it or nothing."""
         values = self.to_dict() | {"confidence": to_stored(self.confidence, folder)}
         text = json.dumps(values, indent=2) + "\n"
-        write_file(folder / LITE_NAME, text.encode())
+        Root(folder).put(LITE_NAME, text.encode())
 
     @classmethod
     def load(cls, folder: Path) -> LiteConfig:
@@ -91,6 +99,11 @@ class LiteConfig:
         try:
             values: dict[str, Any] = json.loads(path.read_text())
             version = values.pop("schema_version")
+            if version == 1:
+                raise ConfigError(
+                    f"{path} has schema version 1, which cannot tell a sampling that was chosen "
+                    "from one that nobody chose: remove the file, and calibrate again"
+                )
             if version != SCHEMA_VERSION:
                 raise ConfigError(
                     f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; "

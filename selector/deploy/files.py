@@ -16,8 +16,8 @@ from pipeline.backbones.checkpoint import find_checkpoint, weight_files
 from pipeline.errors import BackboneError, ConfigError
 from selector.budgets.confidence_names import local_place, with_place
 from selector.deploy.config import LiteConfig
+from selector.training.files import load_selector, save_selector
 from selector.training.model import TokenSelector
-from selector.training.saving import load_selector, save_selector
 
 BACKBONE_NAME = "backbone"
 CONFIDENCE_NAME = "confidence"
@@ -47,8 +47,10 @@ def find_model(name_or_path: str, revision: str | None = None) -> Path:
 
 def load_parts(
     name_or_path: str, revision: str | None, device: str, precision: str, backbone: str | None
-) -> tuple[Backbone, TokenSelector, LiteConfig, str]:
-    """Backbone, selector, configuration and the backbone's name; see `LiteModel.from_pretrained`.
+) -> tuple[Backbone, TokenSelector, LiteConfig, tuple[str, str | None]]:
+    """Backbone, selector, configuration, and the backbone's name and hub revision.
+
+    See `LiteModel.from_pretrained`.
 
     Raises:
         ConfigError: a file is missing or damaged.
@@ -63,9 +65,9 @@ def load_parts(
     elif embedded.is_dir():
         name, at = str(embedded), None
     else:
-        name, at = config.backbone or selector.config.backbone, config.revision
+        name, at = config.backbone_of(selector.config)
     try:
-        return load_backbone(name, at, device, precision), selector, config, name
+        return load_backbone(name, at, device, precision), selector, config, (name, at)
     except BackboneError as error:
         raise BackboneError(
             f"{error} (the selector in {folder} works on that backbone only; if it lies elsewhere "
@@ -77,17 +79,18 @@ def save_parts(
     folder: Path,
     selector: TokenSelector,
     config: LiteConfig,
-    backbone_name: str,
+    backbone: tuple[str, str | None],
     with_backbone: bool,
 ) -> None:
     """Write a model's folder; see `LiteModel.save_pretrained`."""
     save_selector(selector, folder)
     if with_backbone:
-        source = find_checkpoint(backbone_name, config.revision)
+        source = find_checkpoint(*backbone)
         _copy_checkpoint(source, folder / BACKBONE_NAME)
         config = replace(config, backbone=None, revision=None)
     else:
-        config = replace(config, backbone=backbone_name)
+        name, revision = backbone
+        config = replace(config, backbone=name, revision=revision)
     place = local_place(config.confidence)
     if place is not None:
         # Always copied: unlike a checkpoint's name, this place means nothing elsewhere.

@@ -58,6 +58,7 @@ class LiteModel(nn.Module):
         selector: trained for this backbone.
         config: budgets.
         backbone_name: the checkpoint `backbone` was loaded from, for `save_pretrained`.
+        revision: hub revision of that checkpoint.
 
     Raises:
         ConfigError: the selector belongs to another backbone, or the confidence cannot be loaded.
@@ -69,6 +70,7 @@ class LiteModel(nn.Module):
         selector: TokenSelector,
         config: LiteConfig | None = None,
         backbone_name: str | None = None,
+        revision: str | None = None,
     ) -> None:
         super().__init__()
         selector.config.check_fits(backbone)
@@ -78,7 +80,11 @@ class LiteModel(nn.Module):
         self._offsets: torch.Tensor
         offsets = spread_offsets(backbone.grid, self.config.spread).to(backbone.device)
         self.register_buffer("_offsets", offsets, persistent=False)
-        self.backbone_name = backbone_name or self.config.backbone or selector.config.backbone
+        self.backbone_name, self.revision = (
+            (backbone_name, revision)
+            if backbone_name is not None
+            else self.config.backbone_of(selector.config)
+        )
         self.confidence: Confidence | None = (
             load_confidence(self.config.confidence, backbone)
             if self.config.needs_confidence
@@ -111,12 +117,12 @@ class LiteModel(nn.Module):
             ConfigError: there is no selector, or it was trained for another backbone.
             BackboneError: the backbone is not found or does not load faithfully.
         """
-        loaded, selector, config, name = load_parts(
+        loaded, selector, config, place = load_parts(
             str(name_or_path), revision, device, precision, backbone
         )
         if spread is not None:
             config = config.with_spread(spread)
-        return cls(loaded, selector, config, name)
+        return cls(loaded, selector, config, *place)
 
     def save_pretrained(self, folder: str | Path, with_backbone: bool = True) -> None:
         """Write a folder that `from_pretrained` reads anywhere.
@@ -126,7 +132,14 @@ class LiteModel(nn.Module):
             with_backbone: copy the checkpoint's files into `backbone/`; otherwise only its name
                 and digest are kept, which is small, and enough where the checkpoint is at hand.
         """
-        save_parts(Path(folder), self.selector, self.config, self.backbone_name, with_backbone)
+        place = (self.backbone_name, self.revision)
+        save_parts(Path(folder), self.selector, self.config, place, with_backbone)
+
+    @property
+    def sampling(self) -> str:
+        """Frames of a clip, `uniform` or `stride:N`, unless asked otherwise."""
+        learnt = self.selector.config.trained_on
+        return self.config.sampling or (learnt.sampling if learnt is not None else "uniform")
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, with_backbone: bool = True

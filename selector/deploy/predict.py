@@ -72,8 +72,7 @@ def predict_videos(
         In the order of `paths`.
     """
     requests = [
-        clip_request(model, path, sampling or model.config.sampling, decoder, views)
-        for path in paths
+        clip_request(model, path, sampling or model.sampling, decoder, views) for path in paths
     ]
     for decoded in pool.imap(requests):
         if isinstance(decoded, DecodeError):

@@ -27,7 +27,7 @@ from selector.methods.cost import CostModel
 from selector.methods.keep import KEEP_RATIOS, num_kept
 from selector.methods.rank import RankerSpec, make_ranker, require_selectors
 from selector.methods.rank.motion_vectors import require_motion_vectors
-from selector.training.saving import selector_digest
+from selector.training.files import selector_digest
 
 NUM_PROBED = 16
 """Clips looked at for whether their codec carries motion vectors."""

@@ -33,7 +33,7 @@ from selector.evaluation.shard_rows import ShardRows
 from selector.evaluation.timing import Stopwatch
 from selector.methods.keep import best_tokens
 from selector.methods.rank import ClipBatch, Ranker, make_ranker
-from selector.training.saving import selector_digest
+from selector.training.files import selector_digest
 
 
 @dataclass(frozen=True)

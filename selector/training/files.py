@@ -1,44 +1,162 @@
-"""What a training leaves in its folder: the checkpoint to go on from, the log, the result."""
+"""What a training leaves in its folder: the selector, its result and log, and the way to go on.
+
+The selector is `selector.safetensors` and, written after it, `config.json`; `metrics.json` ends the
+training. Every file is there whole or not at all.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
 import pickle
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from pipeline.errors import ConfigError
-from selector.training.saving import write_file
+from pipeline.store.lock import StoreLock
+from pipeline.store.root import TEMP_SUFFIX, Root
+from selector.training.config import BackboneIdentity, SelectorConfig
+from selector.training.metrics import RankingMetrics
+from selector.training.model import TokenSelector
 
+WEIGHTS_NAME = "selector.safetensors"
+CONFIG_NAME = "config.json"
 CHECKPOINT_NAME = "checkpoint.pt"
 METRICS_NAME = "metrics.json"
 TENSORBOARD_NAME = "tensorboard"
 
 
-class TrainingFiles:
-    """The files of one training.
+def save_selector(model: TokenSelector, folder: str | Path) -> None:
+    """Writes weights, input statistics and configuration into `folder`, made if needed."""
+    root = Root(folder)
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    root.put(WEIGHTS_NAME, save(state))
+    root.put(CONFIG_NAME, model.config.to_json().encode())
+
+
+def load_selector(
+    folder: str | Path,
+    backbone: BackboneIdentity | None = None,
+    device: str | torch.device = "cpu",
+) -> TokenSelector:
+    """Reads a selector, in evaluation mode.
 
     Args:
-        folder: where they lie; made if needed.
+        folder: where `save_selector` wrote.
+        backbone: the backbone it is to serve; None checks nothing (its own store's data only).
+        device: where the weights go.
+
+    Raises:
+        ConfigError: there is no selector, it is damaged, or it belongs to another backbone.
+    """
+    config = read_config(folder)
+    if backbone is not None:
+        config.check_fits(backbone)
+    model = TokenSelector(config)
+    path = Path(folder) / WEIGHTS_NAME
+    try:
+        model.load_state_dict(load(path.read_bytes()))
+    except (SafetensorError, RuntimeError) as error:
+        raise ConfigError(
+            f"{str(path)!r} does not hold the weights its config.json describes: {error}"
+        ) from error
+    return model.to(device).eval()
+
+
+def read_config(folder: str | Path) -> SelectorConfig:
+    """Reads what a selector is and where it comes from.
+
+    Raises:
+        ConfigError: there is no selector, or its configuration is damaged or of another schema.
+    """
+    folder = Path(folder)
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise ConfigError(
+                f"no selector in {str(folder)!r}: {name} is missing; make one with "
+                "`lite-pipeline train-selector --store DIR --out DIR`"
+            )
+    path = folder / CONFIG_NAME
+    return SelectorConfig.from_json(path.read_bytes().decode(errors="replace"), str(path))
+
+
+def selector_digest(folder: str | Path) -> str:
+    """SHA-256 over a selector's weights and configuration: its identity in what it is used for."""
+    digest = hashlib.sha256()
+    for name in (WEIGHTS_NAME, CONFIG_NAME):
+        digest.update(hashlib.sha256((Path(folder) / name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What came out, on held-out clips."""
+
+    selector: SelectorConfig
+    """Its shape and where it comes from."""
+    best_epoch: int
+    """Epoch the weights are from, from 1."""
+    num_epochs: int
+    """Epochs trained until it stopped."""
+    macs_per_token: float
+    """Cost of the selector on a whole clip."""
+    num_train: int
+    """Clips trained on."""
+    num_held_out: int
+    """Held-out clips; `methods` judge as many of them as fit in memory."""
+    num_failed: int
+    """Clips left out because they failed in the store."""
+    num_degenerate: int
+    """Clips left out because no token has a positive cam."""
+    num_missing: int
+    """Clips of the plan that the store does not hold yet."""
+    methods: dict[str, RankingMetrics]
+    """`selector`, `random` and `oracle`. The cross-entropy of `random` is that of the best
+    constant; that of `oracle` is its score's own entropy, the least anything can reach."""
+    history: list[dict[str, float]]
+    """Per epoch: train_loss, held_out_loss (both against the cleaned target), spearman."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; a measure without an answer is None."""
+        found: dict[str, Any] = _json_values(asdict(self))
+        return found
+
+    @classmethod
+    def from_dict(cls, selector: SelectorConfig, found: dict[str, Any]) -> TrainResult:
+        """The inverse of `to_dict` without its `selector`."""
+        methods = {name: _metrics(values) for name, values in found["methods"].items()}
+        return cls(selector=selector, **found | {"methods": methods})
+
+
+class TrainingFiles:
+    """The files of one training; see `claimed`.
+
+    Args:
+        root: the folder.
         identity: all that decides the outcome, as plain JSON values. Neither a checkpoint nor a
             result of another identity is taken for one's own.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.folder = folder
-        self.identity: dict[str, Any] = json.loads(json.dumps(identity))
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, root: Root, identity: dict[str, Any]) -> None:
+        self._root = root
+        self.folder = Path(root.path)
+        self._identity: dict[str, Any] = json.loads(json.dumps(identity))
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Replaces the checkpoint; a kill leaves the old one or the new one."""
         buffer = io.BytesIO()
-        torch.save({"identity": self.identity, "state": state}, buffer)
-        write_file(self.folder / CHECKPOINT_NAME, buffer.getvalue())
+        torch.save({"identity": self._identity, "state": state}, buffer)
+        self._root.put(CHECKPOINT_NAME, buffer.getvalue())
 
     def read_checkpoint(self) -> dict[str, Any] | None:
         """The state to go on from, on the CPU; None where none was written.
@@ -60,40 +178,79 @@ class TrainingFiles:
         found: dict[str, Any] = state
         return found
 
-    def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Writes the result (JSON values), which ends the training, and removes the checkpoint."""
-        content = {"training": self.identity} | metrics
-        write_file(self.folder / METRICS_NAME, (json.dumps(content, indent=2) + "\n").encode())
-        (self.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
+    def write_result(self, model: TokenSelector, result: TrainResult) -> None:
+        """Writes the selector and then the result, which ends the training."""
+        save_selector(model, self.folder)
+        metrics = {k: v for k, v in result.to_dict().items() if k != "selector"}
+        content = {"training": self._identity} | metrics
+        self._root.put(METRICS_NAME, (json.dumps(content, indent=2) + "\n").encode())
+        self._root.remove(CHECKPOINT_NAME)
 
-    def read_metrics(self) -> dict[str, Any] | None:
+    def read_result(self, selector: SelectorConfig) -> TrainResult | None:
         """The result of a training that ended; None where there is none.
+
+        What a kill right after the end left behind is removed, and `config.json` is written again
+        where an earlier release wrote it: what it says follows from the identity.
+
+        Args:
+            selector: what this training makes.
 
         Raises:
             ConfigError: it is damaged, or of another training.
         """
         path = self.folder / METRICS_NAME
-        if not path.is_file():
+        if not path.is_file() or not (self.folder / WEIGHTS_NAME).is_file():
             return None
         try:
-            content: dict[str, Any] = json.loads(path.read_text())
+            content: dict[str, Any] = json.loads(path.read_bytes())
             identity = content.pop("training")
         except (ValueError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"{str(path)!r} is damaged ({error!r}); remove it to train again"
             ) from error
         self._check_same(identity, path)
-        return content
+        self._root.remove(CHECKPOINT_NAME)
+        config = selector.to_json().encode()
+        if not self._root.exists(CONFIG_NAME) or self._root.get(CONFIG_NAME) != config:
+            self._root.put(CONFIG_NAME, config)
+        return TrainResult.from_dict(selector, content)
 
     def _check_same(self, found: dict[str, Any], path: Path) -> None:
-        names = sorted(set(found) | set(self.identity))
-        changed = [n for n in names if found.get(n) != self.identity.get(n)]
+        names = sorted(set(found) | set(self._identity))
+        changed = [n for n in names if found.get(n) != self._identity.get(n)]
         if changed:
-            lines = ", ".join(f"{n} {found.get(n)} -> {self.identity.get(n)}" for n in changed)
+            lines = ", ".join(f"{n} {found.get(n)} -> {self._identity.get(n)}" for n in changed)
             raise ConfigError(
                 f"{str(path.parent)!r} holds another training (there -> asked for): {lines}; "
                 "choose another --out, or remove that folder"
             )
+
+
+@contextmanager
+def claimed(folder: str | Path, identity: dict[str, Any]) -> Iterator[TrainingFiles]:
+    """The files of a training in `folder`, made if needed, and nobody else's meanwhile.
+
+    Args:
+        folder: where.
+        identity: as `TrainingFiles` has it.
+
+    Raises:
+        StoreError: another training is writing there.
+        ConfigError: the folder cannot be written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        root = Root(folder)
+        lock = StoreLock(root)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error}") from error
+    try:
+        for name in root.names():
+            if name.startswith(".") and name.endswith(TEMP_SUFFIX):
+                root.remove(name)  # a kill cut it off
+        yield TrainingFiles(root, identity)
+    finally:
+        lock.release()
 
 
 class TrainLog:
@@ -124,12 +281,25 @@ class TrainLog:
         self._writer.close()
 
 
-def json_values(value: Any) -> Any:
+def _json_values(value: Any) -> Any:
     """Plain JSON values; NaN, which JSON lacks, becomes null."""
     if isinstance(value, dict):
-        return {str(k): json_values(v) for k, v in value.items()}
+        return {str(k): _json_values(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [json_values(v) for v in value]
+        return [_json_values(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _metrics(found: dict[str, Any]) -> RankingMetrics:
+    def number(value: float | None) -> float:
+        return math.nan if value is None else value
+
+    return RankingMetrics(
+        num_clips=found["num_clips"],
+        bce=number(found["bce"]),
+        spearman=number(found["spearman"]),
+        recall={float(k): number(v) for k, v in found["recall"].items()},
+        mass={float(k): number(v) for k, v in found["mass"].items()},
+    )

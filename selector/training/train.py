@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +21,18 @@ import torch
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
-from selector.training.config import DEFAULT_LAYERS, NEEDS_ALL_TOKENS, SelectorConfig
+from selector.training.config import (
+    DEFAULT_LAYERS,
+    NEEDS_ALL_TOKENS,
+    SelectorConfig,
+    TrainConfig,
+    TrainedOn,
+    default_width,
+)
 from selector.training.data import TokenBatch, TokenStream
-from selector.training.files import TrainingFiles, TrainLog
+from selector.training.files import TrainingFiles, TrainLog, TrainResult, claimed
 from selector.training.metrics import RankingMeter, RankingMetrics
 from selector.training.model import TokenSelector
-from selector.training.options import TrainConfig, default_width
-from selector.training.result import TrainProgress, TrainResult
-from selector.training.saving import save_selector
 from selector.training.split import HELD_OUT, split_store
 
 if TYPE_CHECKING:
@@ -38,6 +42,24 @@ _log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
 """Time between checkpoints inside an epoch; the end of an epoch always writes one."""
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """Where a training stands."""
+
+    epoch: int
+    """Current epoch, from 1."""
+    epochs: int
+    """Epochs at most."""
+    clips_done: int
+    """Training clips of this epoch so far."""
+    clips_total: int
+    """Training clips per epoch."""
+    tokens_per_s: float
+    """Since this process began to train, reading included."""
+    held_out_loss: float | None
+    """Of the last finished epoch."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -77,9 +99,10 @@ def train_selector(
         on_progress: called after every batch.
 
     Raises:
-        StoreError: the store is empty, unfinished, damaged or has no embeddings.
-        ConfigError: the options do not fit the store, `out` holds a selector of other options, or
-            the training diverged.
+        StoreError: the store is empty, unfinished, damaged or has no embeddings, or another
+            training is writing `out`.
+        ConfigError: the options do not fit the store, `out` holds a selector of other options or
+            cannot be written, or the training diverged.
     """
     place = resolve_device(device)
     split = split_store(store, config.held_out, allow_unfinished)
@@ -87,31 +110,29 @@ def train_selector(
     shape = _selector_config(store, stream, config)
     identity = asdict(config) | {"num_layers": shape.num_layers, "width": shape.width}
     identity |= {"store_fingerprint": shape.store_fingerprint, "num_train": stream.num_train}
-    files = TrainingFiles(Path(out), identity)
-    ended = files.read_metrics()
-    if ended is not None:
-        _log.info("%s is trained already", out)
-        return TrainResult.from_dict(shape, ended)
-
-    run = _Run(config, shape, stream, files, place, on_progress)
-    run.train()
-    model = run.best_model()
-    result = TrainResult(
-        selector=shape,
-        best_epoch=run.best_epoch,
-        num_epochs=run.epoch,
-        macs_per_token=model.macs_per_token(),
-        num_train=stream.num_train,
-        num_held_out=split.count(HELD_OUT),
-        num_failed=sum(split.failed.values()),
-        num_degenerate=split.num_degenerate,
-        num_missing=split.num_missing,
-        methods=_judge(model, run.held_out, config.seed),
-        history=run.history,
-    )
-    save_selector(model, out)
-    files.write_metrics({k: v for k, v in result.to_dict().items() if k != "selector"})
-    return result
+    with claimed(out, identity) as files:
+        ended = files.read_result(shape)
+        if ended is not None:
+            _log.info("%s is trained already", out)
+            return ended
+        run = _Run(config, shape, stream, files, place, on_progress)
+        run.train()
+        model = run.best_model()
+        result = TrainResult(
+            selector=shape,
+            best_epoch=run.best_epoch,
+            num_epochs=run.epoch,
+            macs_per_token=model.macs_per_token(),
+            num_train=stream.num_train,
+            num_held_out=split.count(HELD_OUT),
+            num_failed=sum(split.failed.values()),
+            num_degenerate=split.num_degenerate,
+            num_missing=split.num_missing,
+            methods=_judge(model, run.held_out, config.seed),
+            history=run.history,
+        )
+        files.write_result(model, result)
+        return result
 
 
 class _Run:
@@ -256,9 +277,19 @@ def _selector_config(store: Store, stream: TokenStream, config: TrainConfig) -> 
         grid=store.grid,
         backbone=oracle.backbone,
         backbone_digest=oracle.backbone_digest,
+        revision=oracle.revision,
         store_fingerprint=oracle.fingerprint(),
         oracle=f"{oracle.method} of {oracle.layer}, {oracle.target}",
         clean=config.clean,
+        trained_on=TrainedOn(
+            dataset=oracle.dataset,
+            split=oracle.split,
+            plan_digest=oracle.plan_digest,
+            sampling=oracle.sampling,
+            num_segments=oracle.num_segments,
+            num_crops=oracle.num_crops,
+            held_out=config.held_out,
+        ),
     )
 
 

@@ -26,7 +26,7 @@ from selector.evaluation.worker import EvalWorker
 from selector.methods.keep import num_kept
 from selector.methods.rank import chance
 from selector.methods.spread import DEFAULT_SPREAD, spread_offsets
-from selector.training.saving import save_selector, selector_digest
+from selector.training.files import save_selector, selector_digest
 from tests.builds import file_hashes, make_dataset
 from tests.checkpoints import save_videomae
 from tests.evaluations import run_evaluation

@@ -62,7 +62,7 @@ def make_ranker(
     if spec.selected_by is not None:
         from selector.methods.rank.lite import LiteRanker
         from selector.methods.spread import DEFAULT_SPREAD
-        from selector.training.saving import load_selector
+        from selector.training.files import load_selector
 
         require_selectors([spec], [] if selector is None else [spec.selected_by])
         assert selector is not None

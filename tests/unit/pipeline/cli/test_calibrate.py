@@ -16,7 +16,7 @@ from selector.budgets.calibrate import Calibrated, calibrate_mass_budget, calibr
 from selector.budgets.pick import Goal
 from selector.budgets.validation import LabelledClips, choose_clips, measure
 from selector.deploy.model import LiteModel
-from selector.training.saving import load_selector, save_selector
+from selector.training.files import load_selector, save_selector
 from selector.training.split import halves, is_held_out
 from tests.lite_models import make_model
 from tests.stores import make_store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from selector.budgets.rules import MassBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from selector.deploy.predict import clip_request
-from selector.training.saving import save_selector
+from selector.training.config import TrainedOn
+from selector.training.files import save_selector
 from tests.lite_models import make_model
 from tests.videos import write_video
 
@@ -60,6 +62,41 @@ def test_the_answer_is_the_models_own(model, video):
     torch.testing.assert_close(got, probability.sort(descending=True).values)
     assert shown[0]["kept_tokens"] == [2]
     assert shown[0]["gmacs"] == lite.cost(2).total < shown[0]["full_gmacs"]
+
+
+def test_the_frames_are_those_that_the_selector_learnt_from(model, video, tiny_backbone, tmp_path):
+    """A stride's, also after an export, unless another sampling is asked for."""
+    selector = make_model(tiny_backbone).selector
+    learnt = TrainedOn(
+        dataset="tiny",
+        split="train",
+        plan_digest="",
+        sampling="stride:2",
+        num_segments=1,
+        num_crops=1,
+        held_out=0.1,
+    )
+    selector.config = replace(selector.config, trained_on=learnt)
+    save_selector(selector, tmp_path / "model")
+    done = run("export-lite", "--model", tmp_path / "model", "--out", tmp_path / "whole")
+    assert done.exit_code == 0, done.output
+    lite = LiteModel.from_pretrained(model)
+    expected = {}
+    for sampling in ("stride:2", "uniform"):
+        clips = decode_video(clip_request(lite, str(video), sampling, "pyav")).clips
+        logits = lite(lite.backbone.pixel_values(clips), keep_ratio=1).logits[0]
+        expected[sampling] = logits.softmax(-1).max().item()
+    assert abs(expected["stride:2"] - expected["uniform"]) > 1e-4
+
+    def answer(*options):
+        shown = run("predict", video, "--keep-ratio", 1, "--json", *options)
+        return json.loads(shown.stdout)[0]["top"][0]["probability"]
+
+    for folder in ("model", "whole"):
+        got = answer("--model", tmp_path / folder)
+        assert got == pytest.approx(expected["stride:2"], abs=1e-6)
+    got = answer("--model", tmp_path / "whole", "--sampling", "uniform")
+    assert got == pytest.approx(expected["uniform"], abs=1e-6)
 
 
 def test_several_views_are_averaged_and_all_of_them_paid(model, video):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,12 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 from torchvision.models import get_model
 
-from pipeline.backbones import backbone_digest
+from pipeline.backbones import backbone_digest, load_backbone
 from pipeline.errors import BackboneError, ConfigError
 from selector.budgets.rules import MassBudget, ThresholdBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
-from selector.training.saving import save_selector
+from selector.training.files import save_selector
 from tests.checkpoints import save_videomae
 from tests.lite_models import make_model, make_pixels
 
@@ -154,6 +155,36 @@ def test_a_download_fetches_the_confidence_too(tiny_backbone, tmp_path, monkeypa
     assert (tmp_path / "again" / "confidence" / "mine.pth").is_file()
 
 
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        (LiteConfig(), ("hub/learnt", "r1")),
+        (LiteConfig(backbone="hub/other", revision="r2"), ("hub/other", "r2")),
+        (LiteConfig(backbone="hub/other"), ("hub/other", None)),
+    ],
+)
+def test_a_backbone_of_the_hub_is_asked_for_at_its_revision(
+    tiny_backbone, tmp_path, monkeypatch, config, place
+):
+    selector = make_model(tiny_backbone).selector
+    selector.config = replace(selector.config, backbone="hub/learnt", revision="r1")
+    save_selector(selector, tmp_path / "model")
+    config.save(tmp_path / "model")
+    asked = []
+
+    def load(name, revision, device, precision):
+        asked.append((name, revision))
+        return load_backbone(str(tiny_backbone), None, device, precision)
+
+    monkeypatch.setattr("selector.deploy.files.load_backbone", load)
+    model = LiteModel.from_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "again", with_backbone=False)
+    LiteModel.from_pretrained(tmp_path / "again")
+    assert asked == [place, place]
+    LiteModel.from_pretrained(tmp_path / "model", backbone="hub/third")
+    assert asked[-1] == ("hub/third", None)
+
+
 def test_a_moved_backbone_can_be_named(tmp_path):
     checkpoint = save_videomae(tmp_path / "old")
     save_selector(make_model(checkpoint).selector, tmp_path / "model")
@@ -192,8 +223,15 @@ def test_the_configuration_comes_back(config, tmp_path):
     assert LiteConfig.load(tmp_path) == config
 
 
+def test_a_configuration_of_the_first_schema_is_refused_with_what_it_lacks(tmp_path):
+    text = json.dumps(LiteConfig().to_dict() | {"schema_version": 1, "sampling": "uniform"})
+    (tmp_path / "lite.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"lite.json has schema version 1, .*sampling"):
+        LiteConfig.load(tmp_path)
+
+
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"schema_version": 99}', '{"schema_version": 1, "budget": {}}']
+    "content", ["", "[]", "{}", '{"schema_version": 99}', '{"schema_version": 2, "budget": {}}']
 )
 def test_a_damaged_configuration_is_refused_naming_the_file(content, tmp_path):
     (tmp_path / "lite.json").write_text(content)

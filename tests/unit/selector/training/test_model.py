@@ -1,5 +1,6 @@
 """The selector's architectures, their cost, and that they come back from disk as they went."""
 
+import json
 from dataclasses import dataclass, replace
 
 import pytest
@@ -7,11 +8,20 @@ import torch
 
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError
-from selector.training.config import ARCHS, DEFAULT_LAYERS, SelectorConfig
+from selector.training.config import ARCHS, DEFAULT_LAYERS, SelectorConfig, TrainedOn
+from selector.training.files import load_selector, save_selector
 from selector.training.model import TokenSelector
-from selector.training.saving import load_selector, save_selector
 
 GRID = TokenGrid(2, 3, 4)
+TRAINED_ON = TrainedOn(
+    dataset="ssv2",
+    split="train",
+    plan_digest="d" * 64,
+    sampling="stride:4",
+    num_segments=2,
+    num_crops=3,
+    held_out=0.2,
+)
 CONFIG = SelectorConfig(
     num_layers=3,
     width=16,
@@ -21,6 +31,8 @@ CONFIG = SelectorConfig(
     backbone_digest="a" * 64,
     store_fingerprint="f" * 64,
     oracle="gradcam of blocks.-1.mlp, label",
+    revision="abc",
+    trained_on=TRAINED_ON,
 )
 
 
@@ -143,6 +155,23 @@ def test_a_foreign_backbone_is_refused_with_the_fields_that_differ(tmp_path):
 def test_a_folder_without_a_selector_is_refused_with_the_command(tmp_path):
     with pytest.raises(ConfigError, match="train-selector"):
         load_selector(tmp_path)
+
+
+def test_a_selector_of_the_first_schema_is_refused_with_what_it_lacks(tmp_path):
+    save_selector(make("mlp"), tmp_path)
+    path = tmp_path / "config.json"
+    old = json.loads(path.read_text()) | {"schema_version": 1}
+    for name in ("trained_on", "revision"):
+        del old[name]
+    path.write_text(json.dumps(old))
+    with pytest.raises(ConfigError, match=r"version 1, .*which dataset, split.*train-selector"):
+        load_selector(tmp_path)
+
+
+def test_a_selector_that_no_store_trained_says_so(tmp_path):
+    model = TokenSelector(replace(CONFIG, trained_on=None))
+    save_selector(model, tmp_path)
+    assert load_selector(tmp_path).config.trained_on is None
 
 
 @pytest.mark.parametrize(

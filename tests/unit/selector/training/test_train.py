@@ -8,9 +8,8 @@ import torch
 
 from pipeline.errors import ConfigError, StoreError
 from selector.training import train as train_module
-from selector.training.config import ARCHS
-from selector.training.options import TrainConfig, default_width
-from selector.training.saving import load_selector
+from selector.training.config import ARCHS, TrainConfig, TrainedOn, default_width
+from selector.training.files import load_selector
 from selector.training.train import resolve_device, train_selector
 from tests.learnable import GRID, HIDDEN_SIZE, make_learnable_store
 
@@ -69,6 +68,23 @@ def test_the_saved_selector_is_the_one_that_was_judged(store, tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+def test_a_selector_knows_what_it_was_trained_on(tmp_path):
+    changes = {"sampling": "stride:4", "num_segments": 2, "num_crops": 3, "revision": "abc"}
+    store = make_learnable_store(tmp_path / "s", 24, **changes)
+    train_selector(store, tmp_path / "out", replace(CONFIG, epochs=1), device="cpu")
+    config = load_selector(tmp_path / "out").config
+    assert config.revision == "abc"
+    assert config.trained_on == TrainedOn(
+        dataset="tiny",
+        split="validation",
+        plan_digest="0" * 64,
+        sampling="stride:4",
+        num_segments=2,
+        num_crops=3,
+        held_out=0.3,
+    )
+
+
 def test_equal_seeds_give_equal_bytes_and_others_do_not(store, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train_selector(store, tmp_path / name, replace(CONFIG, seed=seed), device="cpu")
@@ -104,6 +120,55 @@ def test_a_training_that_ended_is_not_repeated(store, tmp_path):
         store, tmp_path, CONFIG, device="cpu", on_progress=lambda _: pytest.fail("trains again")
     )
     assert again == first
+
+
+def test_two_trainings_do_not_write_one_folder(store, tmp_path):
+    def begin_another(progress):
+        with pytest.raises(StoreError, match=r"another run is writing .*process \d+ on"):
+            train_selector(store, tmp_path, CONFIG, device="cpu")
+        raise Stop
+
+    with pytest.raises(Stop):
+        train_selector(store, tmp_path, CONFIG, device="cpu", on_progress=begin_another)
+    train_selector(store, tmp_path, CONFIG, device="cpu")  # the first has let go
+
+
+def test_what_a_kill_at_the_end_leaves_behind_is_removed(store, tmp_path):
+    """Between `metrics.json` and the clean-up, or in the middle of a write."""
+    first = train_selector(store, tmp_path, CONFIG, device="cpu")
+    for name in ("checkpoint.pt", ".checkpoint.pt.0123.tmp"):
+        (tmp_path / name).write_bytes(b"left over")
+    assert train_selector(store, tmp_path, CONFIG, device="cpu") == first
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"config.json", "metrics.json", "runs", "selector.safetensors", "tensorboard"}
+
+
+def test_a_finished_training_of_the_first_schema_gets_what_it_lacks(store, tmp_path):
+    train_selector(store, tmp_path, CONFIG, device="cpu")
+    new = (tmp_path / "config.json").read_bytes()
+    old = json.loads(new) | {"schema_version": 1}
+    del old["trained_on"], old["revision"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    before = weights(tmp_path)
+    train_selector(
+        store, tmp_path, CONFIG, device="cpu", on_progress=lambda _: pytest.fail("trains again")
+    )
+    assert (tmp_path / "config.json").read_bytes() == new
+    assert weights(tmp_path) == before
+
+
+def test_a_result_without_its_weights_is_trained_again(store, tmp_path):
+    train_selector(store, tmp_path, CONFIG, device="cpu")
+    before = weights(tmp_path)
+    (tmp_path / "selector.safetensors").unlink()
+    train_selector(store, tmp_path, CONFIG, device="cpu")
+    assert weights(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_written_is_named(store, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write to .*file"):
+        train_selector(store, tmp_path / "file", CONFIG, device="cpu")
 
 
 def test_a_folder_of_another_training_is_refused_with_the_differing_options(store, tmp_path):

@@ -21,7 +21,7 @@ from selector.methods.rank import (
 from selector.methods.rank.chance import RandomRanker, UniformRanker
 from selector.methods.rank.spec import RankerSpec
 from selector.methods.spread import DEFAULT_SPREAD, spread_offsets
-from selector.training.saving import save_selector
+from selector.training.files import save_selector
 from tests.checkpoints import save_videomae
 from tests.lite_models import make_selector
 from tests.plain import token_maps
