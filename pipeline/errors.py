@@ -1,10 +1,13 @@
 """Every error this package raises on purpose, in one tree, and the outcomes a clip can have.
 
 A message says what is wrong (with the value), where (path, video, shard) and what to do next.
+What it quotes is foreign: `printable` and `without_passwords` make that safe to show.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from enum import StrEnum
 
 
@@ -65,3 +68,33 @@ class StoreMismatchError(StoreError, ValueError):
 
 class DriverError(LiteError, RuntimeError):
     """The run as a whole cannot go on: workers fail to start, or the cluster lacks resources."""
+
+
+def printable(text: object) -> str:
+    r"""The text on one line, with everything that a terminal would not show as itself escaped.
+
+    A file name may hold line breaks that forge a line of a report, terminal codes, controls that
+    turn the writing direction, and bytes that are no UTF-8 (lone surrogates). They become what a
+    Python literal has: `\n`, `\x1b`, `\u202e`, `\udcff`.
+    """
+    return "".join(
+        char
+        if char.isprintable() or unicodedata.category(char) == "Zs"  # spaces of other widths
+        else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in str(text)
+    )
+
+
+# A password may hold `@`, `:` and `/`; what follows a host's colon may be a port and a path.
+_SECRETS = re.compile(
+    r"""(?ix)
+    (://[^\s:/@'"]*:) (?!\d+(?:/|$|\s)) [^\s'"]* (?=@)       # scheme://user:PASSWORD@host
+    | (https?://) [^\s:/@'"]+ (?=@)                           # https://TOKEN@host
+    | ([?&](?:[\w.-]*(?:password|secret|signature|token|credential|key)|sig)=) [^\s&#'"]+
+    """
+)
+
+
+def without_passwords(text: str) -> str:
+    """The text with `***` in place of passwords, and of keys in the query part of URLs."""
+    return _SECRETS.sub(lambda match: "".join(filter(None, match.groups())) + "***", text)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pipeline.cli import options, output
 
 if TYPE_CHECKING:
     from selector.analysis.store import Analysis
@@ -39,12 +40,18 @@ def analyze(
 
     if not 0 < tail <= 1:
         raise ConfigError(f"--tail must lie in (0, 1], got {tail}")
-    result = analyze_store(open_store(store), tail)
+    if out is not None:
+        options.require_writable_folder(out)
+    with output.counted("shards") as on_progress:
+        result = analyze_store(open_store(store), tail, on_progress)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         for name in ("classes", "tails", "trends", "lorenz"):
             getattr(result, name).to_csv(out / f"{name}.csv", index=False)
-    typer.echo(json.dumps(result.to_dict()) if as_json else _report(result))
+    if as_json:
+        output.echo_json(result.to_dict())
+    else:
+        output.echo_lines(_report(result))
 
 
 def _report(result: Analysis) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pipeline.cli import options, output
 
 if TYPE_CHECKING:
     from pipeline.standin.config import BackboneConfig
@@ -49,13 +50,14 @@ def train_backbone(
         seed=seed,
         precision=precision,
     )
+    options.require_writable_folder(out)
     names = read_label_names(load_spec("synthetic"), data_root)
     torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     with claimed(out, config):
         top1, count = _train(config, data_root, names, out, device, threads, validate_every)
-    typer.echo(f"checkpoint in {out}: top-1 {100 * top1:.1f} % on {count} videos")
+    output.echo(f"checkpoint in {out}: top-1 {100 * top1:.1f} % on {count} videos")
 
 
 def _train(
@@ -68,27 +70,21 @@ def _train(
     validate_every: int,
 ) -> tuple[float, int]:
     """Decodes, trains and validates with progress lines; top-1 and on how many videos."""
-    from pipeline.shards.progress import Progress
     from pipeline.standin.clips import load_clips
     from pipeline.standin.train import Schedule, Trainer
 
     splits = []
     for split in ("train", "validation"):
-        line = Progress(total=0, unit=f"{split} videos", stream=sys.stderr)
-
-        def decoded(done: int, total: int, line: Progress = line) -> None:
-            line.total = total
-            line.add(done - line.done)
-
-        splits.append(load_clips(data_root, split, out / "cache", config, threads, decoded))
-        if line.total:
-            line.close()
+        with output.counted(f"{split} videos") as decoded:
+            splits.append(load_clips(data_root, split, out / "cache", config, threads, decoded))
     trainer = Trainer(config, splits[0], names, out, device)
-    line = Progress(total=config.steps, done=trainer.step, unit="steps", stream=sys.stderr)
-    top1 = trainer.run(
-        splits[1],
-        Schedule(validate_every=validate_every),
-        lambda step, loss: line.add(step - line.done),
-    )
-    line.close()
+    line = output.progress(config.steps, trainer.step, "steps")
+    try:
+        top1 = trainer.run(
+            splits[1],
+            Schedule(validate_every=validate_every),
+            lambda step, loss: line.add(step - line.done),
+        )
+    finally:
+        line.close()
     return top1, len(splits[1])

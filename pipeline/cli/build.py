@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import options
+from pipeline.cli import options, output
 from pipeline.cli.options import HOW, WHAT
 from pipeline.config import TARGETS, OracleConfig, RunConfig
 from pipeline.errors import ClipStatus, ConfigError
@@ -90,6 +89,7 @@ def build_oracle(
     kept = _tokens(tokens_per_clip)
     retry = _statuses(retry_failed)
     run_config = RunConfig(data_root=data_root, **run)
+    options.require_writable_folder(store)
 
     from pipeline.clips.views import parse_views
     from pipeline.oracle.build import BuildRequest, build
@@ -112,7 +112,9 @@ def build_oracle(
         seed=seed,
         shard_size=shard_size,
     )
-    result = build(request, store, run_config, retry=retry, progress_stream=sys.stderr)
+    result = build(
+        request, store, run_config, retry=retry, progress_stream=output.progress_stream()
+    )
     _echo_result(result)
     if not result.complete:
         raise typer.Exit(1)
@@ -140,19 +142,21 @@ def _statuses(text: str | None) -> tuple[str, ...] | None:
 
 
 def _echo_result(result: BuildResult) -> None:
-    width = max(len(status) for status in result.summary)
-    for status, count in result.summary.items():
-        if count or status == ClipStatus.OK:
-            typer.echo(f"{status:<{width}}  {count}")
+    counts = [
+        (status, str(count))
+        for status, count in result.summary.items()
+        if count or status == ClipStatus.OK
+    ]
+    output.echo_table([output.Column(""), output.Column("", right=True)], counts)
     for loss in result.given_up:
-        typer.echo(f"shard {loss.shard} given up after {loss.attempt} attempts: {loss.reason}")
+        output.echo(f"shard {loss.shard} given up after {loss.attempt} attempts: {loss.reason}")
     if not result.complete:
-        typer.echo("not complete: the same command tries again what is missing")
+        output.echo("not complete: the same command tries again what is missing")
         return
     failed = sum(result.summary.values()) - result.summary[ClipStatus.OK]
-    typer.echo(f"complete: {result.store}")
+    output.echo(f"complete: {result.store}")
     if failed:
-        typer.echo(
+        output.echo(
             f"  lite-pipeline failures --store {result.store}    # the {failed} failed clips"
         )
-    typer.echo(f"  lite-pipeline train-selector --store {result.store} --out SELECTOR")
+    output.echo(f"  lite-pipeline train-selector --store {result.store} --out SELECTOR")

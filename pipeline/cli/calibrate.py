@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli import options
+from pipeline.cli import options, output
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,6 +78,7 @@ def calibrate(
         raise ConfigError("--small-ratio and --confidence belong to --budget threshold")
     if not model.is_dir():
         raise ConfigError(f"{model} is no folder: export-lite copies a model of the hub into one")
+    options.require_writable_folder(model)
     from dataclasses import replace
 
     from pipeline import open_store
@@ -107,14 +106,15 @@ def calibrate(
     config = replace(found.config, sampling=opened.config.sampling)
     config.save(model)
     shown = found.to_dict() | {"budget": config.to_dict()["budget"]}
-    typer.echo(json.dumps(shown, indent=2) if as_json else _report(found, model))
+    if as_json:
+        output.echo_json(shown)
+    else:
+        output.echo_lines(_report(found, model))
 
 
 def _shown(batches: Iterable[LabelledClips], total: int) -> Iterator[LabelledClips]:
     """The batches, with a progress line on stderr."""
-    from pipeline.shards.progress import Progress
-
-    line = Progress(total=total, stream=sys.stderr)
+    line = output.progress(total)
     try:
         for batch in batches:
             yield batch

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +11,7 @@ import typer
 from datasets_spec import DatasetSpec, DatasetSpecError, list_specs, load_spec
 from datasets_spec.agreement import Agreement, ClassAgreement, read_checkpoint_classes
 from datasets_spec.check import DatasetCheck, SplitCheck, check_dataset
+from pipeline.cli import options, output
 
 _SHIPPED_BACKBONES = Path(__file__).resolve().parents[1] / "backbones" / "checkpoints"
 
@@ -50,16 +49,18 @@ def list_datasets(as_json: AsJson = False) -> None:
     """List the datasets that --dataset knows by name."""
     specs = [load_spec(name) for name in list_specs()]
     if as_json:
-        typer.echo(json.dumps([_spec_as_json(spec) for spec in specs], indent=2))
+        output.echo_json([_spec_as_json(spec) for spec in specs])
         return
-    rows = [["name", "sampling", "views", "splits", "what"]]
-    for spec in specs:
-        views = f"{spec.eval_views[0]}x{spec.eval_views[1]}"
-        rows.append([spec.name, spec.sampling, views, " ".join(spec.splits), spec.title])
-    _echo_table(rows)
-    typer.echo("\nviews: temporal segments x spatial crops of the published evaluation")
-    typer.echo("--dataset also takes the path of a YAML; start from a copy of one of these:")
-    typer.echo(f"  {specs[0].source.parent}")
+    columns = [*map(output.Column, ("name", "sampling", "views", "splits", "what"))]
+    rows = [
+        (s.name, s.sampling, "{}x{}".format(*s.eval_views), " ".join(s.splits), s.title)
+        for s in specs
+    ]
+    output.echo_table(columns, rows)
+    output.echo()
+    output.echo("views: temporal segments x spatial crops of the published evaluation")
+    output.echo("--dataset also takes the path of a YAML; start from a copy of one of these:")
+    output.echo(f"  {specs[0].source.parent}")
 
 
 @datasets_app.command()
@@ -86,7 +87,7 @@ def check(
     classes = None if backbone is None else read_checkpoint_classes(_checkpoint_folder(backbone))
     result = check_dataset(load_spec(name), data_root, split or (), classes, sizes)
     if as_json:
-        typer.echo(json.dumps(_check_as_json(result, show), indent=2))
+        output.echo_json(_check_as_json(result, show))
     else:
         _echo_check(result, show)
     if result.obstacles():
@@ -106,21 +107,12 @@ def make(
     """Render the action benchmark: real video files in SSv2's own annotation format."""
     if name != "synthetic":
         raise DatasetSpecError(f"cannot make {name!r}: only the dataset `synthetic` is rendered")
+    options.require_writable_folder(out)
     from datasets_spec.synthetic import make as make_synthetic
-    from pipeline.shards.progress import Progress
 
-    line: Progress | None = None
-
-    def report(done: int, total: int) -> None:
-        nonlocal line
-        if line is None:  # made at the first call, so that the rate is this run's own
-            line = Progress(total=total, done=done, unit="videos", stream=sys.stderr)
-        line.add(done - line.done)
-        if done == total:
-            line.close()
-
-    make_synthetic(out, videos, seed, workers, report)
-    typer.echo(f"{videos} videos in {out}; use them with --dataset synthetic --data-root {out}")
+    with output.counted("videos") as report:
+        make_synthetic(out, videos, seed, workers, report)
+    output.echo(f"{videos} videos in {out}; use them with --dataset synthetic --data-root {out}")
 
 
 def _checkpoint_folder(backbone: str) -> Path:
@@ -129,18 +121,17 @@ def _checkpoint_folder(backbone: str) -> Path:
 
 
 def _echo_check(result: DatasetCheck, show: int) -> None:
-    typer.echo(f"{result.dataset} in {result.data_root}: {result.num_classes} classes")
-    columns = ("videos", "missing", "empty", "duplicate", "unknown_label", "malformed")
-    rows = [["split", *columns]]
-    for split in result.splits:
-        counts = _counts(split)
-        rows.append([split.split, *(str(counts[column]) for column in columns)])
-    _echo_table(rows)
+    output.echo(f"{result.dataset} in {result.data_root}: {result.num_classes} classes")
+    titles = ("videos", "missing", "empty", "duplicate", "unknown_label", "malformed")
+    columns = [output.Column("split"), *(output.Column(title, right=True) for title in titles)]
+    counts = {split.split: _counts(split) for split in result.splits}
+    rows = [(split, *(counted[title] for title in titles)) for split, counted in counts.items()]
+    output.echo_table(columns, rows)
     for split in result.splits:
         if split.error is not None:
-            typer.echo(f"{split.split}: {split.error}")
+            output.echo(f"{split.split}: {split.error}")
         if split.num_unlabelled:
-            typer.echo(f"{split.split}: {split.num_unlabelled} videos have no label")
+            output.echo(f"{split.split}: {split.num_unlabelled} videos have no label")
         _echo_some(f"{split.split}: missing", split.missing, show)
         _echo_some(f"{split.split}: empty", split.empty, show)
         _echo_some(f"{split.split}: unusable", [p.message for p in split.problems], show)
@@ -150,16 +141,16 @@ def _echo_check(result: DatasetCheck, show: int) -> None:
         _echo_agreement(result.agreement, show)
     obstacles = result.obstacles()
     for obstacle in obstacles:
-        typer.echo(f"would break a build: {obstacle}")
+        output.echo(f"would break a build: {obstacle}")
     if not obstacles:
-        typer.echo("ready for a build")
+        output.echo("ready for a build")
 
 
 def _echo_agreement(agreement: ClassAgreement, show: int) -> None:
-    typer.echo(f"classes of the checkpoint: {_VERDICTS[agreement.verdict]}")
+    output.echo(f"classes of the checkpoint: {_VERDICTS[agreement.verdict]}")
     if agreement.verdict is Agreement.COUNTS:
         ours, theirs = agreement.num_dataset, agreement.num_checkpoint
-        typer.echo(f"  dataset {ours}, checkpoint {theirs}")
+        output.echo(f"  dataset {ours}, checkpoint {theirs}")
     lines = [
         f"{d.class_id}: dataset {d.dataset!r}, checkpoint {d.checkpoint!r}"
         for d in agreement.differences
@@ -169,18 +160,11 @@ def _echo_agreement(agreement: ClassAgreement, show: int) -> None:
 
 def _echo_some(title: str, items: Sequence[str], show: int) -> None:
     if items:
-        typer.echo(f"{title} ({len(items)})" + (":" if show else ""))
+        output.echo(f"{title} ({len(items)})" + (":" if show else ""))
         for item in items[:show]:
-            typer.echo(f"  {item}")
+            output.echo(f"  {item}")
         if 0 < show < len(items):
-            typer.echo(f"  and {len(items) - show} more")
-
-
-def _echo_table(rows: list[list[str]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        typer.echo("  ".join(text.ljust(width) for text, width in cells).rstrip())
+            output.echo(f"  and {len(items) - show} more")
 
 
 def _counts(split: SplitCheck) -> dict[str, int]:

@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli import options, output
+
 SEED = 2026  # any but the one whose videos the shipped backbone was trained on
 
 
@@ -33,12 +35,21 @@ def register(app: typer.Typer) -> None:
         The videos are a small action benchmark and the backbone a small VideoMAE trained on it,
         both part of this package. Nothing is downloaded.
         """
+        options.require_writable_folder(out)
         begun = time.monotonic()
         command = typer.main.get_command(app)
+        quiet, verbose = output.settings.quiet, output.settings.verbose
+        how = ["--quiet"] * quiet + ["--verbose"] * verbose
         for title, arguments in steps(out, workers, small):
-            typer.echo(f"\n# {title}\n$ lite-pipeline {shlex.join(arguments)}")
-            command.main(arguments, prog_name="lite-pipeline", standalone_mode=False)
-        typer.echo(
+            output.echo()
+            output.echo(f"# {title}")
+            output.echo(f"$ lite-pipeline {shlex.join(arguments)}")
+            failed = command.main(
+                [*how, *arguments], prog_name="lite-pipeline", standalone_mode=False
+            )
+            if failed:  # it said why
+                raise typer.Exit(failed)
+        output.echo_lines(
             f"\ndone in {time.monotonic() - begun:.0f} s. Look at:\n"
             f"  {out}/store       the oracle: pd.read_parquet('{out}/store/clips')\n"
             f"  {out}/selector    the trained LITE: lite-pipeline predict VIDEO --model ...\n"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import options
+from pipeline.cli import options, output
 from pipeline.cli.options import WHAT
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.errors import ConfigError
@@ -148,6 +146,7 @@ def evaluate(
     if data_root is None:
         raise ConfigError("evaluating needs the videos: --data-root DIR (or --table-only)")
     run_config = RunConfig(data_root=data_root, **run)
+    options.require_writable_folder(out)
 
     from pipeline.clips.views import parse_views
     from selector.evaluation.config import parse_keep_ratios
@@ -176,13 +175,13 @@ def evaluate(
         precision=precision,
         shard_size=shard_size,
     )
-    result = run_evaluation(request, out, run_config, progress_stream=sys.stderr)
+    result = run_evaluation(request, out, run_config, progress_stream=output.progress_stream())
     for loss in result.given_up:
-        typer.echo(
+        output.echo(
             f"shard {loss.shard} given up after {loss.attempt} attempts: {loss.reason}", err=True
         )
     if result.given_up:
-        typer.echo("not complete: the same command tries again what is missing", err=True)
+        output.echo("not complete: the same command tries again what is missing", err=True)
     if result.evaluation.shards():
         show(result.evaluation)
     if result.given_up:
@@ -206,4 +205,7 @@ def _show(
     unset = loss is None and gmacs_share is None
     goal = None if unset else AdaptiveGoal(max_loss=loss, gmacs_share=gmacs_share)
     summary = summarise(evaluation, class_ratio=class_ratio, goal=goal, without=without)
-    typer.echo(json.dumps(summary.to_dict()) if as_json else format_summary(summary))
+    if as_json:
+        output.echo_json(summary.to_dict())
+    else:
+        output.echo_lines(format_summary(summary))

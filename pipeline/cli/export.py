@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import options
+from pipeline.cli import options, output
 from pipeline.errors import ConfigError
 
 
@@ -33,12 +33,14 @@ def export_lite(
     """Join selector, budgets and backbone, so that the folder works wherever it is copied."""
     if out is None and push is None:
         raise ConfigError("give --out FOLDER, --push OWNER/NAME, or both")
+    if out is not None:
+        options.require_writable_folder(out)
     from selector.deploy.model import LiteModel
 
     lite = LiteModel.from_pretrained(model, backbone=backbone, spread=spread)
     if out is not None:
         lite.save_pretrained(out, with_backbone=not without_backbone)
-        typer.echo(f"model in {out}: use it with `lite-pipeline predict VIDEO --model {out}`")
+        output.echo(f"model in {out}: use it with `lite-pipeline predict VIDEO --model {out}`")
     if push is not None:
         commit = lite.push_to_hub(push, private=private or None, with_backbone=not without_backbone)
-        typer.echo(f"uploaded: {commit}")
+        output.echo(f"uploaded: {commit}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated
 
 import typer
+
+from pipeline.cli import output
 
 Where = Annotated[str, typer.Option("--store", help="Folder or URL of an oracle store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -38,50 +38,40 @@ def status(store: Where, as_json: AsJson = False) -> None:
             "config": config.to_dict(),
             "token_grid": list(opened.grid),
         }
-        typer.echo(json.dumps(facts, indent=2))
+        output.echo_json(facts)
         return
-    t, h, w = opened.grid
     share = 100 * done / opened.num_clips
-    typer.echo(f"{opened.root}: {config.dataset}/{config.split}")
-    typer.echo(
-        f"  {config.method} of the {config.target} class at {config.layer}, "
-        f"{config.num_segments}x{config.num_crops} view(s), {t}x{h}x{w} tokens"
-    )
-    typer.echo(f"  backbone {config.backbone}, decoder {config.decoder}, {config.precision}")
-    typer.echo(
-        f"  {shards} of {opened.num_shards} shards, {done} of {opened.num_clips} clips", nl=False
-    )
-    typer.echo(f" ({share:.0f} %)")
-    width = max(len(name) for name in summary)
-    for name, count in summary.items():
-        typer.echo(f"    {name:<{width}}  {count}")
+    facts = {
+        "store": str(opened.root),
+        "dataset": f"{config.dataset}, split {config.split}",
+        "oracle": f"{config.method} of the {config.target} class at {config.layer}",
+        "backbone": f"{config.backbone}, {config.precision}",
+        "clips": f"{config.num_segments}x{config.num_crops} views, {config.sampling} frames, "
+        f"decoder {config.decoder}",
+        "tokens": "{}x{}x{} a clip".format(*opened.grid),
+        "done": f"{shards} of {opened.num_shards} shards, {done} of {opened.num_clips} clips "
+        f"({share:.0f} %)",
+    }
+    output.echo_table([output.Column(""), output.Column("")], [*facts.items()])
+    counts = [(name, str(count)) for name, count in summary.items()]
+    output.echo_table([output.Column(""), output.Column("", right=True)], counts, indent=2)
     if summary[PENDING]:
-        typer.echo("  not complete: run the same build-oracle again, it goes on where it stopped")
+        output.echo("not complete: run the same build-oracle again, it goes on where it stopped")
 
 
 def verify(store: Where, as_json: AsJson = False) -> None:
     """Recount and re-check everything in a store; exits with 1 if something is wrong."""
-    from pipeline.shards.progress import Progress
     from pipeline.store.verify import verify_store
 
-    progress: Progress | None = None
-
-    def on_shard(done: int, total: int) -> None:
-        nonlocal progress
-        if progress is None:
-            progress = Progress(total=total, unit="shards", stream=sys.stderr)
-        progress.add(done - progress.done)
-
-    problems = verify_store(store, None if as_json else on_shard)
-    if progress is not None:
-        progress.close()
+    with output.counted("shards") as on_shard:
+        problems = verify_store(store, on_shard)
     if as_json:
         rows = [{"where": p.where, "what": p.what, "remedy": p.remedy} for p in problems]
-        typer.echo(json.dumps({"sound": not problems, "problems": rows}, indent=2))
+        output.echo_json({"sound": not problems, "problems": rows})
     else:
         for problem in problems:
-            typer.echo(str(problem))
-        typer.echo(f"{len(problems)} problem(s)" if problems else "sound and complete")
+            output.echo(str(problem))
+        output.echo(f"{len(problems)} problem(s)" if problems else "sound and complete")
     if problems:
         raise typer.Exit(1)
 
@@ -97,15 +87,18 @@ def failures(
     from pipeline.errors import ClipStatus
     from pipeline.store.reader import open_store
 
-    columns = ["clip_id", "video_id", "path", "segment", "crop", "status", "error"]
+    asked = ["clip_id", "video_id", "path", "segment", "crop", "status", "error"]
     wanted = only or [status.value for status in ClipStatus if status != ClipStatus.OK]
-    frame = open_store(store).clips(columns=columns, status=wanted)
+    frame = open_store(store).clips(columns=asked, status=wanted)
     if as_json:
-        typer.echo(json.dumps(frame.to_dict(orient="records"), indent=2))
+        output.echo_json(frame.to_dict(orient="records"))
         return
-    for row in frame.itertuples(index=False):
-        view = f" view {row.segment},{row.crop}" if row.segment or row.crop else ""
-        typer.echo(f"{row.status}  {row.path}{view}: {row.error}")
+    shown = {"status": frame["status"], "video": frame["path"]}
+    if frame["segment"].any() or frame["crop"].any():
+        shown["view"] = frame["segment"].astype(str) + "," + frame["crop"].astype(str)
+    shown["error"] = frame["error"]
+    if len(frame):
+        output.echo_table([*map(output.Column, shown)], [*zip(*shown.values(), strict=True)])
     counts = frame["status"].value_counts()
     total = ", ".join(f"{count} {name}" for name, count in counts.items())
-    typer.echo(f"{len(frame)} failed" + (f" ({total})" if total else ""))
+    output.echo(f"{len(frame)} failed" + (f" ({total})" if total else ""))

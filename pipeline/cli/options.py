@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pipeline.config import DECODERS, PRECISIONS, RunConfig
+from pipeline.errors import ConfigError
 
 WHAT = "What is built (part of the result's identity)"
 HOW = "How it runs (may change from run to run)"
@@ -49,6 +53,40 @@ Spread = Annotated[
         "model's."
     ),
 ]
+
+
+def require_writable_folder(place: Path | str) -> None:
+    """Refuse a folder that cannot be written to or made, before any work is done for it.
+
+    Nothing is made: a file without a name is opened in the nearest folder above that exists. A URL
+    passes; who opens it knows its rules.
+
+    Raises:
+        ConfigError: says what stands in the way.
+    """
+    if "://" in str(place):
+        return
+    there = Path(place).absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise ConfigError(f"cannot write into {place}: {there} is not a folder")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot write into {place}: {there}: {error.strerror}") from error
+
+
+def require_writable_file(path: Path | str) -> None:
+    """Refuse the path of a file that cannot be written; see `require_writable_folder`.
+
+    Raises:
+        ConfigError: says what stands in the way.
+    """
+    if Path(path).is_dir():
+        raise ConfigError(f"cannot write {path}: it is a folder, give the name of a file")
+    require_writable_folder(Path(path).absolute().parent)
 
 
 def run_options(

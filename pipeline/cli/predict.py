@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli import options
+from pipeline.cli import options, output
 from pipeline.config import DECODERS, PRECISIONS
-from pipeline.errors import ConfigError, DecodeError
+from pipeline.errors import ConfigError, DecodeError, printable
 
 if TYPE_CHECKING:
     from selector.deploy.predict import Prediction
@@ -75,6 +74,7 @@ def predict(
                 f"--save-mask draws one video, got {len(videos)}: give them one by one"
             )
         check_overlay_path(save_mask)
+        options.require_writable_file(save_mask)
     wanted = list_views(*parse_views(views))
     lite = LiteModel.from_pretrained(
         model,
@@ -95,21 +95,23 @@ def predict(
             if as_json:
                 shown.append(to_json(path, result))
             elif isinstance(result, DecodeError):
-                typer.echo(f"error: {path}: {result}", err=True)
+                output.echo(f"error: {path}: {result}", err=True)
             else:
-                typer.echo(_describe(path, result))
+                output.echo_lines(_describe(path, result))
             if save_mask is not None and not isinstance(result, DecodeError):
                 save_overlay(save_mask, result.frames, result.kept)
     if as_json:
-        typer.echo(json.dumps(shown, indent=2))
+        output.echo_json(shown)
     if failed:
-        typer.echo(f"{failed} of {len(videos)} videos failed", err=True)
+        output.echo(f"{failed} of {len(videos)} videos failed", err=True)
         raise typer.Exit(1)
 
 
 def _describe(path: str, result: Prediction) -> str:
-    lines = [path + (" (damaged: the decoder reported errors)" if result.damaged else "")]
-    lines += [f"  {100 * p:5.1f} %  {label}" for _, label, p in result.top]
+    lines = [
+        printable(path) + (" (damaged: the decoder reported errors)" if result.damaged else "")
+    ]
+    lines += [f"  {100 * p:5.1f} %  {printable(label)}" for _, label, p in result.top]
     num_views = len(result.kept_tokens)
     kept, num = sum(result.kept_tokens), num_views * result.num_tokens
     cost = f"{result.gmacs:.3g} of {result.full_gmacs:.3g} GMACs"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pipeline.cli import options, output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +75,7 @@ def train_selector(
         held_out=held_out,
         seed=seed,
     )
+    options.require_writable_folder(out)
     on_progress, close = _progress()
     try:
         result = run(
@@ -87,27 +88,33 @@ def train_selector(
         )
     finally:
         close()
-    typer.echo(json.dumps(result.to_dict()) if as_json else _report(result, out))
+    if as_json:
+        output.echo_json(result.to_dict())
+    else:
+        output.echo_lines(_report(result, out))
 
 
 def _progress() -> tuple[Callable[[TrainProgress], None], Callable[[], None]]:
     """What shows a training's progress on stderr, epoch by epoch, and what ends it."""
-    from pipeline.shards.progress import Progress
-
     epoch = 0
-    line = Progress(total=0)
+    line = None
 
     def show(now: TrainProgress) -> None:
         nonlocal epoch, line
         if now.epoch != epoch:
-            line.close()
+            close()
             loss = "" if now.held_out_loss is None else f", held-out loss {now.held_out_loss:.4f}"
-            typer.echo(f"epoch {now.epoch} of at most {now.epochs}{loss}", err=True)
+            output.note(f"epoch {now.epoch} of at most {now.epochs}{loss}")
             epoch = now.epoch
-            line = Progress(total=now.clips_total, done=now.clips_done, stream=sys.stderr)
+            line = output.progress(now.clips_total, now.clips_done)
+        assert line is not None
         line.add(now.clips_done - line.done)
 
-    return show, lambda: line.close()
+    def close() -> None:
+        if line is not None:
+            line.close()
+
+    return show, close
 
 
 def _report(result: TrainResult, out: Path) -> str:

@@ -1,0 +1,287 @@
+"""All that the command line writes: escaped, without passwords, as wide as the terminal.
+
+What is quoted in a message or a table (paths, names, libraries' words) is foreign. Every line
+passes `printable`, so no terminal code gets out, and a line break in a file name forges no line:
+`echo` and a cell of a table print one line, and the further lines of an error are indented.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import shutil
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+import typer
+
+from pipeline.errors import printable, without_passwords
+
+if TYPE_CHECKING:
+    from pipeline.shards.progress import Progress
+
+PROSE_WIDTH = 80
+_GAP = 2
+_NARROWEST = 8  # characters that a folded column keeps
+
+
+@dataclass
+class _Settings:
+    """What the options of the whole program ask for."""
+
+    quiet: bool = False
+    verbose: bool = False
+    width: int | None = None
+    """Columns to fill; None: the terminal's, and as many as it takes where there is none."""
+
+
+settings = _Settings()
+
+
+def one_line(text: object) -> str:
+    """The text as it is shown: escaped, without passwords, on one line."""
+    return printable(without_passwords(str(text)))
+
+
+def safe(text: str, indent: str = "") -> str:
+    """The lines of a text, each escaped, without passwords; `indent` before all but the first."""
+    first, *others = without_passwords(text).split("\n")
+    rest = [line if line.startswith(indent) else indent + line for line in others]
+    return "\n".join(map(printable, [first, *rest]))
+
+
+def echo(line: str = "", *, err: bool = False) -> None:
+    """Print one line, whatever it quotes."""
+    typer.echo(one_line(line), err=err)
+
+
+def echo_lines(text: str, *, err: bool = False) -> None:
+    """Print a text whose line breaks are meant; what it quotes must be `printable` by itself."""
+    typer.echo(safe(text), err=err)
+
+
+def echo_json(value: Any) -> None:
+    """Print a value for a program."""
+    typer.echo(without_passwords(json.dumps(value, indent=2)))
+
+
+def note(line: str) -> None:
+    """Print what is good to know beside the result: on stderr, and not with --quiet."""
+    if not settings.quiet:
+        echo(line, err=True)
+
+
+def echo_error(error: BaseException | str, sentence: str | None = None) -> None:
+    """Print what went wrong on stderr, with --verbose also where; further lines are indented.
+
+    Args:
+        error: what was raised, or the sentence itself.
+        sentence: what to say of it; by default its own message.
+    """
+    if settings.verbose and isinstance(error, BaseException):
+        echo_traceback(error)
+    typer.echo(f"error: {safe(str(error) if sentence is None else sentence, '  ')}", err=True)
+
+
+def echo_traceback(error: BaseException) -> None:
+    """Print where an error came from, on stderr."""
+    echo_lines("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
+
+
+def progress_stream() -> TextIO | None:
+    """Where the progress of long work goes: stderr, or nowhere with --quiet."""
+    return None if settings.quiet else sys.stderr
+
+
+def progress(total: int, done: int = 0, unit: str = "clips") -> Progress:
+    """The progress of long work, shown on stderr unless --quiet was given."""
+    from pipeline.shards.progress import Progress
+
+    return Progress(total=total, done=done, unit=unit, stream=progress_stream())
+
+
+@contextlib.contextmanager
+def counted(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields what shows the progress of work that calls it with (items done, items in all)."""
+    shown: Progress | None = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        if shown is None:  # made at the first call, so that the rate is this run's own
+            shown = progress(total, done, unit)
+        shown.add(done - shown.done)
+
+    try:
+        yield show
+    finally:
+        if shown is not None:
+            shown.close()
+
+
+def prose(text: str, indent: str = "") -> str:
+    """A paragraph broken into lines that every terminal shows; `indent` before all but the first.
+
+    Line breaks of the text are spaces. Cells of a line are not kept apart: for that, see `table`.
+    """
+    width = min(PROSE_WIDTH, _width() or PROSE_WIDTH)
+    return textwrap.fill(
+        " ".join(text.split()),
+        width=max(width, 20),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: its heading.
+        right: numbers stand to the right.
+        spare: 0 is always shown; where the terminal is too narrow, the highest is left out first.
+    """
+
+    title: str
+    right: bool = False
+    spare: int = 0
+
+
+def echo_table(
+    columns: Sequence[Column], rows: Iterable[Sequence[object] | str], indent: int = 0
+) -> None:
+    """Print a table: as wide as it takes in a pipe, never wider than a terminal.
+
+    On a terminal that is too narrow, spare columns are left out, which a last line says, and then
+    the widest are folded. In a pipe every row is one line.
+
+    Args:
+        columns: at least one.
+        rows: the cells of a row, one for each column; or a heading over the rows that follow.
+        indent: spaces before every line.
+    """
+    safe_rows = [one_line(row) if isinstance(row, str) else [*map(one_line, row)] for row in rows]
+    shown, widths = _fit(columns, [row for row in safe_rows if isinstance(row, list)], indent)
+    kept = [columns[i] for i in shown]
+    lines = _draw(kept, widths, []) if any(column.title for column in kept) else []
+    for is_heading, block in itertools.groupby(safe_rows, key=lambda row: isinstance(row, str)):
+        if is_heading:
+            lines += map(str, block)
+        else:
+            lines += _draw(kept, widths, [[row[i] for i in shown] for row in block])
+    hidden = [column.title for i, column in enumerate(columns) if i not in shown]
+    if hidden:
+        lines.append(f"(too narrow for: {', '.join(hidden)})")
+    typer.echo(textwrap.indent("\n".join(lines), " " * indent))
+
+
+def _fit(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], indent: int
+) -> tuple[list[int], list[int]]:
+    """Which columns are shown, and how wide each of them is."""
+    from rich.cells import cell_len
+
+    natural = [
+        max([cell_len(column.title), *(cell_len(row[i]) for row in rows)])
+        for i, column in enumerate(columns)
+    ]
+    shown = list(range(len(columns)))
+    room = _width()
+    if room is None:
+        return shown, natural
+
+    def excess() -> int:
+        return indent + sum(natural[i] for i in shown) + _GAP * (len(shown) - 1) - room
+
+    while excess() > 0 and any(columns[i].spare for i in shown):
+        shown.remove(max(shown, key=lambda i: (columns[i].spare, i)))
+    while excess() > 0:
+        widest = max(shown, key=lambda i: natural[i])
+        if natural[widest] <= _NARROWEST:
+            break
+        natural[widest] -= 1
+    return shown, [natural[i] for i in shown]
+
+
+def _draw(
+    columns: Sequence[Column], widths: Sequence[int], rows: Sequence[Sequence[str]]
+) -> list[str]:
+    """The lines of some rows, or of the head where there are none."""
+    if _width() is None:
+        return [_plain(columns, widths, row) for row in rows or [[c.title for c in columns]]]
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, show_header=not rows, padding=(0, _GAP, 0, 0))
+    for column, width in zip(columns, widths, strict=True):
+        grid.add_column(
+            Text(column.title),
+            width=width,
+            justify="right" if column.right else "left",
+            overflow="fold",
+            header_style="bold",
+        )
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    total = sum(widths) + _GAP * len(widths)  # the gap is padding, so the last column has one too
+    console = Console(file=sys.stdout, width=total)
+    with console.capture() as captured:
+        console.print(grid)
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def _plain(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) -> str:
+    from rich.cells import cell_len
+
+    padded = (
+        " " * (width - cell_len(cell)) + cell
+        if column.right
+        else cell + " " * (width - cell_len(cell))
+        for column, width, cell in zip(columns, widths, row, strict=True)
+    )
+    return (" " * _GAP).join(padded).rstrip()
+
+
+def _width() -> int | None:
+    """Columns to fill; None where nobody looks."""
+    if settings.width is not None:
+        return settings.width
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+class LogHandler(logging.Handler):
+    """Log records on stderr, each on one line; further lines of it are indented.
+
+    It asks for `sys.stderr` at every record, so that a live display can move out of the way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it."""
+        try:
+            typer.echo(safe(self.format(record), indent="  "), file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+def set_verbosity(*, quiet: bool, verbose: bool) -> None:
+    """How much is said beside the result, and of what comes from the packages' loggers."""
+    settings.quiet, settings.verbose = quiet, verbose
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogHandler):
+            handler.setLevel(
+                logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
+            )
+            for package in ("pipeline", "selector", "datasets_spec"):
+                logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.NOTSET)
