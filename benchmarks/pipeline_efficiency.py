@@ -49,10 +49,10 @@ from pipeline.config import OracleConfig, RunConfig
 from pipeline.decode.pool import DecodePool
 from pipeline.oracle.build import BuildRequest, prepare
 from pipeline.oracle.scorer import Scorer
-from pipeline.oracle.worker import OracleWorker, ShardReport
-from pipeline.shards.batches import group_by_video
-from pipeline.shards.driver import run_shards
-from pipeline.shards.run import SHARDS_IN_FLIGHT
+from pipeline.oracle.worker import OracleWorker
+from pipeline.shards.loader import group_by_video
+from pipeline.shards.run import SHARDS_IN_FLIGHT, run_shards
+from pipeline.shards.worker import ShardReport
 from pipeline.store.root import Root
 from pipeline.store.writer import create_store
 

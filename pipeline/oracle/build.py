@@ -17,9 +17,9 @@ from pipeline.config import OracleConfig, RunConfig, require_one_of
 from pipeline.errors import ClipStatus
 from pipeline.oracle.names import METHODS, oracle_layer
 from pipeline.oracle.worker import OracleWorker
-from pipeline.shards.driver import Loss
 from pipeline.shards.progress import Progress
-from pipeline.shards.run import advance
+from pipeline.shards.run import run_job
+from pipeline.shards.scheduler import Loss
 from pipeline.store.layout import clips_path
 from pipeline.store.reader import PENDING, open_store
 from pipeline.store.root import Root
@@ -139,7 +139,7 @@ def build(
     ) as writer:
 
         def run(shards: list[int], again: tuple[str, ...] | None) -> list[Loss]:
-            return advance(
+            return run_job(
                 root,
                 config,
                 run_config,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +10,9 @@ import torch
 
 from pipeline.backbones.loading import load_for_run
 from pipeline.config import OracleConfig, RunConfig
-from pipeline.errors import LiteError
 from pipeline.oracle.base import scores_from_cam
 from pipeline.oracle.names import make_oracle
 from pipeline.store.layout import num_kept_tokens
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,6 @@ class Scorer:
         self._oracle = make_oracle(config.method, config.layer)
         self.device = self.backbone.device
         self._num_kept = num_kept_tokens(self.backbone.grid, config.tokens_per_clip)
-        self._most_clips: int | None = None  # what fits the GPU, once it was found to be less
 
     def __call__(
         self,
@@ -58,47 +52,13 @@ class Scorer:
         labels: npt.NDArray[np.int64],
         clip_ids: npt.NDArray[np.int64],
     ) -> Scored:
-        """Score a batch; a batch that the GPU cannot hold is halved until it can.
+        """Score a batch.
 
         Args:
             clips: uint8 (B, T, H, W, 3).
             labels: int64 (B,), class ids; read where the target is the label.
             clip_ids: int64 (B,); they seed which embeddings are kept.
-
-        Raises:
-            LiteError: not even one clip fits the GPU.
         """
-        while True:
-            step = min(self._most_clips or len(clips), len(clips))
-            try:
-                parts = [
-                    self._score(clips[i : i + step], labels[i : i + step], clip_ids[i : i + step])
-                    for i in range(0, len(clips), step)
-                ]
-                return _join(parts)
-            except torch.OutOfMemoryError as error:
-                if step == 1:
-                    raise LiteError(
-                        f"one clip does not fit the memory of {self.device}: use --precision bf16, "
-                        "a layer nearer to the end, or a larger GPU"
-                    ) from error
-            # Outside the handler: the exception's traceback keeps the failed batch's tensors alive.
-            self._most_clips = step // 2
-            torch.cuda.empty_cache()
-            logger.warning(
-                "%s is out of memory with %d clips; going on with %d (set --batch-size %d)",
-                self.device,
-                step,
-                step // 2,
-                step // 2,
-            )
-
-    def _score(
-        self,
-        clips: npt.NDArray[np.uint8],
-        labels: npt.NDArray[np.int64],
-        clip_ids: npt.NDArray[np.int64],
-    ) -> Scored:
         with torch.inference_mode(False), torch.no_grad():
             embedded = self.backbone.embed(self.backbone.pixel_values(clips))
             targets = torch.from_numpy(labels) if self._config.target == "label" else None
@@ -135,15 +95,3 @@ def sample_tokens(seed: int, clip_id: int, num_tokens: int, k: int) -> npt.NDArr
         return np.arange(num_tokens, dtype=np.int16)
     uniform = np.random.Generator(np.random.PCG64([seed, clip_id])).random(num_tokens)
     return np.sort(np.argsort(uniform, kind="stable")[:k]).astype(np.int16)
-
-
-def _join(parts: list[Scored]) -> Scored:
-    if len(parts) == 1:
-        return parts[0]
-
-    def joined(name: str) -> Any:
-        arrays = [getattr(part, name) for part in parts]
-        return None if arrays[0] is None else np.concatenate(arrays)
-
-    names = ("cam", "scores", "logits", "tokens", "token_index")
-    return Scored(**{name: joined(name) for name in names})

@@ -1,17 +1,8 @@
-"""One shard: decode, score, commit. The same class in this process and as a Ray actor.
-
-A shard's clips are cut into batches by their position in the plan, and a clip that failed leaves
-its slot black. So what a clip's neighbours get never depends on a failure, on timing, or on how
-often a worker died; that is what makes the files of every run the same bytes.
-"""
+"""The oracle's worker: scores a shard's clips and commits them to the store."""
 
 from __future__ import annotations
 
-import functools
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,38 +12,12 @@ import numpy.typing as npt
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.errors import DecodeError
 from pipeline.oracle.scorer import Scored, Scorer
-from pipeline.shards.batch_runs import run_steps
-from pipeline.shards.batches import Batch
-from pipeline.shards.clip_loader import Feed
-from pipeline.shards.poison import Guard, Isolation
-from pipeline.shards.worker import Attempt, ShardReport
+from pipeline.shards.loader import Batch
+from pipeline.shards.worker import ShardJob, ShardWorker
 from pipeline.store.info import read_info
 from pipeline.store.result import ShardResult
 from pipeline.store.root import Root
 from pipeline.store.writer import committed_shards, load_result, read_plan, write_shard
-
-PHASES = ("decode", "compute", "write")
-
-
-@dataclass
-class _Job:
-    """One shard in work; positions are rows of the shard."""
-
-    shard: int
-    plan: dict[str, list[Any]]
-    guard: Guard
-    result: ShardResult
-    todo: list[int]
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-    scored: list[_Step] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.clip_ids = np.array(self.plan["clip_id"], np.int64)
-        self.labels = np.array(self.plan["label"], np.int64)
-
-    def fail(self, position: int, error: DecodeError) -> None:
-        """Record a clip that failed."""
-        self.result.set_failed(position, error.status, str(error))
 
 
 @dataclass(frozen=True)
@@ -64,11 +29,28 @@ class _Step:
     facts: dict[int, dict[str, Any]]
 
 
-class OracleWorker:
-    """Runs shards of one store.
+@dataclass(kw_only=True)
+class _Job(ShardJob):
+    """One shard in work, and what the model has said so far."""
 
-    `run` may be called from two threads: one shard is then decoded ahead, or written out, while
-    another has the model.
+    result: ShardResult
+    scored: list[_Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clip_ids = np.array(self.plan["clip_id"], np.int64)
+        self.labels = np.array(self.plan["label"], np.int64)
+
+    def fail(self, position: int, error: DecodeError) -> None:
+        """Record a clip that failed."""
+        self.result.set_failed(position, error.status, str(error))
+
+    def counts(self) -> dict[str, int]:
+        """Clips per status."""
+        return dict(Counter(row["status"] for row in self.result.clips if row))
+
+
+class OracleWorker(ShardWorker[_Job]):
+    """Runs shards of one store.
 
     Args:
         config: the store's.
@@ -84,76 +66,35 @@ class OracleWorker:
         root: Root,
         retry: tuple[str, ...] | None = None,
     ) -> None:
-        self._config = config
-        self._run_config = run_config
-        self._root = root
-        self._retry = retry
-        self._info = read_info(root)
-        self._isolation = Isolation(root)
         self._scorer = Scorer(config, run_config)
-        self._feed = Feed(config, run_config, self._scorer.backbone)
-        self._model_turn = threading.Lock()
+        super().__init__(config, run_config, root, self._scorer.backbone)
+        self._root, self._retry = root, retry
+        self._info = read_info(root)
 
-    def close(self) -> None:
-        """Stop the decoder processes."""
-        self._feed.close()
-
-    def run(self, shard: int, attempt: Attempt) -> ShardReport:
-        """Decode, score and commit one shard.
-
-        Raises:
-            StoreError: the store is damaged, or cannot be written.
-        """
+    def begin(self, shard: int) -> _Job:
+        """A shard's plan and its rows: none yet, or those that a retry does not touch."""
         plan = read_plan(self._root, shard).to_pydict()
-        clip_ids = plan["clip_id"]
-        with self._isolation.guarding(shard, clip_ids, cautious=attempt.cautious) as guard:
-            job = self._prepare(shard, plan, guard)
-            self._score_all(job)
-            self._commit(job)
-        return ShardReport(
-            shard=shard,
-            counts=dict(Counter(row["status"] for row in job.result.clips if row)),
-            seconds=job.seconds,
-        )
-
-    def _prepare(self, shard: int, plan: dict[str, list[Any]], guard: Guard) -> _Job:
         if self._retry is not None and shard in committed_shards(self._root):
             result = load_result(self._root, shard)
             todo = [p for p, row in enumerate(result.clips) if row and row["status"] in self._retry]
-            return _Job(shard, plan, guard, result, todo)
+            return _Job(shard=shard, plan=plan, todo=todo, result=result)
         num_clips, config = len(plan["clip_id"]), self._info.config
         result = ShardResult(
             num_clips, self._info.grid, config.tokens_per_clip, self._info.hidden_size
         )
-        return _Job(shard, plan, guard, result, list(range(num_clips)))
+        return _Job(shard=shard, plan=plan, todo=range(num_clips), result=result)
 
-    def _score_all(self, job: _Job) -> None:
-        # The decoders begin here, before it is this shard's turn on the model.
-        batches = self._feed.batches(job.plan, job.todo, job.guard, job.fail)
-        in_actor = self._run_config.workers > 0
-        with self._model_turn:
-            for batch in _timed(batches, job.seconds, "decode"):
-                began = time.perf_counter()
-                job.scored += run_steps(
-                    batch,
-                    functools.partial(self._score, job),
-                    job.guard,
-                    job.fail,
-                    in_actor=in_actor,
-                )
-                job.seconds["compute"] += time.perf_counter() - began
-
-    def _score(self, job: _Job, batch: Batch) -> _Step:
+    def compute(self, job: _Job, batch: Batch) -> None:
+        """Score a batch; its rows are filled in while the next shard has the model."""
         rows = slice(batch.start, batch.start + len(batch.clips))
         output = self._scorer(batch.clips, job.labels[rows], job.clip_ids[rows])
-        return _Step(output, batch.start, batch.facts)
+        job.scored.append(_Step(output, batch.start, batch.facts))
 
-    def _commit(self, job: _Job) -> None:
-        began = time.perf_counter()
+    def commit(self, job: _Job) -> None:
+        """Fill in the rows and write the shard."""
         for step in job.scored:
             _record(job, step)
         write_shard(self._root, job.shard, job.result)
-        job.seconds["write"] += time.perf_counter() - began
 
 
 def _record(job: _Job, step: _Step) -> None:
@@ -191,15 +132,3 @@ def _classify(
     best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     confidence = np.exp(np.take_along_axis(log_probs, best[:, :1], axis=1))[:, 0]
     return best, confidence, log_probs
-
-
-def _timed(items: Iterable[Batch], seconds: dict[str, float], phase: str) -> Iterator[Batch]:
-    """Pass items on, adding the time spent waiting for them."""
-    iterator = iter(items)
-    while True:
-        began = time.perf_counter()
-        item = next(iterator, None)
-        seconds[phase] += time.perf_counter() - began
-        if item is None:
-            return
-        yield item

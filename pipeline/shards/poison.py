@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from pipeline.shards.batches import Batch
+from pipeline.shards.loader import Batch
 from pipeline.store.layout import RUNS
 from pipeline.store.root import Root
 

@@ -16,9 +16,9 @@ from pipeline.backbones import Backbone
 from pipeline.clips.inputs import ClipRequest, read_inputs
 from pipeline.config import RunConfig
 from pipeline.errors import ClipStatus
-from pipeline.shards.driver import Loss
 from pipeline.shards.progress import Progress
-from pipeline.shards.run import advance
+from pipeline.shards.run import run_job
+from pipeline.shards.scheduler import Loss
 from pipeline.store.root import Root
 from selector.evaluation.config import FULL, EvalConfig
 from selector.evaluation.files import Evaluation, EvaluationInfo, begun
@@ -115,7 +115,7 @@ def evaluate(
     with begun(root, info, plan) as evaluation:
         pending = evaluation.pending()
         done = info.num_clips - sum(map(info.num_clips_of, pending))
-        given_up = advance(
+        given_up = run_job(
             root,
             info.config,
             run_config,

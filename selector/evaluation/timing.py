@@ -7,45 +7,30 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import TypeVar
+from dataclasses import asdict, dataclass, field, fields
 
 import torch
 
 from selector.evaluation.config import FULL, EvalConfig
-
-Item = TypeVar("Item")
 
 
 @dataclass
 class Timing:
     """Seconds of one worker on some clips.
 
-    `decode`, `compute` and `write` are wall-clock time. The others are the model's own time: the
-    processor's clock where one CPU thread does the work, which neighbours on a shared machine
-    cannot stretch, and the wall clock on a GPU or with several threads.
+    It is the model's own time: the processor's clock where one CPU thread does the work, which
+    neighbours on a shared machine cannot stretch, and the wall clock on a GPU or with several
+    threads.
     """
 
     clips: int = 0
     """Clips that went through the model, black slots of failed ones included."""
-    decode: float = 0.0
-    """Waiting for the decoders."""
-    compute: float = 0.0
-    """Everything between decoding and writing."""
-    write: float = 0.0
-    """Encoding and committing the results."""
     embed: float = 0.0
     """Normalising and embedding, once for all conditions."""
     rank: dict[str, float] = field(default_factory=dict)
     """Scoring all tokens, by method; once per seed."""
     forward: dict[str, float] = field(default_factory=dict)
     """Choosing, gathering and classifying the kept tokens, by position of the condition."""
-
-    def phases(self) -> dict[str, float]:
-        """What the progress line tells apart."""
-        return {"decode": self.decode, "compute": self.compute, "write": self.write}
 
     def clips_per_s(self, config: EvalConfig) -> list[float | None]:
         """For each condition, what a model that does only this would reach on one worker.
@@ -63,7 +48,7 @@ class Timing:
 
     def add(self, other: Timing) -> None:
         """Sums another shard's seconds into these."""
-        for name in ("clips", "decode", "compute", "write", "embed"):
+        for name in ("clips", "embed"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("rank", "forward"):
             mine = getattr(self, name)
@@ -76,8 +61,9 @@ class Timing:
 
     @classmethod
     def from_json(cls, text: bytes) -> Timing:
-        """The inverse of `to_json`."""
-        return cls(**json.loads(text))
+        """The inverse of `to_json`; what else the file says is left out."""
+        content = json.loads(text)
+        return cls(**{f.name: content[f.name] for f in fields(cls)})
 
 
 class Stopwatch:
@@ -85,30 +71,12 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self.timing = Timing()
-        self._cuda = device.type == "cuda"
-        alone = not self._cuda and torch.get_num_threads() == 1
+        self._device = device if device.type == "cuda" else None
+        alone = self._device is None and torch.get_num_threads() == 1
         self._clock = time.thread_time if alone else time.perf_counter
 
     def now(self) -> float:
         """The model's time in seconds, once everything submitted is done."""
-        if self._cuda:
-            torch.cuda.synchronize()
+        if self._device is not None:
+            torch.cuda.synchronize(self._device)
         return self._clock()
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Counts the wall-clock time inside as `compute` or `write`."""
-        began = time.perf_counter()
-        yield
-        setattr(self.timing, name, getattr(self.timing, name) + time.perf_counter() - began)
-
-    def waiting_for(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Passes items on, counting the time until each arrives as `decode`."""
-        iterator = iter(items)
-        while True:
-            began = time.perf_counter()
-            item = next(iterator, None)
-            self.timing.decode += time.perf_counter() - began
-            if item is None:
-                return
-            yield item

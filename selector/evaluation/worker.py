@@ -1,16 +1,9 @@
-"""One shard of an evaluation: decode and embed every clip once, then rank, drop and classify.
-
-Batches are cut by position and failed clips leave black slots, as in `pipeline.oracle.worker`, so
-that results depend on nothing but the configuration and every run writes the same bytes.
-"""
+"""The evaluation's worker: embeds every clip once, then ranks, drops and classifies."""
 
 from __future__ import annotations
 
-import functools
-import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,12 +11,9 @@ from pipeline.backbones.loading import load_for_run
 from pipeline.backbones.tokens import Tokens, reduce
 from pipeline.clips.views import View
 from pipeline.config import RunConfig
-from pipeline.errors import ClipStatus, ConfigError, DecodeError, LiteError
-from pipeline.shards.batch_runs import run_steps
-from pipeline.shards.batches import Batch
-from pipeline.shards.clip_loader import Feed
-from pipeline.shards.poison import Guard, Isolation
-from pipeline.shards.worker import Attempt, ShardReport
+from pipeline.errors import ClipStatus, ConfigError, DecodeError
+from pipeline.shards.loader import Batch
+from pipeline.shards.worker import ShardJob, ShardWorker
 from pipeline.store.root import Root
 from selector.budgets.rules import mass_of_tokens
 from selector.evaluation.config import FULL, EvalConfig
@@ -36,18 +26,20 @@ from selector.methods.rank import ClipBatch, Ranker, make_ranker
 from selector.training.files import selector_digest
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One shard in work."""
+@dataclass(kw_only=True)
+class _Job(ShardJob):
+    """One shard in work: its rows, and where the model's time goes."""
 
-    plan: dict[str, list[Any]]
-    guard: Guard
     rows: ShardRows
     watch: Stopwatch
 
     def fail(self, position: int, error: DecodeError) -> None:
         """Record a clip that failed, under all conditions."""
         self.rows.fail(position, error.status, str(error))
+
+    def counts(self) -> dict[str, int]:
+        """Clips per status."""
+        return self.rows.counts()
 
 
 @dataclass(frozen=True)
@@ -59,11 +51,8 @@ class _Ranking:
     conditions: tuple[tuple[int, int], ...]
 
 
-class EvalWorker:
-    """Runs shards of one evaluation; the same class in this process and as a Ray actor.
-
-    `run` may be called from two threads: one shard is then decoded ahead while another has the
-    model.
+class EvalWorker(ShardWorker[_Job]):
+    """Runs shards of one evaluation.
 
     Args:
         config: the evaluation's.
@@ -74,12 +63,10 @@ class EvalWorker:
     def __init__(self, config: EvalConfig, run_config: RunConfig, root: Root) -> None:
         self._config, self._run_config = config, run_config
         self._evaluation = Evaluation(root)
-        self._isolation = Isolation(root)
         self._backbone = load_for_run(config, run_config)
         _check_selectors(config)
         self._rankings = self._load_rankings()
-        self._feed = Feed(config, run_config, self._backbone)
-        self._model_turn = threading.Lock()
+        super().__init__(config, run_config, root, self._backbone)
 
     def _load_rankings(self) -> list[_Ranking]:
         config, num_kept = self._config, self._evaluation.info.num_kept
@@ -97,55 +84,31 @@ class EvalWorker:
             rankings.append(_Ranking(method, ranker, tuple(conditions)))
         return rankings
 
-    def close(self) -> None:
-        """Stop the decoder processes."""
-        self._feed.close()
-
-    def run(self, shard: int, attempt: Attempt) -> ShardReport:
-        """Decode, classify under every condition and commit one shard.
-
-        Raises:
-            LiteError: a ranking cannot be computed, or a batch does not fit the GPU.
-        """
+    def begin(self, shard: int) -> _Job:
+        """All clips of a shard, all conditions unset."""
         plan = self._evaluation.plan(shard).to_pydict()
-        clip_ids = plan["clip_id"]
-        rows, watch = ShardRows(self._evaluation.info, plan), Stopwatch(self._backbone.device)
-        with self._isolation.guarding(shard, clip_ids, cautious=attempt.cautious) as guard:
-            self._classify_all(_Job(plan, guard, rows, watch))
-            self._commit(shard, rows, watch)
-        return ShardReport(shard=shard, counts=rows.counts(), seconds=watch.timing.phases())
+        return _Job(
+            shard=shard,
+            plan=plan,
+            todo=range(len(plan["clip_id"])),
+            rows=ShardRows(self._evaluation.info, plan),
+            watch=Stopwatch(self._backbone.device),
+        )
 
-    def _classify_all(self, job: _Job) -> None:
-        wanted = range(len(job.guard.clip_ids))
-        # The decoders begin here, before it is this shard's turn on the model.
-        batches = self._feed.batches(job.plan, wanted, job.guard, job.fail)
-        in_actor = self._run_config.workers > 0
-        with self._model_turn:
-            for batch in job.watch.waiting_for(batches):
-                with job.watch.phase("compute"):
-                    step = functools.partial(self._classify, job)
-                    run_steps(batch, step, job.guard, job.fail, in_actor=in_actor)
-
-    def _commit(self, shard: int, rows: ShardRows, watch: Stopwatch) -> None:
-        root = self._evaluation.root
-        with watch.phase("write"):
-            root.put(results_path(shard), results_bytes(rows.to_table()))
-        root.put(timings_path(shard), watch.timing.to_json())
-
-    def _classify(self, job: _Job, batch: Batch) -> None:
+    def compute(self, job: _Job, batch: Batch) -> None:
         """All conditions on one batch."""
-        try:
-            with torch.no_grad():
-                clips = self._embed(batch, job)
-                job.watch.timing.clips += len(clips)
-                self._forward(clips.tokens, None, 0, batch, job)
-                for ranking in self._rankings:
-                    self._rank(ranking, clips, batch, job)
-        except torch.OutOfMemoryError as error:
-            raise LiteError(
-                f"{len(batch.clips)} clips at once do not fit the memory of "
-                f"{self._backbone.device}: use a smaller --batch-size"
-            ) from error
+        with torch.no_grad():
+            clips = self._embed(batch, job)
+            job.watch.timing.clips += len(clips)
+            self._forward(clips.tokens, None, 0, batch, job)
+            for ranking in self._rankings:
+                self._rank(ranking, clips, batch, job)
+
+    def commit(self, job: _Job) -> None:
+        """Write the results, which are the commit record, and then the timing."""
+        root = self._evaluation.root
+        root.put(results_path(job.shard), results_bytes(job.rows.to_table()))
+        root.put(timings_path(job.shard), job.watch.timing.to_json())
 
     def _embed(self, batch: Batch, job: _Job) -> ClipBatch:
         backbone, plan, at = self._backbone, job.plan, batch.positions

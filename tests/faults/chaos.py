@@ -59,9 +59,9 @@ class ChaosWorker(OracleWorker):
         super().__init__(*args)
         self._folder = Path(folder)
         self._orders = orders
-        if self._run_config.decode_workers == 0:
+        if args[1].decode_workers == 0:
             # No misfortune here is the decoder's: spare a cautious attempt its decoder process.
-            self._feed._safe_pool = self._feed._pool
+            self._loader._safe_pool = self._loader._pool
         self._watch_clips()
         self._watch_renames()
 
@@ -87,14 +87,10 @@ class ChaosWorker(OracleWorker):
             return True
         return False
 
-    def _prepare(self, shard: int, plan: Any, guard: Any) -> Any:
-        self._meet("prepare", shard)
-        return super()._prepare(shard, plan, guard)
-
-    def _score(self, job: Any, batch: Any) -> Any:
-        steps = super()._score(job, batch)
+    def _compute_all(self, job: Any, batch: Any, guard: Any) -> None:
+        self._meet("prepare", job.shard)
+        super()._compute_all(job, batch, guard)
         self._meet("score", job.shard)
-        return steps
 
     def _watch_clips(self) -> None:
         scorer = self._scorer
@@ -108,9 +104,9 @@ class ChaosWorker(OracleWorker):
         score.backbone = scorer.backbone  # type: ignore[attr-defined]
         self._scorer = score  # type: ignore[assignment]
 
-    def _commit(self, job: Any) -> None:
+    def commit(self, job: Any) -> None:
         self._meet("commit", job.shard)
-        super()._commit(job)
+        super().commit(job)
         self._meet("end", job.shard)
 
     def _watch_renames(self) -> None:

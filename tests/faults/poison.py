@@ -31,7 +31,7 @@ class PoisonedEvalWorker(EvalWorker):
         self._clip = clip
         if self._run_config.decode_workers == 0:
             # The poison here is not the decoder's: spare a cautious attempt its decoder process.
-            self._feed._safe_pool = self._feed._pool
+            self._loader._safe_pool = self._loader._pool
 
     def _embed(self, batch: Any, job: Any) -> Any:
         for clip, position in zip(batch.clips, batch.positions, strict=True):

@@ -12,9 +12,8 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.errors import DriverError
-from pipeline.shards.driver import run_shards
-from pipeline.shards.ray_env import settle_ray_env
-from pipeline.shards.worker import Attempt
+from pipeline.shards.executor import Attempt, settle_ray_env
+from pipeline.shards.run import run_shards
 from pipeline.store.reader import open_store
 from pipeline.store.verify import verify_store
 from tests.builds import file_hashes, run_build

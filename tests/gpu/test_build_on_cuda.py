@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.backbones import backbone_digest
-from pipeline.config import OracleConfig, RunConfig
-from pipeline.oracle.scorer import Scorer
-from pipeline.shards.batch_runs import is_broken_cuda
+from pipeline.shards.worker import is_broken_cuda
 from pipeline.store.reader import open_store
 from pipeline.store.verify import verify_store
 from tests.builds import file_hashes, make_dataset, run_build
@@ -41,37 +38,26 @@ def test_the_values_are_those_of_the_cpu(tmp_path, data, tiny_backbone):
     assert cpu.token_index[:].tobytes() == cuda.token_index[:].tobytes()
 
 
-@pytest.fixture
-def scorer(tmp_path):
-    folder = str(save_videomae(tmp_path, num_labels=5, **BASE, patch_size=16, hidden_size=192))
-    config = OracleConfig(
-        dataset="d",
-        plan_digest="0",
-        split="s",
-        backbone=folder,
-        backbone_digest=backbone_digest(folder),
-        tokens_per_clip=3,
-    )
-    return Scorer(config, RunConfig(data_root="x", device="cuda"))
-
-
-def test_out_of_memory_halves_the_batch_and_gives_the_same_values(scorer, caplog):
-    clips = np.random.default_rng(0).integers(0, 256, (32, 16, 224, 224, 3), dtype=np.uint8)
-    labels, ids = np.arange(32) % 5, np.arange(32)
+def test_out_of_memory_halves_the_batch_and_gives_the_same_values(tmp_path, caplog):
+    data = make_dataset(tmp_path / "data", 32)
+    shape = {"num_labels": 5, **BASE, "patch_size": 16, "hidden_size": 192}
+    backbone = save_videomae(tmp_path / "backbone", **shape)
+    options = {"request": {"shard_size": 32}, "run": {"device": "cuda", "batch_size": 32}}
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    whole = scorer(clips, labels, ids)
+    run_build(tmp_path / "whole", data, backbone, **options)
     needed = torch.cuda.max_memory_allocated()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.7 * needed / total)
     try:
-        halved = scorer(clips, labels, ids)
+        run_build(tmp_path / "halved", data, backbone, **options)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "is out of memory with 32 clips; going on with 16" in caplog.text
-    np.testing.assert_allclose(halved.logits, whole.logits, rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(halved.scores, whole.scores, atol=1e-2)
+    whole, halved = open_store(tmp_path / "whole"), open_store(tmp_path / "halved")
+    np.testing.assert_allclose(halved.clips()["loss"], whole.clips()["loss"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(halved.scores[:], whole.scores[:], atol=1e-2)
 
 
 def test_a_cuda_assertion_is_recognised():
@@ -81,7 +67,7 @@ def test_a_cuda_assertion_is_recognised():
 
     code = (
         "import torch\n"
-        "from pipeline.shards.batch_runs import is_broken_cuda\n"
+        "from pipeline.shards.worker import is_broken_cuda\n"
         "try:\n"
         "    torch.zeros(2, device='cuda')[torch.tensor([5], device='cuda')].cpu()\n"
         "except Exception as error:\n"

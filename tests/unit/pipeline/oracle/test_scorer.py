@@ -1,4 +1,4 @@
-"""The model half of a worker: what it returns, and what it does when memory or CUDA fails."""
+"""The model half of a worker: what it returns."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import torch
 
 from pipeline.backbones import backbone_digest
 from pipeline.config import OracleConfig, RunConfig
-from pipeline.errors import BackboneError, LiteError
+from pipeline.errors import BackboneError
 from pipeline.oracle.base import scores_from_cam
 from pipeline.oracle.scorer import Scorer, sample_tokens
-from pipeline.shards.batch_runs import is_broken_cuda
 from tests.plain import token_maps
 
 
@@ -77,43 +76,6 @@ def test_the_neighbours_in_a_batch_do_not_change_a_clips_bits(tiny_backbone):
         assert getattr(full, name)[2].tobytes() == getattr(lonely, name)[2].tobytes()
 
 
-def test_out_of_memory_halves_the_batch_and_remembers(tiny_backbone, monkeypatch, caplog):
-    scorer = make_scorer(tiny_backbone)
-    whole = scorer(make_clips(4), LABELS, CLIP_IDS)
-    sizes = []
-    score = scorer._score
-
-    def small(clips, labels, clip_ids):
-        sizes.append(len(clips))
-        if len(clips) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return score(clips, labels, clip_ids)
-
-    monkeypatch.setattr(scorer, "_score", small)
-    halved = scorer(make_clips(4), LABELS, CLIP_IDS)
-    assert sizes == [4, 2, 1, 1, 1, 1]
-    for name in ("cam", "logits", "tokens"):
-        np.testing.assert_allclose(
-            getattr(halved, name), getattr(whole, name), rtol=1e-2, atol=1e-5
-        )
-    assert halved.token_index.tolist() == whole.token_index.tolist()
-    assert "--batch-size 1" in caplog.text
-    sizes.clear()
-    scorer(make_clips(2), LABELS[:2], CLIP_IDS[:2])
-    assert sizes == [1, 1]
-
-
-def test_one_clip_that_does_not_fit_is_an_error_with_advice(tiny_backbone, monkeypatch):
-    scorer = make_scorer(tiny_backbone)
-
-    def never(*args):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(scorer, "_score", never)
-    with pytest.raises(LiteError, match="one clip does not fit.*--precision bf16"):
-        scorer(make_clips(4), LABELS, CLIP_IDS)
-
-
 def test_another_checkpoint_than_the_runs_is_refused(tiny_backbone):
     with pytest.raises(BackboneError, match="digest"):
         make_scorer(tiny_backbone, backbone_digest="f" * 64)
@@ -131,9 +93,3 @@ def test_kept_tokens_are_a_stable_fair_ascending_sample():
     assert counts.max() < 580
     assert sample_tokens(0, 0, 8, 8).tolist() == list(range(8))
     assert sample_tokens(0, 1, 1568, 9).tolist() != sample_tokens(1, 1, 1568, 9).tolist()
-
-
-def test_broken_cuda_is_told_from_other_errors():
-    assert is_broken_cuda(RuntimeError("CUDA error: device-side assert triggered"))
-    assert not is_broken_cuda(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not is_broken_cuda(RuntimeError("shape mismatch"))

@@ -9,7 +9,7 @@ import torch
 from pipeline.errors import LiteError
 from pipeline.oracle.build import prepare
 from pipeline.oracle.worker import OracleWorker, _classify
-from pipeline.shards.worker import Attempt
+from pipeline.shards.executor import Attempt
 from pipeline.store.reader import open_store
 from pipeline.store.root import Root
 from pipeline.store.verify import verify_store

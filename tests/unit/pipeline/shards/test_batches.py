@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.clips.views import View
 from pipeline.decode import DecodedVideo
 from pipeline.errors import ClipStatus, DecodeError
-from pipeline.shards.batches import assemble, group_by_video
+from pipeline.shards.loader import assemble, group_by_video
 
 SHAPE = (2, 4, 4, 3)
 TEMPLATE = {"num_frames": 2, "size": 4, "short_side": 4}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.backbones import load_backbone
-from pipeline.shards.clip_loader import Feed
+from pipeline.shards.loader import ClipLoader
 from pipeline.shards.poison import Findings, Guard, Isolation
 from pipeline.store.root import Root
 from tests.builds import make_dataset, make_run_config
@@ -34,7 +34,7 @@ def plan():
 @pytest.fixture
 def feed(data, tiny_backbone):
     backbone = load_backbone(str(tiny_backbone))
-    made = Feed(make_config(), make_run_config(data, batch_size=3), backbone)
+    made = ClipLoader(make_config(), make_run_config(data, batch_size=3), backbone)
     yield made
     made.close()
 

@@ -9,7 +9,7 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.shards.poison import Isolation
 from pipeline.shards.progress import Progress
-from pipeline.shards.run import advance
+from pipeline.shards.run import run_job
 from pipeline.shards.worker import ShardReport
 from pipeline.store.root import Root
 from tests.stores import make_config
@@ -22,7 +22,7 @@ def root(tmp_path):
 
 def run(root, worker, shards, committed=lambda shard: None):
     progress = Progress(total=10)
-    lost = advance(
+    lost = run_job(
         root,
         make_config(),
         RunConfig(data_root="x", max_attempts=2),

@@ -11,8 +11,7 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
-from pipeline.shards.driver import run_shards
-from pipeline.shards.signals import sigterm_exits
+from pipeline.shards.run import run_shards, sigterm_exits
 
 RUN = RunConfig(data_root="unused", max_attempts=2)
 
@@ -58,7 +57,7 @@ def test_the_serial_path_never_imports_ray():
     code = (
         "import sys\n"
         "from pipeline.config import RunConfig\n"
-        "from pipeline.shards.driver import run_shards\n"
+        "from pipeline.shards.run import run_shards\n"
         "class W:\n"
         "    def run(self, shard, attempt): return shard\n"
         "    def close(self): pass\n"

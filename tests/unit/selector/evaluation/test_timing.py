@@ -21,25 +21,23 @@ def one_thread():
 def test_a_neighbour_that_takes_the_processor_does_not_slow_the_models_clock(one_thread):
     watch = Stopwatch(torch.device("cpu"))
     began = watch.now()
-    with watch.phase("compute"):
-        time.sleep(0.05)
+    time.sleep(0.05)
     assert watch.now() - began < 0.04
-    assert watch.timing.compute >= 0.05
-    assert watch.timing.phases()["compute"] == watch.timing.compute
 
 
-def test_waiting_is_decoding(one_thread):
-    def slow():
-        for item in range(2):
-            time.sleep(0.02)
-            yield item
-
-    watch = Stopwatch(torch.device("cpu"))
-    assert list(watch.waiting_for(slow())) == [0, 1]
-    assert watch.timing.decode >= 0.04
-    assert watch.timing.compute == 0
+def test_on_a_gpu_the_clock_waits_for_the_device_that_is_measured(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: waited.append(device))
+    Stopwatch(torch.device("cuda", 1)).now()
+    assert waited == [torch.device("cuda", 1)]
 
 
 def test_timings_survive_json():
-    timing = Timing(clips=3, decode=1.5, rank={"oracle[embeddings,fem]": 2.0}, forward={"0": 1.0})
+    timing = Timing(clips=3, rank={"oracle[embeddings,fem]": 2.0}, forward={"0": 1.0})
     assert Timing.from_json(timing.to_json()) == timing
+
+
+def test_timings_of_an_earlier_release_are_read():
+    assert Timing.from_json(
+        b'{"clips": 3, "decode": 1.5, "embed": 2.0, "rank": {}, "forward": {"0": 1.0}}'
+    ) == Timing(clips=3, embed=2.0, forward={"0": 1.0})

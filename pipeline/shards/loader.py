@@ -1,4 +1,4 @@
-"""From the rows of a shard to requests for the decoder, and from its answers to batches.
+"""A worker's supply of clips: a shard's videos decoded ahead and handed over batch by batch.
 
 A position is a row's place in its shard. Batches are cut by position, and a slot whose clip is not
 there stays black: what is in a batch never depends on what failed.
@@ -10,14 +10,22 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.backbones import Backbone
 from pipeline.clips.views import View
+from pipeline.config import ClipConfig, RunConfig
 from pipeline.decode import DecodedVideo, DecodeRequest
-from pipeline.errors import DecodeError
+from pipeline.decode.pool import DecodePool
+from pipeline.errors import ClipStatus, DecodeError
+
+if TYPE_CHECKING:
+    from pipeline.shards.poison import Guard
+
+_DIED = "the worker process died on this clip every time it was tried alone"
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,81 @@ class Batch:
         slots = [position - self.start for position in positions]
         clips[slots] = self.clips[slots]
         return Batch(self.start, clips, {position: self.facts[position] for position in positions})
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """The slots in runs of at most `size`; a run without any clip is left out."""
+        for first in range(0, len(self.clips), size):
+            part = Batch(self.start + first, self.clips[first : first + size])
+            part.facts.update((p, self.facts[p]) for p in part.positions if p in self.facts)
+            if part.facts:
+                yield part
+
+
+class ClipLoader:
+    """Decodes for one worker; may be used by two threads.
+
+    Args:
+        config: which frames and views, by which decoder.
+        run_config: speed settings and limits.
+        backbone: the shape of its clips.
+    """
+
+    def __init__(self, config: ClipConfig, run_config: RunConfig, backbone: Backbone) -> None:
+        self._config, self._run_config = config, run_config
+        self._template = {
+            "num_frames": backbone.num_frames,
+            "size": backbone.image_size,
+            "short_side": backbone.short_side,
+            "sampling": config.sampling,
+            "decoder": config.decoder,
+            "timeout_s": run_config.decode_timeout_s,
+            "max_pixels": run_config.max_pixels,
+            "max_frames": run_config.max_frames,
+            "min_frames": backbone.tubelet_size,
+        }
+        self._clip_shape = (backbone.num_frames, backbone.image_size, backbone.image_size, 3)
+        self._pool = DecodePool(run_config.decode_workers)
+        # What killed a worker may have been a decoder within it; a cautious attempt never has one.
+        self._safe_pool = self._pool if run_config.decode_workers else DecodePool(1)
+
+    def batches(
+        self,
+        plan: Mapping[str, Sequence[Any]],
+        wanted: Sequence[int],
+        guard: Guard,
+        on_failure: Callable[[int, DecodeError], None],
+    ) -> Iterator[Batch]:
+        """Decode some clips of a shard; the decoders begin with this call, not at the first batch.
+
+        Args:
+            plan: columns of the shard's rows of the plan.
+            wanted: positions, ascending.
+            guard: of this attempt; culprits are left out, suspects come alone.
+            on_failure: called with the position of every clip that is in no batch, and why.
+        """
+        culprits = guard.culprits
+        for position in culprits:
+            if position in wanted:
+                on_failure(position, DecodeError(ClipStatus.WORKER_DIED, _DIED))
+        wanted = [position for position in wanted if position not in culprits]
+        data_root, batch_size = self._run_config.data_root, self._run_config.batch_size
+        groups = group_by_video(plan, wanted, data_root, self._config.views, self._template)
+        pool = self._safe_pool if guard.cautious else self._pool
+        decoded = pool.imap((group.request for group in groups), self._look_ahead())
+        batches = assemble(
+            groups, decoded, len(guard.clip_ids), batch_size, self._clip_shape, on_failure
+        )
+        return (part for batch in batches for part in guard.parts(batch))
+
+    def close(self) -> None:
+        """Stop the decoder processes."""
+        self._pool.close()
+        self._safe_pool.close()
+
+    def _look_ahead(self) -> int:
+        """Videos decoded ahead: two batches of them, or two per decoder, whichever is more."""
+        batches = -(-2 * self._run_config.batch_size // self._config.num_views)
+        return max(batches, 2 * self._run_config.decode_workers)
 
 
 def group_by_video(

@@ -7,9 +7,16 @@ from collections import defaultdict, deque
 import pytest
 
 from pipeline.errors import BackboneError, DriverError
-from pipeline.shards.executor import Died, Event, Finished, Raised, Started, StartFailed
-from pipeline.shards.loop import Loop, Loss
-from pipeline.shards.worker import Attempt
+from pipeline.shards.executor import (
+    Attempt,
+    Died,
+    Event,
+    Finished,
+    Raised,
+    Started,
+    StartFailed,
+)
+from pipeline.shards.scheduler import Loss, Scheduler
 
 
 class FakeExecutor:
@@ -81,7 +88,7 @@ def run(executor, shards, **options):
     reports: list[dict] = []
     losses: list[Loss] = []
     options = {"max_attempts": 3, "shard_timeout_s": None, **options}
-    loop = Loop(
+    loop = Scheduler(
         executor=executor,
         shards=shards,
         on_report=reports.append,

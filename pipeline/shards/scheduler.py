@@ -21,8 +21,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import DriverError, LiteError
-from pipeline.shards.executor import Died, Event, Executor, Finished, Raised, Started, StartFailed
-from pipeline.shards.worker import Attempt
+from pipeline.shards.executor import (
+    Attempt,
+    Died,
+    Event,
+    Executor,
+    Finished,
+    Raised,
+    Started,
+    StartFailed,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +68,7 @@ class _Hand:
 
 
 @dataclass(kw_only=True)
-class Loop:
+class Scheduler:
     """One run over `shards`; `run()` returns the losses that were given up.
 
     Attributes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.shards.ray_env import settle_ray_env
+from pipeline.shards.executor import settle_ray_env
 
 settle_ray_env(None)
 
-from pipeline.shards.ray_pool import _fits  # noqa: E402
+from pipeline.shards.ray_executor import _fits  # noqa: E402
 
 
 @pytest.mark.parametrize(

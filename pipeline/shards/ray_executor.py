@@ -18,8 +18,16 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.config import RunConfig
 from pipeline.errors import DriverError
-from pipeline.shards.executor import Died, Event, Finished, Raised, Started, StartFailed
-from pipeline.shards.worker import Attempt, Worker
+from pipeline.shards.executor import (
+    Attempt,
+    Died,
+    Event,
+    Finished,
+    Raised,
+    Started,
+    StartFailed,
+    Worker,
+)
 
 logger = logging.getLogger(__name__)
 
