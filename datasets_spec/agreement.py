@@ -6,13 +6,13 @@ gives plausible tensors and near-zero accuracy, so this is asked before any vide
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from datasets_spec.errors import DatasetSpecError
+from datasets_spec.names import are_ids, class_numbers, fold, folds_apart, normal
 from datasets_spec.textio import parse_json
 
 
@@ -22,9 +22,24 @@ class Agreement(StrEnum):
     SAME = "same_names_same_order"
     REORDERED = "same_names_other_order"
     RENAMED = "some_names_differ"  # those that both know are in the same places
-    UNNAMED = "only_counts_agree"  # the checkpoint says LABEL_0, LABEL_1, ...
+    UNNAMED = "only_counts_agree"  # one side only counts its classes: 0, 1, ... or LABEL_0, ...
     DIFFERENT = "other_names"  # no name in common
     COUNTS = "counts_differ"
+
+    @property
+    def meaning(self) -> str:
+        """The verdict in words, of a checkpoint."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Agreement.SAME: "the same names in the same order",
+    Agreement.REORDERED: "THE SAME NAMES IN ANOTHER ORDER: every label would be wrong",
+    Agreement.RENAMED: "SOME NAMES DIFFER; those that both know are in the same places",
+    Agreement.UNNAMED: "only the counts agree: dataset or checkpoint has ids in place of names",
+    Agreement.DIFFERENT: "NO NAME IN COMMON: a checkpoint of another dataset",
+    Agreement.COUNTS: "THE COUNTS DIFFER",
+}
 
 
 @dataclass(frozen=True)
@@ -49,12 +64,22 @@ class ClassAgreement:
     @property
     def fits(self) -> bool:
         """Whether a build may go on: no class id is known to mean two things."""
-        return self.verdict in (Agreement.SAME, Agreement.RENAMED, Agreement.UNNAMED)
+        return self.verdict in (Agreement.SAME, Agreement.UNNAMED)
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether somebody who knows better may say that the ids mean the same."""
+        return self.verdict is not Agreement.COUNTS
 
 
 def compare_classes(dataset: Sequence[str], checkpoint: Sequence[str]) -> ClassAgreement:
-    """Compares class names by id; case, spaces, brackets and punctuation do not count."""
-    ours, theirs = [_plain(name) for name in dataset], [_plain(name) for name in checkpoint]
+    """Compares class names by id.
+
+    Exactly first. Case and separators (`names.fold`) do not count where they tell no two classes
+    of either list apart. A list that only counts its classes has no names to disagree with, but
+    numbers disagree with other numbers: `LABEL_1` is the class `1`.
+    """
+    ours, theirs = _keys(dataset, checkpoint)
     differences = tuple(
         Difference(
             number,
@@ -66,10 +91,12 @@ def compare_classes(dataset: Sequence[str], checkpoint: Sequence[str]) -> ClassA
     )
     if len(ours) != len(theirs):
         verdict = Agreement.COUNTS
+    elif [normal(name) for name in dataset] == [normal(name) for name in checkpoint]:
+        verdict = Agreement.SAME
+    elif _has_no_names_for(dataset, checkpoint) or _has_no_names_for(checkpoint, dataset):
+        verdict, differences = Agreement.UNNAMED, ()
     elif not differences:
         verdict = Agreement.SAME
-    elif all(name in (f"label{i}", str(i)) for i, name in enumerate(theirs)):
-        verdict, differences = Agreement.UNNAMED, ()
     else:
         places = {name: number for number, name in enumerate(theirs)}
         shared = [(number, places[name]) for number, name in enumerate(ours) if name in places]
@@ -78,6 +105,20 @@ def compare_classes(dataset: Sequence[str], checkpoint: Sequence[str]) -> ClassA
         else:
             verdict = Agreement.RENAMED if shared else Agreement.DIFFERENT
     return ClassAgreement(verdict, len(dataset), len(checkpoint), differences)
+
+
+def _keys(one: Sequence[str], other: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is compared: numbers where both lists are numbers, folded names where that is safe."""
+    numbers = class_numbers(one), class_numbers(other)
+    if numbers[0] is not None and numbers[1] is not None:
+        return [str(number) for number in numbers[0]], [str(number) for number in numbers[1]]
+    key = fold if folds_apart(one) and folds_apart(other) else normal
+    return [key(name) for name in one], [key(name) for name in other]
+
+
+def _has_no_names_for(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether `names` are ids, and `others` are the same ids or no numbers at all."""
+    return are_ids(names) and (are_ids(others) or class_numbers(others) is None)
 
 
 def read_checkpoint_classes(folder: str | Path) -> list[str]:
@@ -102,8 +143,5 @@ def read_checkpoint_classes(folder: str | Path) -> list[str]:
         names = {str(number): f"LABEL_{number}" for number in range(count)}
     if not isinstance(names, dict) or set(names) != {str(n) for n in range(len(names))}:
         raise DatasetSpecError(f"{path}: id2label does not number its classes 0 to n-1")
-    return [str(names[str(number)]) for number in range(len(names))]
+    return [normal(str(names[str(number)])) for number in range(len(names))]
 
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]", "", name.casefold())

@@ -61,6 +61,8 @@ class DatasetCheck:
     """Ids listed in two splits, under names such as `train+test`; a leak, though no build minds."""
     agreement: ClassAgreement | None = None
     """None if no checkpoint was given."""
+    accept_classes: bool = False
+    """Whether a checkpoint whose class names disagree is accepted, as `--accept-classes` says."""
 
     def obstacles(self) -> list[str]:
         """What would break a build, in words; empty if nothing would."""
@@ -78,7 +80,10 @@ class DatasetCheck:
         if self.splits and not any(split.num_found for split in self.splits):
             found.append("not one video file is where the specification's patterns say")
         if self.agreement is not None and not self.agreement.fits:
-            found.append("the checkpoint's classes are not the dataset's")
+            if not self.agreement.acceptable:
+                found.append("the checkpoint has another number of classes than the dataset")
+            elif not self.accept_classes:
+                found.append("the checkpoint's classes are not the dataset's (--accept-classes)")
         return found
 
 
@@ -88,6 +93,7 @@ def check_dataset(
     splits: Sequence[str] = (),
     checkpoint_classes: Sequence[str] | None = None,
     sizes: bool = True,
+    accept_classes: bool = False,
 ) -> DatasetCheck:
     """Reads every split's annotations and looks for every file; decodes nothing.
 
@@ -97,6 +103,7 @@ def check_dataset(
         splits: splits to check; all that are there if empty.
         checkpoint_classes: class names of a checkpoint to compare with.
         sizes: whether to look for files of zero bytes, which costs one `stat` per video.
+        accept_classes: whether class names may disagree with the checkpoint's.
 
     Raises:
         DatasetSpecError: no data root, an unknown split, no annotations, or no class list.
@@ -122,6 +129,7 @@ def check_dataset(
         agreement=None
         if checkpoint_classes is None
         else compare_classes(names, checkpoint_classes),
+        accept_classes=accept_classes,
     )
 
 

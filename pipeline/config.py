@@ -45,6 +45,10 @@ class ClipConfig:
     """SHA-256 over the checkpoint's weights and configuration."""
     revision: str | None = field(default=None, metadata=INFORMATIVE)
     """The hub revision asked for (the digest already pins the weights)."""
+    class_agreement: str = field(default="", metadata=INFORMATIVE)
+    """How the dataset's class names relate to the checkpoint's, a `datasets_spec.agreement.
+    Agreement` (of names and digests that are part of the identity); one that does not fit was
+    accepted by `--accept-classes`."""
     decoder: str = "pyav"
     """Decoder backend; one for all clips."""
     sampling: str = "uniform"

@@ -25,6 +25,15 @@ def find_checkpoint(name_or_path: str, revision: str | None = None) -> Path:
     Raises:
         BackboneError: neither a folder with a `config.json`, nor shipped, nor reachable on the hub.
     """
+    return _find(name_or_path, revision, ["*.json", *_WEIGHTS])
+
+
+def find_config(name_or_path: str, revision: str | None = None) -> Path:
+    """`find_checkpoint` for its `config.json` alone: no weights are downloaded."""
+    return _find(name_or_path, revision, ["config.json"])
+
+
+def _find(name_or_path: str, revision: str | None, needed: list[str]) -> Path:
     if (SHIPPED / name_or_path / "config.json").is_file():
         return SHIPPED / name_or_path
     folder = Path(name_or_path).expanduser()
@@ -37,9 +46,7 @@ def find_checkpoint(name_or_path: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(name_or_path, revision=revision, allow_patterns=["*.json", *_WEIGHTS])
-        )
+        return Path(snapshot_download(name_or_path, revision=revision, allow_patterns=needed))
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise BackboneError(
             f"backbone {name_or_path!r} is neither a folder here nor a checkpoint on the hub "

@@ -31,6 +31,7 @@ def build_oracle(
     dataset: options.Dataset = "synthetic",
     backbone: options.BackboneName = "synthetic",
     revision: options.Revision = None,
+    accept_classes: options.AcceptClasses = False,
     split: Annotated[
         str | None, typer.Option(help="Split to build; by default train.", rich_help_panel=WHAT)
     ] = None,
@@ -99,6 +100,7 @@ def build_oracle(
         data_root=data_root,
         backbone=backbone,
         revision=revision,
+        accept_classes=accept_classes,
         split=split,
         views=parse_views(views),
         sampling=sampling,

@@ -13,17 +13,6 @@ from datasets_spec.agreement import Agreement, ClassAgreement, read_checkpoint_c
 from datasets_spec.check import DatasetCheck, SplitCheck, check_dataset
 from pipeline.cli import options, output
 
-_SHIPPED_BACKBONES = Path(__file__).resolve().parents[1] / "backbones" / "checkpoints"
-
-_VERDICTS = {
-    Agreement.SAME: "the same names in the same order",
-    Agreement.REORDERED: "THE SAME NAMES IN ANOTHER ORDER: every label would be wrong",
-    Agreement.RENAMED: "some names differ; those that both know are in the same places",
-    Agreement.UNNAMED: "only the counts agree: the checkpoint does not name its classes",
-    Agreement.DIFFERENT: "NO NAME IN COMMON: a checkpoint of another dataset",
-    Agreement.COUNTS: "THE COUNTS DIFFER",
-}
-
 datasets_app = typer.Typer(
     help="List the known datasets, check one before a build, or render one.",
     invoke_without_command=True,
@@ -71,8 +60,13 @@ def check(
         list[str] | None, typer.Option(help="Check this split only; may be repeated.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="Checkpoint folder whose class order to compare.")
+        str | None,
+        typer.Option(help="Checkpoint whose classes to compare: folder, hub id, or `synthetic`."),
     ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit or tag of a hub id.")] = None,
+    accept_classes: Annotated[
+        bool, typer.Option("--accept-classes", help="As for build-oracle: names may disagree.")
+    ] = False,
     sizes: Annotated[
         bool, typer.Option(help="Look for files of zero bytes (slow on network file systems).")
     ] = True,
@@ -84,8 +78,14 @@ def check(
     Exits with 1 if something would break a build. Missing and empty files would not: they
     become rows of the store with a status of their own.
     """
-    classes = None if backbone is None else read_checkpoint_classes(_checkpoint_folder(backbone))
-    result = check_dataset(load_spec(name), data_root, split or (), classes, sizes)
+    classes = None
+    if backbone is not None:
+        from pipeline.backbones.checkpoint import find_config
+
+        classes = read_checkpoint_classes(find_config(backbone, revision))
+    result = check_dataset(
+        load_spec(name), data_root, split or (), classes, sizes, accept_classes=accept_classes
+    )
     if as_json:
         output.echo_json(_check_as_json(result, show))
     else:
@@ -115,11 +115,6 @@ def make(
     output.echo(f"{videos} videos in {out}; use them with --dataset synthetic --data-root {out}")
 
 
-def _checkpoint_folder(backbone: str) -> Path:
-    shipped = _SHIPPED_BACKBONES / backbone
-    return shipped if (shipped / "config.json").is_file() else Path(backbone)
-
-
 def _echo_check(result: DatasetCheck, show: int) -> None:
     output.echo(f"{result.dataset} in {result.data_root}: {result.num_classes} classes")
     titles = ("videos", "missing", "empty", "duplicate", "unknown_label", "malformed")
@@ -147,7 +142,7 @@ def _echo_check(result: DatasetCheck, show: int) -> None:
 
 
 def _echo_agreement(agreement: ClassAgreement, show: int) -> None:
-    output.echo(f"classes of the checkpoint: {_VERDICTS[agreement.verdict]}")
+    output.echo(f"classes of the checkpoint: {agreement.verdict.meaning}")
     if agreement.verdict is Agreement.COUNTS:
         ours, theirs = agreement.num_dataset, agreement.num_checkpoint
         output.echo(f"  dataset {ours}, checkpoint {theirs}")

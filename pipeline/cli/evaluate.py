@@ -36,6 +36,7 @@ def evaluate(
     ] = None,
     backbone: options.BackboneName = "synthetic",
     revision: options.Revision = None,
+    accept_classes: options.AcceptClasses = False,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -164,6 +165,7 @@ def evaluate(
         backbone=backbone,
         methods=parse_specs(methods, layer, method),
         revision=revision,
+        accept_classes=accept_classes,
         split=split,
         views=parse_views(views),
         sampling=sampling,

@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
 
 def status(store: Where, as_json: AsJson = False) -> None:
     """Show what a store holds and how far it is; counts come from its files."""
+    from datasets_spec.agreement import Agreement
     from pipeline.store.reader import PENDING, open_store
 
     opened = open_store(store)
@@ -46,6 +47,7 @@ def status(store: Where, as_json: AsJson = False) -> None:
         "dataset": f"{config.dataset}, split {config.split}",
         "oracle": f"{config.method} of the {config.target} class at {config.layer}",
         "backbone": f"{config.backbone}, {config.precision}",
+        "classes": Agreement(config.class_agreement).meaning if config.class_agreement else "-",
         "clips": f"{config.num_segments}x{config.num_crops} views, {config.sampling} frames, "
         f"decoder {config.decoder}",
         "tokens": "{}x{}x{} a clip".format(*opened.grid),

@@ -29,6 +29,14 @@ BackboneName = Annotated[
 Revision = Annotated[
     str | None, typer.Option(help="Commit or tag of a hub id.", rich_help_panel=WHAT)
 ]
+AcceptClasses = Annotated[
+    bool,
+    typer.Option(
+        "--accept-classes",
+        help="Go on where class names of dataset and checkpoint disagree: their ids mean the same.",
+        rich_help_panel=WHAT,
+    ),
+]
 SamplingRule = Annotated[
     str | None,
     typer.Option(help="`uniform` or `stride:N`; by default the dataset's.", rich_help_panel=WHAT),

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from datasets_spec import DatasetSpec, read_label_names, read_videos
 from datasets_spec.read import canonical_split
 from pipeline.backbones import Backbone, load_backbone
-from pipeline.clips.classes import require_same_classes
+from pipeline.clips.classes import settle_classes
 from pipeline.clips.plan import UNKNOWN_LABEL, build_plan, plan_digest
 from pipeline.config import DECODERS, ClipConfig, require_one_of
 from pipeline.decode.version import decode_version
@@ -32,6 +32,8 @@ class ClipRequest:
     decoder: str = "pyav"
     precision: str = "fp32"
     shard_size: int
+    accept_classes: bool = False
+    """Go on where the checkpoint's class names disagree with the dataset's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,9 @@ def read_inputs(
             where = f"{unknown} of {plan.num_rows} clips of {spec.name}/{split}"
             raise ConfigError(f"{where} {without_label}")
     backbone = load_backbone(request.backbone, request.revision)
-    require_same_classes(spec.name, label_names, backbone, request.backbone)
+    classes = settle_classes(
+        spec.name, label_names, backbone, request.backbone, accept=request.accept_classes
+    )
     config = ClipConfig(
         dataset=spec.name,
         plan_digest=plan_digest(plan),
@@ -85,6 +89,7 @@ def read_inputs(
         num_segments=request.views[0],
         num_crops=request.views[1],
         precision=request.precision,
+        class_agreement=classes.agreement.value,
         shard_size=request.shard_size,
     )
-    return Inputs(config=config, plan=plan, label_names=label_names, backbone=backbone)
+    return Inputs(config=config, plan=plan, label_names=classes.names, backbone=backbone)

@@ -174,6 +174,36 @@ def test_a_checkpoint_of_other_classes_is_refused(command, tmp_path):
     assert "(7 classes) do not go together" in output
 
 
+def test_names_that_disagree_are_refused_and_accepted_only_when_asked(command, tmp_path):
+    other = save_videomae(tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["id2label"]["3"] = "another"
+    (other / "config.json").write_text(json.dumps(config))
+    code, output = command("--backbone", str(other))
+    assert code == 1
+    assert "3 is 'class 3' in the dataset and 'another' in the checkpoint (1 differ)" in output
+    assert not (tmp_path / "store").exists()
+    code, output = command("--backbone", str(other), "--accept-classes")
+    assert code == 0, output
+    assert open_store(tmp_path / "store").config.class_agreement == "some_names_differ"
+    shown = CliRunner().invoke(app, ["status", "--store", str(tmp_path / "store")]).stdout
+    assert "SOME NAMES DIFFER" in shown
+
+
+def test_a_table_of_ids_takes_the_checkpoints_names(command, tmp_path, data):
+    numbered = tmp_path / "numbered"
+    numbered.mkdir()
+    for video in data.glob("*.mp4"):
+        (numbered / video.name).symlink_to(video)
+    lines = [f"{path.name},{i % 5}.0" for i, path in enumerate(sorted(data.glob("*.mp4")))]
+    (numbered / "videos.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    code, output = command("--data-root", str(numbered))
+    assert code == 0, output
+    store = open_store(tmp_path / "store")
+    assert store.label_names == [f"class {i}" for i in range(5)]
+    assert store.clips()["label"].tolist() == [i % 5 for i in range(NUM_VIDEOS - 1)]
+
+
 def test_failures_filter_by_status(command, tmp_path):
     command()
     store = str(tmp_path / "store")

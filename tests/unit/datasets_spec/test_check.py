@@ -103,7 +103,12 @@ def test_the_checkpoints_class_order_decides(write: Any, ssv2_files: dict[str, A
     swapped = check_dataset(SPEC, root, (), ["Dropping something", "Closing something"])
     assert swapped.agreement is not None
     assert swapped.agreement.verdict is Agreement.REORDERED
-    assert swapped.obstacles() == ["the checkpoint's classes are not the dataset's"]
+    obstacle = "the checkpoint's classes are not the dataset's (--accept-classes)"
+    assert swapped.obstacles() == [obstacle]
+    names = ["Dropping something", "Closing something"]
+    assert check_dataset(SPEC, root, (), names, accept_classes=True).obstacles() == []
+    more = check_dataset(SPEC, root, (), [*names, "third"], accept_classes=True)
+    assert more.obstacles() == ["the checkpoint has another number of classes than the dataset"]
 
 
 def test_sizes_are_looked_at_only_if_asked(write: Any, ssv2_files: dict[str, Any]) -> None:
