@@ -144,4 +144,3 @@ def read_checkpoint_classes(folder: str | Path) -> list[str]:
     if not isinstance(names, dict) or set(names) != {str(n) for n in range(len(names))}:
         raise DatasetSpecError(f"{path}: id2label does not number its classes 0 to n-1")
     return [normal(str(names[str(number)])) for number in range(len(names))]
-
