@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import log_softmax
 
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.errors import DecodeError
@@ -127,8 +128,7 @@ def _classify(
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Top-5 classes (B, 5), probability of the first (B,), and log-probabilities (B, C)."""
     with np.errstate(invalid="ignore"):  # not finite: the row becomes a model error
-        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-        log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        log_probs = log_softmax(logits.astype(np.float64), axis=1)
     best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     confidence = np.exp(np.take_along_axis(log_probs, best[:, :1], axis=1))[:, 0]
     return best, confidence, log_probs

@@ -201,6 +201,19 @@ def concentration(scores: npt.NDArray[Any]) -> tuple[float | None, float | None]
     if not total > 0:
         return None, None
     top = ascending[-math.ceil(n / 10) :].sum() / total
-    ranks = np.arange(1, n + 1)
-    gini = 2 * (ranks * ascending).sum() / (n * total) - (n + 1) / n
-    return float(top), float(gini)
+    return float(top), gini(ascending, np.ones(n, np.int64))
+
+
+def gini(values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> float:
+    """Gini coefficient: 0 when all are equal, towards 1 when one has everything; NaN if all are 0.
+
+    Args:
+        values: not negative, ascending.
+        counts: how often each occurs.
+    """
+    last = np.cumsum(counts)
+    n, total = int(last[-1]), (values * counts).sum()
+    if not total > 0:
+        return math.nan
+    ranks = (2 * last - counts + 1) / 2  # the mean rank of equal values
+    return float(2 * (ranks * values * counts).sum() / (n * total) - (n + 1) / n)

@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from pipeline.store.result import gini as exact_gini
+
 # The float16 bit patterns of 0.0 ... 1.0 are the integers 0 ... 0x3C00, in the same order.
 NUM_VALUES = 0x3C00 + 1
 VALUES = np.arange(NUM_VALUES, dtype=np.uint16).view(np.float16).astype(np.float64)
@@ -46,10 +48,7 @@ def lorenz_curve(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def gini(counts: np.ndarray) -> float:
     """Gini coefficient: 0 when all tokens are worth the same, towards 1 when one holds all."""
-    tokens, value = lorenz_curve(counts)
-    if value[-1] == 0:
-        return math.nan  # no value at all: inequality is undefined
-    return float(1 - 2 * np.trapezoid(value, tokens))
+    return exact_gini(VALUES, counts) if counts.any() else math.nan
 
 
 def top_share(counts: np.ndarray, fraction: float = 0.1) -> float:

@@ -18,7 +18,7 @@ from pipeline.errors import ClipStatus, StoreError
 from pipeline.store.reader import Store
 from selector.analysis import distribution as dist
 from selector.analysis import tails
-from selector.evaluation.report.bootstrap import interval
+from selector.statistics import interval, json_values, spearman
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 HALF = 0.5
@@ -77,9 +77,8 @@ class Analysis:
         for name, value in plain.items():
             if isinstance(value, pd.DataFrame):
                 plain[name] = value.astype(object).where(value.notna(), None).to_dict("records")
-        return {key: _no_nan(value) for key, value in plain.items()} | {
-            "pooled": {key: _no_nan(value) for key, value in self.pooled.items()}
-        }
+        found: dict[str, Any] = json_values(plain)
+        return found
 
 
 def analyze_store(
@@ -176,8 +175,8 @@ def class_trends(classes: pd.DataFrame, num_draws: int = 2000, seed: int = 0) ->
         seed: of the resampling.
 
     Returns:
-        `measure`, `num_classes`, `spearman`, `low` and `high` (95 %). No row where fewer than 3
-        classes have the measure, or all have the same.
+        `measure`, `num_classes`, `spearman`, `low` and `high` (95 %; NaN where all resamples
+        agree). No row where fewer than 3 classes have the measure, or all have the same.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -186,18 +185,10 @@ def class_trends(classes: pd.DataFrame, num_draws: int = 2000, seed: int = 0) ->
         if len(known) < 3 or (known == known[0]).all(axis=0).any():
             continue
         drawn = rng.integers(0, len(known), (len(known), num_draws))
-        low, high = interval(_spearman(known[drawn])[:, None])[:, 0]
-        observed = float(_spearman(known[:, None])[0])
+        low, high = interval(spearman(*known[drawn].T)[:, None])[:, 0]
+        observed = float(spearman(*known.T[:, None])[0])
         rows.append((measure, len(known), observed, float(low), float(high)))
     return pd.DataFrame(rows, columns=["measure", "num_classes", "spearman", "low", "high"])
-
-
-def _spearman(pairs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(classes, R, 2) -> (R,); NaN where one side is constant."""
-    ranks = [pd.DataFrame(pairs[:, :, side]).rank().to_numpy() for side in (0, 1)]
-    x, y = (rank - rank.mean(axis=0) for rank in ranks)
-    with np.errstate(invalid="ignore"):
-        return (x * y).sum(axis=0) / np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
 
 
 def _read_maps(store: Store, rows: slice) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
@@ -267,7 +258,3 @@ def _thin_lorenz(counts: np.ndarray, points: int = 1000) -> pd.DataFrame:
     tokens, value = dist.lorenz_curve(counts)
     keep = np.unique(np.linspace(0, len(tokens) - 1, points).astype(int))
     return pd.DataFrame({"tokens": tokens[keep], "value": value[keep]})
-
-
-def _no_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and np.isnan(value) else value

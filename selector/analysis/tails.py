@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 # The bit patterns of positive float32 numbers are ordered as the numbers are: the exponent and the
 # first 5 bits of the mantissa make 32 bins per octave over the whole range.
@@ -170,6 +171,5 @@ def shape_interval(histograms: npt.NDArray[np.float64], share: float) -> tuple[f
     if whole is None or num < MIN_GROUPS or len(shapes) < num:
         return math.nan, math.nan
     error = math.sqrt((num - 1) * float(np.var(shapes)))
-    # Student's t with num - 1 degrees of freedom, by the first term of its expansion.
-    width = (1.96 + (1.96**3 + 1.96) / (4 * (num - 1))) * error
+    width = float(stdtrit(num - 1, 0.975)) * error  # the quantile of Student's t
     return whole.shape - width, whole.shape + width

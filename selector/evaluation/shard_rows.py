@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy.special import log_softmax
 
 from pipeline.errors import ClipStatus
 from pipeline.store.layout import MAX_ERROR_CHARS
@@ -63,7 +64,8 @@ class ShardRows:
         for clip in np.asarray(clips)[~finite]:
             self.fail(int(clip), ClipStatus.MODEL_ERROR, NOT_FINITE, condition)
         good = np.asarray(clips)[finite]
-        log_probs = log_softmax(logits[finite])
+        # In float64, so that they are the same on every device.
+        log_probs = log_softmax(logits[finite].astype(np.float64), axis=1)
         # Equal logits rank by class id, so that every machine gives the same order.
         order = np.argsort(-log_probs, axis=1, kind="stable")
         labels = self.labels[good]
@@ -127,17 +129,6 @@ class ShardRows:
             for column in [columns[field.name]]
         ]
         return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Log-probabilities (B, C) in float64, so that they are the same on every device."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
-def _as_array(values: Any, kind: pa.DataType) -> pa.Array:
-    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
 
 
 def _lists(values: npt.NDArray[Any], failed: npt.NDArray[np.bool_]) -> pa.Array:

@@ -25,6 +25,7 @@ from safetensors.torch import load, save
 from pipeline.errors import ConfigError
 from pipeline.store.lock import StoreLock
 from pipeline.store.root import TEMP_SUFFIX, Root
+from selector.statistics import json_values
 from selector.training.config import BackboneIdentity, SelectorConfig
 from selector.training.metrics import RankingMetrics
 from selector.training.model import TokenSelector
@@ -128,7 +129,7 @@ class TrainResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a measure without an answer is None."""
-        found: dict[str, Any] = _json_values(asdict(self))
+        found: dict[str, Any] = json_values(asdict(self))
         return found
 
     @classmethod
@@ -279,17 +280,6 @@ class TrainLog:
 
     def __exit__(self, *exception: object) -> None:
         self._writer.close()
-
-
-def _json_values(value: Any) -> Any:
-    """Plain JSON values; NaN, which JSON lacks, becomes null."""
-    if isinstance(value, dict):
-        return {str(k): _json_values(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_values(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _metrics(found: dict[str, Any]) -> RankingMetrics:

@@ -14,32 +14,10 @@ import torch
 from torch.nn import functional as F
 
 from selector.methods.keep import KEEP_RATIOS, num_kept, top_tokens
+from selector.statistics import spearman
 
 
-def average_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Ranks from 0 within each row; tied values share the mean of their ranks.
-
-    Args:
-        values: (B, K), finite.
-
-    Returns:
-        (B, K) float64.
-    """
-    num_values = values.shape[1]
-    ordered, order = values.sort(dim=1, stable=True)
-    place = torch.arange(num_values, device=values.device).expand_as(order)
-    changes = ordered[:, 1:] != ordered[:, :-1]
-    edge = torch.ones_like(order[:, :1], dtype=torch.bool)
-    # Each tie spans first..last in sorted order: carry its start forward and its end backward.
-    first = torch.where(torch.cat([edge, changes], 1), place, 0).cummax(dim=1).values
-    last = torch.where(torch.cat([changes, edge], 1), place, num_values)
-    last = last.flip(1).cummin(dim=1).values.flip(1)
-    return torch.zeros_like(values, dtype=torch.float64).scatter_(
-        1, order, (first + last).to(torch.float64) / 2
-    )
-
-
-def spearman(predicted: torch.Tensor, cam: torch.Tensor) -> torch.Tensor:
+def rank_correlation(predicted: torch.Tensor, cam: torch.Tensor) -> torch.Tensor:
     """Spearman's rank correlation of each clip, ties averaged.
 
     A constant prediction orders nothing and counts as 0; a constant cam has no order to find and
@@ -52,10 +30,9 @@ def spearman(predicted: torch.Tensor, cam: torch.Tensor) -> torch.Tensor:
     Returns:
         (B,) float64 in [-1, 1], NaN where the cam is constant.
     """
-    ranks_p, ranks_c = (r - r.mean(1, keepdim=True) for r in map(average_ranks, (predicted, cam)))
-    norm_p, norm_c = ranks_p.norm(dim=1), ranks_c.norm(dim=1)
-    rho = (ranks_p * ranks_c).sum(1) / (norm_p * norm_c).clamp_min(1e-300)
-    return torch.where(norm_c == 0, torch.nan, rho)
+    rho = torch.from_numpy(spearman(predicted.cpu().numpy(), cam.cpu().numpy())).to(cam.device)
+    constant = cam.amin(dim=1) == cam.amax(dim=1)
+    return torch.where(rho.isnan() & ~constant, 0.0, rho)
 
 
 def recall_at(predicted: torch.Tensor, cam: torch.Tensor, k: int) -> torch.Tensor:
@@ -116,7 +93,7 @@ class RankingMeter:
             score: (B, K) the oracle's score in [0, 1].
         """
         bce = F.binary_cross_entropy(probability.double(), score.double(), reduction="none")
-        columns = [bce.mean(1), spearman(ranking, cam)]
+        columns = [bce.mean(1), rank_correlation(ranking, cam)]
         counts = [num_kept(cam.shape[1], ratio) for ratio in self.keep_ratios]
         columns += [recall_at(ranking, cam, k) for k in counts]
         columns += [mass_kept(ranking, score, k) for k in counts]

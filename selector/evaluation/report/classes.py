@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from selector.evaluation.config import FULL
-from selector.evaluation.report.bootstrap import draws, interval
 from selector.evaluation.report.table import Entry
-from selector.training.metrics import spearman
+from selector.statistics import NUM_DRAWS, draws, interval, spearman
 
 ANALYSIS_RATIO = 0.5
 """The paper's Figure 5."""
@@ -25,7 +23,10 @@ ANALYSIS_RATIO = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class ClassTrend:
-    """How one method's drop depends on a class's full accuracy; intervals are over videos."""
+    """How one method's drop depends on a class's full accuracy.
+
+    Intervals are over videos, and NaN where all resamples agree.
+    """
 
     method: str
     keep_ratio: float
@@ -48,7 +49,7 @@ def class_trends(
     lines: Sequence[Entry],
     labels: npt.NDArray[np.int64],
     keep_ratio: float = ANALYSIS_RATIO,
-    num_draws: int = 2000,
+    num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> list[ClassTrend]:
     """One trend per method that was evaluated at `keep_ratio`; none with fewer than 3 classes.
@@ -115,7 +116,9 @@ def _trend(accuracy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     spread = (centred**2).sum(axis=1)
     for method in range(drop.shape[2]):
         lost = drop[whole, :, method]
-        rho = spearman(torch.from_numpy(lost), torch.from_numpy(full[whole])).numpy()
+        rho = spearman(lost, full[whole])
+        # A method that loses nothing anywhere orders no classes.
+        rho = np.where((np.ptp(lost, axis=1) == 0) & (spread > 0), 0.0, rho)
         with np.errstate(invalid="ignore", divide="ignore"):
             slope = (centred * lost).sum(axis=1) / spread
         found[whole, method] = np.stack([rho, np.where(spread > 0, slope, np.nan)], axis=1)

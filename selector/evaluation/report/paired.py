@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from selector.budgets.adaptive import AdaptiveResult
-from selector.evaluation.report.bootstrap import interval, resampled_means
 from selector.evaluation.report.table import Entry
+from selector.statistics import mean_interval
 
 Pair = tuple[Entry, Entry]
 
@@ -54,7 +54,7 @@ def paired(chosen: Sequence[Pair], num_draws: int, seed: int) -> list[PairedDiff
     if not chosen:
         return []
     gaps = np.stack([a.top1.mean(axis=1) - b.top1.mean(axis=1) for a, b in chosen], axis=1)
-    low, high = interval(resampled_means(gaps, num_draws, seed))
+    low, high = mean_interval(gaps, (-1.0, 1.0), num_draws, seed)
     return [
         PairedDifference(
             method=a.method,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,11 +14,11 @@ from selector.budgets.adaptive import (
     adaptive_results,
 )
 from selector.evaluation.files import Evaluation
-from selector.evaluation.report.bootstrap import LEVEL, NUM_DRAWS
 from selector.evaluation.report.classes import ANALYSIS_RATIO, ClassTrend, class_trends
 from selector.evaluation.report.paired import PairedDifference, paired, pairs
 from selector.evaluation.report.table import TableRow, entries, make_table
 from selector.evaluation.results import VideoOutcomes, read_outcomes
+from selector.statistics import LEVEL, NUM_DRAWS, json_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; NaN becomes None."""
-        plain: dict[str, Any] = _no_nan(asdict(self))
+        plain: dict[str, Any] = json_values(asdict(self))
         return plain
 
 
@@ -125,11 +124,3 @@ def _nothing_left(evaluation: Evaluation, outcomes: VideoOutcomes) -> str:
         options = " ".join(f"--without '{method}'" for method in outcomes.failed_by)
         message += f", or leave out what failed: {options}"
     return message
-
-
-def _no_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _no_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_no_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from selector.evaluation.config import FULL
 from selector.evaluation.files import EvaluationInfo
-from selector.evaluation.report.bootstrap import interval, resampled_means
 from selector.evaluation.results import VideoOutcomes
+from selector.statistics import NUM_DRAWS, mean_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def entries(
     ]
 
 
-def make_table(lines: Sequence[Entry], num_draws: int = 2000, seed: int = 0) -> list[TableRow]:
+def make_table(lines: Sequence[Entry], num_draws: int = NUM_DRAWS, seed: int = 0) -> list[TableRow]:
     """Means and 95 % intervals over videos; all entries see the same resamples.
 
     Args:
@@ -96,9 +96,10 @@ def make_table(lines: Sequence[Entry], num_draws: int = 2000, seed: int = 0) -> 
     full = next(line for line in lines if line.method == FULL)
     right = np.stack([line.top1.mean(axis=1) for line in lines], axis=1)
     against = right - full.top1.mean(axis=1)[:, None]
-    means = resampled_means(np.concatenate([right, against], axis=1), num_draws, seed)
-    (low, high) = interval(means)
-    n = len(lines)
+    low, high = mean_interval(right, (0.0, 1.0), num_draws, seed)
+    less, more = mean_interval(against, (-1.0, 1.0), num_draws, seed)
+    itself = [line is full for line in lines]
+    less[itself] = more[itself] = 0.0
     return [
         TableRow(
             method=line.method,
@@ -112,8 +113,8 @@ def make_table(lines: Sequence[Entry], num_draws: int = 2000, seed: int = 0) -> 
             top1_high=float(high[i]),
             top5=float(line.top5.mean()),
             difference=float(against[:, i].mean()),
-            difference_low=float(low[n + i]),
-            difference_high=float(high[n + i]),
+            difference_low=float(less[i]),
+            difference_high=float(more[i]),
             top1_per_seed=tuple(line.top1.mean(axis=0).tolist()),
         )
         for i, line in enumerate(lines)

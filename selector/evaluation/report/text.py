@@ -8,7 +8,8 @@ from selector.evaluation.config import FULL
 from selector.evaluation.report.summary import Summary
 from selector.evaluation.report.table import TableRow
 from selector.evaluation.report.text_adaptive import format_adaptive
-from selector.evaluation.report.text_values import number, span
+from selector.evaluation.report.text_values import number, plain_span, span
+from selector.statistics import FEW
 
 _HEADER = (
     f"{'keep':>6} {'tokens':>6} {'GFLOPs':>7} {'alone':>7} {'clips/s':>7}  {'top-1 %':<18} "
@@ -46,6 +47,10 @@ def _head(summary: Summary) -> str:
         lines.append(f"without {', '.join(summary.without)}, as asked")
     if summary.num_missing:
         lines.append(f"UNFINISHED: {summary.num_missing} videos are still missing")
+    if summary.num_videos < FEW:
+        lines.append(
+            f"FEW VIDEOS: intervals of {summary.num_videos} are rough; nothing below stands on them"
+        )
     lines.append(
         f"[a, b]: {summary.level:.0%} bootstrap intervals over videos. GFLOPs are multiply-"
         "accumulates of one\nview, alone: without what ranks the tokens; - : an oracle, which is "
@@ -111,8 +116,13 @@ def _classes(summary: Summary) -> str:
         f"Across {len(first.class_ids)} classes, top-1 lost at keep ratio {first.keep_ratio:g} "
         "against the full model's top-1\n(principle 5: easy classes lose less, so both below 0):"
     ]
+    if summary.num_videos < FEW * len(first.class_ids):
+        lines.append(
+            f"  FEW VIDEOS: {summary.num_videos / len(first.class_ids):.0f} a class; with fewer "
+            f"than {FEW} the intervals lie too high"
+        )
     for trend in summary.classes:
-        rank = f"{trend.spearman:+.2f} [{trend.spearman_low:+.2f}, {trend.spearman_high:+.2f}]"
-        slope = f"{trend.slope:+.2f} [{trend.slope_low:+.2f}, {trend.slope_high:+.2f}]"
+        rank = plain_span(trend.spearman, trend.spearman_low, trend.spearman_high)
+        slope = plain_span(trend.slope, trend.slope_low, trend.slope_high)
         lines.append(f"  Spearman {rank}  slope {slope}  {trend.method}")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from pipeline.store.result import concentration
 from selector.analysis import distribution as dist
 
 
@@ -40,6 +41,12 @@ def test_gini_and_top_share_of_known_distributions():
     assert dist.gini(one_holds_all) == pytest.approx(0.9)  # (n - 1) / n
     assert dist.top_share(one_holds_all, 0.1) == pytest.approx(1)
     assert math.isnan(dist.gini(counts_of(0, 0)))
+
+
+def test_the_pooled_gini_of_one_clip_is_the_clips_own():
+    scores = np.random.default_rng(4).random((2, 6, 6)).astype(np.float16) ** 4
+    _, own = concentration(scores)
+    assert dist.gini(dist.count_scores(scores)) == pytest.approx(own, abs=1e-12)
 
 
 def test_gini_equals_the_mean_difference_formula():

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import genpareto
 
 from selector.analysis import tails
 
@@ -95,6 +96,14 @@ def test_counts_add_up_and_leave_out_what_is_not_positive():
         assert counted[group, 1].sum() == pytest.approx(own.sum())
         edges = np.append(tails.EDGES, np.inf)
         assert np.array_equal(counted[group, 0], np.histogram(own, edges)[0])
+
+
+@pytest.mark.parametrize("shape", [-0.2, 0.3])
+def test_the_fit_is_scipys(shape: float):
+    excess = generalised_pareto(np.random.default_rng(3), shape, 5_000)
+    theirs, _, scale = genpareto.fit(excess, floc=0)
+    fit = tails.fit_excesses(excess, np.ones(len(excess)), 1.0)
+    assert (fit.shape, fit.scale) == pytest.approx((theirs, scale), abs=2e-4)
 
 
 def test_bins_are_narrow_over_the_whole_range():

@@ -7,6 +7,7 @@ import pytest
 
 from selector.evaluation.report.classes import class_trends
 from selector.evaluation.report.table import Entry
+from selector.evaluation.report.text_values import plain_span
 
 PER_CLASS = 100
 
@@ -57,6 +58,22 @@ def test_a_class_that_a_resample_misses_does_not_spoil_the_interval():
     ]
     (trend,) = class_trends(lines, rare, num_draws=300)
     assert np.isfinite([trend.spearman_low, trend.spearman_high, trend.slope_low]).all()
+
+
+def test_a_trend_that_no_resample_moves_has_no_interval():
+    """Every video of a class is alike, so every resample that has all classes is the same."""
+    certain = [0.0, 0.0, 1.0, 1.0]
+    lines = [entry("full", certain, 1.0), entry("random", [0.0, 0.0, 0.0, 1.0])]
+    (trend,) = class_trends(lines, LABELS, num_draws=100)
+    assert np.isfinite(trend.spearman)
+    assert np.isnan([trend.spearman_low, trend.spearman_high, trend.slope_low]).all()
+    assert plain_span(trend.spearman, trend.spearman_low, trend.spearman_high) == "+0.58 [unknown]"
+
+
+def test_a_method_that_loses_nothing_orders_no_classes():
+    lines = [entry("full", FULL, 1.0), entry("random", FULL)]
+    (trend,) = class_trends(lines, LABELS, num_draws=100)
+    assert (trend.spearman, trend.slope) == (0, 0)
 
 
 @pytest.mark.parametrize("labels", [np.zeros(400, int), np.arange(400) % 2])

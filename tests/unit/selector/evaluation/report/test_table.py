@@ -86,3 +86,31 @@ def test_what_is_missing_or_failed_is_said(tmp_path):
     assert "3 videos" in text.splitlines()[0]
     assert "left out: 1 videos" in text
     assert "UNFINISHED: 4 videos" in text
+
+
+def test_outcomes_that_are_all_equal_are_not_certain(tmp_path):
+    """Eight of eight right is 100 % [67.6, 100] by Wilson; no video differs from the full model."""
+    evaluation = make_evaluation(
+        tmp_path, right_or_wrong("11111111", "11111111"), LABELS, methods=("uniform",)
+    )
+    summary = summarise(evaluation, num_draws=100)
+    full, uniform = summary.table
+    assert (full.top1_low, full.top1_high) == pytest.approx((0.6756, 1), abs=1e-4)
+    assert (full.difference_low, full.difference_high) == (0, 0)  # against itself
+    assert (uniform.difference_low, uniform.difference_high) == pytest.approx(
+        (-0.3244, 0.3244), abs=1e-4
+    )
+    text = format_summary(summary)
+    assert "FEW VIDEOS: intervals of 8 are rough" in text
+    assert "100.0 [67.6, 100.0]" in text
+
+
+def test_a_trend_over_few_videos_is_said_to_be_one(tmp_path):
+    """Two videos a class; all three classes are drawn, or the resample does not count."""
+    logits = np.zeros((6, 2, 3))
+    labels = [0, 0, 1, 1, 2, 2]
+    for video, (full, kept) in enumerate([(0, 0), (0, 0), (0, 1), (1, 1), (1, 2), (1, 2)]):
+        logits[video, 0, full], logits[video, 1, kept] = 1, 1
+    evaluation = make_evaluation(tmp_path, logits, labels, methods=("uniform",))
+    text = format_summary(summarise(evaluation, num_draws=100))
+    assert "FEW VIDEOS: 2 a class; with fewer than 30 the intervals lie too high" in text

@@ -1,0 +1,116 @@
+"""Statistics that several rooms need: rank correlation, and how far chance could move a number.
+
+The bootstrap draws videos with replacement, the same draws for every column, so that the difference
+of two columns keeps what their videos have in common. Where all outcomes are equal it has nothing
+to resample and would call them certain; there Wilson's bound stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+Floats = npt.NDArray[np.float64]
+
+NUM_DRAWS = 2000
+LEVEL = 0.95
+NORMAL = 1.959963984540054
+"""Quantile of the normal distribution that `LEVEL` leaves on each side."""
+FEW = 30
+"""Videos below which an interval is rough at best; what shows one says so."""
+_VALUES_AT_ONCE = 1 << 24
+
+
+def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> Floats:
+    """Spearman's rank correlation of each row, ties sharing their mean rank.
+
+    Args:
+        x: (R, K).
+        y: (R, K).
+
+    Returns:
+        (R,) in [-1, 1]; NaN where a row of `x` or `y` is constant, which orders nothing.
+    """
+    ranks = (rankdata(np.asarray(values), axis=1) for values in (x, y))
+    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    with np.errstate(invalid="ignore"):
+        rho: Floats = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return rho
+
+
+def draws(num_videos: int, num_draws: int = NUM_DRAWS, seed: int = 0) -> Iterator[Floats]:
+    """Weights of the videos in each resample, some resamples at a time: (R, V).
+
+    Every row sums to one; a video's weight is how often it was drawn, over V.
+    """
+    rng = np.random.default_rng(seed)
+    step = max(1, _VALUES_AT_ONCE // num_videos)
+    for first in range(0, num_draws, step):
+        rows = min(step, num_draws - first)
+        weights = np.zeros((rows, num_videos))
+        for row in weights:
+            drawn = rng.integers(0, num_videos, num_videos)
+            row += np.bincount(drawn, minlength=num_videos)
+        yield weights / num_videos
+
+
+def interval(samples: Floats) -> Floats:
+    """Percentile interval of R resampled statistics (R, ...): (2, ...), low and high.
+
+    NaN samples are left out. NaN where all others are equal: resampling cannot tell how far the
+    statistic could move.
+    """
+    tail = (1 - LEVEL) / 2
+    highest = np.max(samples, axis=0, where=~np.isnan(samples), initial=-np.inf)
+    lowest = np.min(samples, axis=0, where=~np.isnan(samples), initial=np.inf)
+    moves = highest - lowest > 1e-9
+    found: Floats = np.full((2, *samples.shape[1:]), np.nan)
+    found[:, moves] = np.nanquantile(samples[:, moves], [tail, 1 - tail], axis=0)
+    return found
+
+
+def mean_interval(
+    values: Floats,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+) -> Floats:
+    """Interval of the mean of each column, over the videos: (2, M), low and high.
+
+    Args:
+        values: (V, M).
+        bounds: what a video's value can be at the least and at the most. Where all V are equal, as
+            many others as Wilson's bound allows might have been either.
+        num_draws: resamples.
+        seed: of the resampling; the same for every column.
+    """
+    found = interval(np.concatenate([w @ values for w in draws(len(values), num_draws, seed)]))
+    equal = np.ptp(values, axis=0) == 0
+    value, unseen = values[0, equal], 1 - wilson(len(values), len(values))[0]
+    found[:, equal] = [
+        value - unseen * (value - bounds[0]),
+        value + unseen * (bounds[1] - value),
+    ]
+    return found
+
+
+def wilson(successes: float, trials: int) -> tuple[float, float]:
+    """Wilson's interval of a proportion; never empty, also where all trials went one way."""
+    share, z2 = successes / trials, NORMAL**2
+    centre = share + z2 / (2 * trials)
+    half = NORMAL * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    low, high = (centre - half) / (1 + z2 / trials), (centre + half) / (1 + z2 / trials)
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
+def json_values(value: Any) -> Any:
+    """Plain JSON values; NaN and infinity, which JSON lacks, become null."""
+    if isinstance(value, dict):
+        return {str(key): json_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_values(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,106 @@
+"""Statistics against SciPy's, against the textbook's, and where the bootstrap knows nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from selector import statistics
+from selector.statistics import draws, interval, json_values, mean_interval, spearman, wilson
+
+
+def share_of(right: int, num: int) -> np.ndarray:
+    return (np.arange(num) < right).astype(float)[:, None]
+
+
+def test_the_rank_correlation_is_scipys_with_ties_and_without():
+    rng = np.random.default_rng(2)
+    x = rng.integers(0, 9, (4, 50)).astype(float)
+    y = x + rng.integers(0, 9, (4, 50))
+    y[3] = rng.random(50)
+    expected = [stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(spearman(x, y), expected, rtol=1e-12)
+
+
+def test_a_constant_orders_nothing():
+    line, flat = np.arange(8.0)[None], np.ones((1, 8))
+    assert np.isnan([spearman(flat, line), spearman(line, flat)]).all()
+
+
+def test_the_interval_of_a_share_is_the_textbooks():
+    share, num = 0.3, 2000
+    low, high = mean_interval(share_of(600, num))[:, 0]
+    half = 1.96 * (share * (1 - share) / num) ** 0.5
+    assert (low, high) == pytest.approx((share - half, share + half), abs=0.1 * half)
+
+
+def test_the_interval_of_a_mean_is_that_of_scipys_bootstrap():
+    values = np.random.default_rng(1).gamma(0.5, size=300)
+    found = mean_interval(values[:, None], (0, 10), num_draws=20_000)[:, 0]
+    theirs = stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=20_000, random_state=3
+    ).confidence_interval
+    half = (theirs.high - theirs.low) / 2
+    assert found == pytest.approx([theirs.low, theirs.high], abs=0.04 * half)
+
+
+def test_every_column_sees_the_same_videos():
+    values = np.random.default_rng(0).random((50, 1))
+    found = mean_interval(np.concatenate([values, values, 2 * values], axis=1), num_draws=100)
+    np.testing.assert_allclose(found[:, 0], found[:, 1])
+    np.testing.assert_allclose(found[:, 2], 2 * found[:, 0])
+
+
+def test_it_is_the_same_every_time_and_in_pieces_of_any_size(monkeypatch):
+    values = np.random.default_rng(0).random((30, 2))
+    whole = mean_interval(values, num_draws=50)
+    monkeypatch.setattr(statistics, "_VALUES_AT_ONCE", 7 * 30)
+    np.testing.assert_allclose(mean_interval(values, num_draws=50), whole, rtol=1e-12)
+    assert not np.array_equal(mean_interval(values, num_draws=50, seed=1), whole)
+
+
+def test_weights_sum_to_one():
+    weights = np.concatenate(list(draws(17, 20)))
+    assert weights.shape == (20, 17)
+    np.testing.assert_allclose(weights.sum(1), 1)
+
+
+@pytest.mark.parametrize(("right", "num"), [(0, 1), (1, 1), (12, 12), (0, 40), (7, 20), (500, 501)])
+def test_wilsons_bound_is_scipys(right, num):
+    theirs = stats.binomtest(right, num).proportion_ci(method="wilson")
+    assert wilson(right, num) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("num", [1, 2, 12, 500])
+@pytest.mark.parametrize("right", [0, 1])
+def test_equal_outcomes_are_not_certain(num, right):
+    """The bootstrap alone would say that the share is 0 or 1, exactly."""
+    theirs = stats.binomtest(right * num, num).proportion_ci(method="wilson")
+    found = mean_interval(share_of(right * num, num))[:, 0]
+    assert found == pytest.approx([theirs.low, theirs.high])
+
+
+def test_an_equal_difference_may_be_other_videos_win_or_loss():
+    """Of 10 videos without a difference Wilson allows for a share of 0.278 that have one."""
+    unseen = stats.binomtest(0, 10).proportion_ci(method="wilson").high
+    assert unseen == pytest.approx(0.2775, abs=1e-4)
+    none, all_won = mean_interval(np.repeat([[0.0, 1.0]], 10, axis=0), (-1, 1)).T
+    assert none == pytest.approx([-unseen, unseen])
+    assert all_won == pytest.approx([1 - 2 * unseen, 1])
+
+
+def test_a_statistic_that_no_resample_moves_has_no_interval():
+    moves = np.random.default_rng(0).random((100, 1))
+    samples = np.concatenate([moves, np.ones((100, 1)), np.full((100, 1), np.nan)], axis=1)
+    samples[:50, 1] = np.nan
+    low, high = interval(samples)
+    assert (low[0], high[0]) == pytest.approx(np.quantile(moves, [0.025, 0.975]))
+    assert np.isnan([low[1:], high[1:]]).all()
+
+
+def test_json_has_no_nan():
+    value = {0.5: [math.nan, 1.0, (math.inf, "x")], "a": {"b": None}}
+    assert json_values(value) == {"0.5": [None, 1.0, [None, "x"]], "a": {"b": None}}
