@@ -1,32 +1,38 @@
-"""One honest line about a long run: done, rate, time left, failures, and what it is bound by.
+"""Where a long run stands: done, rate, time left, failures, and what it is bound by.
 
 Totals are the store's, so they are right after any number of restarts; the rate is this run's own.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 PHASES = ("decode", "compute", "write")
 
-_TTY_EVERY_S = 0.2
+_REDRAWN_PER_S = 4
+_BAR_WIDTH = 16
 _LOG_EVERY_S = 30.0
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """Counts of a run, and the line that shows them.
+    """Counts of a run, and what shows them.
 
     Attributes:
         total: items of the whole job.
         done: items that were done before this run began.
         failed: how many of those are failures.
         unit: what an item is called.
-        stream: where the line goes; None stays silent. A terminal sees one line that is rewritten,
-            anything else a new line every 30 seconds and one at the end.
+        stream: where it is shown; None stays silent. A terminal has a bar and a line, drawn anew
+            all the time; anything else gets a new line every 30 seconds and one at the end.
     """
 
     total: int
@@ -40,9 +46,8 @@ class Progress:
     def __post_init__(self) -> None:
         self._before = self.done
         self._began = self.clock()
-        self._tty = self.stream is not None and self.stream.isatty()
-        self._shown_at = float("-inf") if self._tty else self._began
-        self._width = 0
+        self._shown_at = self._began
+        self._live: Live | None = None
 
     def add(self, items: int, failed: int = 0, seconds: Mapping[str, float] | None = None) -> None:
         """Count finished items, and where their time went (`decode`, `compute`, `write`)."""
@@ -84,29 +89,59 @@ class Progress:
             parts.append(f"bound by {self.bound_by}")
         return ", ".join(parts)
 
-    def show(self, *, force: bool = False) -> None:
-        """Print the line if it is time to."""
+    def show(self) -> None:
+        """Draw the bar, or write a line if it is time to."""
         if self.stream is None:
             return
-        now = self.clock()
-        if not force and now - self._shown_at < (_TTY_EVERY_S if self._tty else _LOG_EVERY_S):
+        if _can_redraw(self.stream):
+            if self._live is None:
+                self._live = self._start_bar(self.stream)
             return
-        self._shown_at = now
-        text = self.line()
-        if self._tty:
-            self.stream.write("\r" + text.ljust(self._width))
-            self._width = len(text)
-        else:
-            self.stream.write(text + "\n")
-        self.stream.flush()
+        now = self.clock()
+        if now - self._shown_at >= _LOG_EVERY_S:
+            self._shown_at = now
+            self._write_line()
 
     def close(self) -> None:
-        """Print the final line and end it; nothing if nothing was done and nothing shown."""
-        if self._tty or self.done > self._before:
-            self.show(force=True)
-        if self._tty and self.stream is not None:
-            self.stream.write("\n")
+        """Show where it ended; nothing if nothing was done and nothing shown."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        elif self.done > self._before:
+            self._write_line()
+
+    def _write_line(self) -> None:
+        if self.stream is not None:
+            self.stream.write(self.line() + "\n")
             self.stream.flush()
+
+    def _start_bar(self, stream: TextIO) -> Live:
+        from rich.console import Console, RenderableType
+        from rich.live import Live
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        def draw() -> RenderableType:
+            grid = Table.grid(padding=(0, 1))
+            bar = ProgressBar(total=self.total or 1, completed=self.done, width=_BAR_WIDTH)
+            grid.add_row(bar, Text(self.line()))
+            return grid
+
+        live = Live(
+            console=Console(file=stream),
+            get_renderable=draw,
+            refresh_per_second=_REDRAWN_PER_S,
+            redirect_stdout=False,  # it may be a file
+            redirect_stderr=stream is sys.stderr,  # log lines are to stand above the bar
+        )
+        live.start(refresh=True)
+        live.console.show_cursor(True)  # which a process that is killed could not do any more
+        return live
+
+
+def _can_redraw(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _rate(value: float) -> str:

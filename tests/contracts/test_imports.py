@@ -211,7 +211,7 @@ def test_the_store_knows_no_model() -> None:
         # What `lite-pipeline --help` pays for.
         (
             "import pipeline.cli",
-            "torch ray transformers zarr pandas pyarrow numpy av decord fsspec tensorboard",
+            "torch ray transformers zarr pandas pyarrow numpy av decord fsspec tensorboard rich",
         ),
         ("import pipeline", "numpy pandas zarr pyarrow torch ray"),
         ("import pipeline; pipeline.open_store", "torch ray transformers av decord"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import sys
 
 import pytest
 
@@ -69,17 +71,71 @@ def test_a_log_gets_a_line_every_half_minute_and_one_at_the_end(clock):
     assert lines[-1].startswith("100/100")
 
 
-def test_a_terminal_gets_one_line_that_is_rewritten(clock):
-    stream = Terminal()
-    progress = Progress(total=100, stream=stream, clock=clock)
-    for _ in range(100):
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    return Terminal()
+
+
+def test_a_terminal_gets_a_bar_that_is_drawn_anew_and_stays_at_the_end(clock, terminal):
+    progress = Progress(total=100, failed=2, stream=terminal, clock=clock)
+    for _ in range(50):
         clock.now += 1
         progress.add(1)
     progress.close()
-    text = stream.getvalue()
-    assert text.count("\n") == 1
-    assert text.count("\r") == 101
-    assert text.endswith("\n")
+    text = terminal.getvalue()
+    *_, last = text.split("\x1b[2K")  # what stands after the last time the line was wiped
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", last).rstrip()
+    # Half of the 16 characters of the bar are drawn brighter.
+    bar = "━" * 8 + "╺" + "━" * 7
+    assert shown == f"{bar} 50/100 clips (50 %), 1.0 clips/s, 50 s left, 2 failed"
+    assert text.endswith("\n\x1b[?25h")  # the next line, with a cursor
+
+
+def test_a_killed_run_leaves_a_cursor(clock, terminal):
+    progress = Progress(total=100, stream=terminal, clock=clock)
+    progress.show()
+    try:
+        hidden, shown = (
+            terminal.getvalue().rfind("\x1b[?25l"),
+            terminal.getvalue().rfind("\x1b[?25h"),
+        )
+        assert 0 <= hidden < shown
+    finally:
+        progress.close()
+
+
+def test_a_line_too_long_for_the_terminal_is_folded(clock, terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    progress = Progress(total=100_000, stream=terminal, clock=clock)
+    clock.now += 1
+    progress.add(10, failed=7, seconds={"decode": 1.0})
+    progress.close()
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert "bound by decode" in " ".join(" ".join(lines).split())
+
+
+def test_log_lines_stand_above_the_bar(clock, terminal, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = Progress(total=100, stream=terminal, clock=clock)
+    progress.add(1)
+    sys.stderr.write("WARNING something\n")
+    progress.close()
+    assert sys.stderr is terminal
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "\r", terminal.getvalue()).splitlines()
+    assert "WARNING something" in lines  # whole and alone
+    assert "1/100 clips" in lines[-2] + lines[-1]
+
+
+def test_a_terminal_that_cannot_redraw_gets_lines(clock, terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    progress = Progress(total=100, stream=terminal, clock=clock)
+    clock.now += 31
+    progress.add(50)
+    progress.close()
+    assert terminal.getvalue().splitlines() == ["50/100 clips (50 %), 1.6 clips/s, 31 s left"] * 2
 
 
 @pytest.mark.parametrize(
