@@ -22,7 +22,7 @@ _LOOK_EVERY_S = 2.0
 def main(parent: int) -> None:
     """Answer requests until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _end_with(parent)
+    end_with(parent)
     requests, answers = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # what a library prints must not get between the answers
 
@@ -47,8 +47,8 @@ def main(parent: int) -> None:
         pass
 
 
-def _end_with(parent: int) -> None:
-    """Let this process end when its parent does."""
+def end_with(parent: int) -> None:
+    """Let this process end when its parent does; `parent` is its process id."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it was gone before the line above

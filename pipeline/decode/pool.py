@@ -12,7 +12,7 @@ from typing import Self
 
 from pipeline.decode.backends import decode_video
 from pipeline.decode.pipes import PipeClosedError, PipeTimeoutError
-from pipeline.decode.process import DecoderProcess
+from pipeline.decode.process import DecoderProcess, ending
 from pipeline.decode.request import DecodedVideo, DecodeRequest
 from pipeline.errors import ClipStatus, ConfigError, DecodeError, DriverError
 
@@ -147,7 +147,8 @@ class DecodePool:
             except PipeClosedError:
                 failure = DecodeError(
                     ClipStatus.DECODER_DIED,
-                    f"the {request.decoder} process died {self._discard(child)} on this video",
+                    f"the {request.decoder} process died {ending(self._discard(child))} on this "
+                    "video",
                 )
             logger.warning("%s: %s (attempt %d)", request.path, failure, attempt)
         return failure
@@ -164,13 +165,13 @@ class DecodePool:
             self._local.child = child
         return child
 
-    def _discard(self, child: DecoderProcess) -> str:
-        """Kill and forget a child; how it ended, in words."""
+    def _discard(self, child: DecoderProcess) -> int:
+        """Kill and forget a child; its exit code."""
         self._local.child = None
         child.kill()
-        ending = child.wait()
+        exit_code = child.wait()
         with self._lock:
             self._children.discard(child)
             if self._closed:
                 raise CancelledError
-        return ending
+        return exit_code

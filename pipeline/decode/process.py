@@ -1,4 +1,4 @@
-"""The parent's end of one decoder process."""
+"""The parent's end of a child process that ends with it: two pipes, and how it died."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -18,42 +19,91 @@ from pipeline.errors import DecodeError, DriverError, LiteError
 
 # Importing torch takes 2 s, and much longer where every core is busy or the disk is remote.
 _START_LIMIT_S = 300.0
+_END_LIMIT_S = 30.0
 _SINGLE_THREADED = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+# What a program brings upon itself. Any other signal was sent: by a user, a scheduler, or a system
+# that ran out of memory.
+_CRASHES = {
+    getattr(signal, name)
+    for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP")
+}
 
 
-class DecoderProcess:
-    """A child process that answers one request at a time, and the two pipes to it."""
+class ChildProcess:
+    """A Python module run as a child, and the pipes to it.
 
-    def __init__(self) -> None:
-        # The child finds this very package, wherever the parent found it, and nothing that lies
-        # about in the current folder (-P).
+    Args:
+        module: what `python -m` runs; it is given this process's id, and should call
+            `pipeline.decode.child.end_with` on it.
+        environment: added to this process's own.
+    """
+
+    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
+        # The child finds this very package, wherever the parent found it, what the parent finds
+        # beside it, and nothing else that lies about in the current folder (-P).
         root = str(Path(pipeline.__file__).resolve().parents[1])
-        paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        paths = dict.fromkeys(filter(None, [root, *asked, *sys.path]))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pipeline.decode.child", str(os.getpid())],
+            [sys.executable, "-P", "-m", module, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
-            env={**os.environ, **_SINGLE_THREADED, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,  # the terminal's Ctrl-C goes to the parent alone
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._requests = self._process.stdin.fileno()
-        self._answers = self._process.stdout.fileno()
-        if hasattr(fcntl, "F_SETPIPE_SZ"):
-            # A clip in 3 reads and not in 40: each may wait for a busy thread to let go of the GIL.
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, 1 << 20)
+        self.requests = self._process.stdin.fileno()
+        self.answers = self._process.stdout.fileno()
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    def kill(self) -> None:
+        """End it now; harmless where it has ended."""
+        self._process.kill()
+
+    def wait(self) -> int:
+        """Collect a process that ends: its exit code, or minus the signal that ended it."""
+        try:
+            code = self._process.wait(_END_LIMIT_S)
+        except subprocess.TimeoutExpired:  # it has closed its pipe, and lives
+            self._process.kill()
+            code = self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        return code
+
+
+def was_killed_from_outside(exit_code: int) -> bool:
+    """Whether somebody ended the process: it says nothing about what the process was doing."""
+    return exit_code < 0 and -exit_code not in _CRASHES
+
+
+def ending(exit_code: int) -> str:
+    """How a process ended, in words."""
+    if exit_code < 0:
+        return f"by signal {signal.Signals(-exit_code).name}"
+    return f"with exit code {exit_code}"
+
+
+class DecoderProcess(ChildProcess):
+    """A child that decodes one request at a time."""
+
+    def __init__(self) -> None:
+        super().__init__("pipeline.decode.child", _SINGLE_THREADED)
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            # A clip in 3 reads and not in 40: each may wait for a busy thread to let go of the GIL.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self.answers, fcntl.F_SETPIPE_SZ, 1 << 20)
 
     def wait_until_ready(self) -> None:
         """Wait until the imports are done; they do not count as decoding time.
@@ -62,12 +112,12 @@ class DecoderProcess:
             DriverError: it does not get so far.
         """
         try:
-            receive(self._answers, _START_LIMIT_S)
+            receive(self.answers, _START_LIMIT_S)
         except (PipeClosedError, PipeTimeoutError) as error:
             self.kill()
             raise DriverError(
-                f"a decoder process did not start: it ended {self.wait()}; what it wrote to "
-                "standard error says why"
+                f"a decoder process did not start: it ended {ending(self.wait())}; what it wrote "
+                "to standard error says why"
             ) from error
 
     def ask(self, request: DecodeRequest, timeout_s: float) -> DecodedVideo | DecodeError:
@@ -78,22 +128,8 @@ class DecoderProcess:
             PipeTimeoutError: it did not answer in time.
             LiteError: what the child raised, unless it is a `DecodeError`, which is returned.
         """
-        send(self._requests, request)
-        answer = receive(self._answers, timeout_s)
+        send(self.requests, request)
+        answer = receive(self.answers, timeout_s)
         if isinstance(answer, LiteError) and not isinstance(answer, DecodeError):
             raise answer
         return cast(DecodedVideo | DecodeError, answer)
-
-    def kill(self) -> None:
-        """End it now; harmless where it has ended."""
-        self._process.kill()
-
-    def wait(self) -> str:
-        """Collect the ended process; how it ended, in words."""
-        code = self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        if code < 0:
-            return f"by signal {signal.Signals(-code).name}"
-        return f"with exit code {code}"
