@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
+from av.stream import Disposition
 
 _BITS = 8
 
@@ -63,11 +64,57 @@ def write_video(
     return path
 
 
+def write_tracks(
+    path: Path, *tracks: tuple[str, int, int], default: int = 0, num_frames: int = 20
+) -> Path:
+    """Encode a file with several video tracks, (codec, side, shift) each.
+
+    Frame n of a track spells n + shift.
+    """
+    with av.open(str(path), "w") as container:
+        streams = []
+        for number, (codec, side, _) in enumerate(tracks):
+            stream = container.add_stream(codec, rate=24)
+            stream.width = stream.height = side
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            if number == default:
+                stream.disposition = Disposition.default
+            streams.append(stream)
+        for number in range(num_frames):
+            for stream, (_, side, shift) in zip(streams, tracks, strict=True):
+                picture = marker_frame(number + shift, side, side)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        for stream in streams:
+            container.mux(stream.encode())
+    return path
+
+
+def remux(
+    source: Path, target: Path, *, skip: int = 0, options: dict[str, str] | None = None
+) -> Path:
+    """Copy the packets of a video into another container, all but the first `skip`."""
+    with av.open(str(source)) as read, av.open(str(target), "w", options=options or {}) as written:
+        stream = written.add_stream_from_template(read.streams.video[0])
+        for number, packet in enumerate(read.demux(video=0)):
+            if packet.dts is not None and number >= skip:
+                packet.stream = stream
+                written.mux(packet)
+    return target
+
+
 def rotate_mp4(path: Path, clockwise: int) -> None:
     """Write a display rotation of 90, 180 or 270 degrees into the track header of an mp4 file."""
     cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[clockwise]
-    one = 1 << 16
-    matrix = (cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30)
+    orient_mp4(path, (cosine, sine, -sine, cosine))
+
+
+def orient_mp4(path: Path, abcd: tuple[float, float, float, float]) -> None:
+    """Write a display matrix into the track header of an mp4 file.
+
+    A point (x, y) of the stored frame is shown at (a x + c y, b x + d y), up to an offset.
+    """
+    a, b, c, d = (round(value * (1 << 16)) for value in abcd)
+    matrix = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 4 + 40
     data[start : start + 36] = struct.pack(">9i", *matrix)

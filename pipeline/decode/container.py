@@ -68,101 +68,76 @@ def open_video(request: DecodeRequest) -> Iterator[tuple[Any, Any]]:
             yield container, stream
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What a file says about its video stream, and what its packets show; nothing is decoded."""
+@dataclass
+class Packets:
+    """The packets of an open video, in the order of the file, counted while they are read."""
 
-    container: str
-    """FFmpeg's name of the format, `mov,mp4,m4a,3gp,3g2,mj2` for example."""
-    has_b_frames: bool
-    """Frames are stored in another order than they are shown in."""
-    pixel_format: str | None
-    """FFmpeg's name of it; None where not even that could be found out."""
-    bits: int
-    """Bits per channel."""
-    has_odd_chroma: bool
-    """An odd number of lines, with one line of colour for every two of brightness."""
-    num_shown: int
+    container: Any
+    stream: Any
+    request: DecodeRequest
+    deadline: float
+    num_shown: int = 0
     """Packets whose frames are shown: the number of frames, in most files."""
-    num_discarded: int
+    num_discarded: int = 0
     """Packets that are decoded and not shown, because an edit list cuts them away."""
-    starts_with_keyframe: bool
-    """The first packet can be decoded by itself."""
-    has_distinct_times: bool
-    """Every packet has a presentation time, and no two have the same."""
-    is_cut: bool
-    """The file ends clearly before its header says."""
+    is_broken: bool = False
+    """The container can be read no further, and more was promised."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Read on.
+
+        Raises:
+            DecodeError: past the deadline, or above `max_frames`.
+        """
+        packets = self.container.demux(self.stream)
+        while True:
+            check_deadline(self.deadline, self.request)
+            try:
+                packet = next(packets, None)
+            except av.error.InvalidDataError:
+                self.is_broken = True
+                return
+            if packet is None or packet.size == 0:  # PyAV's mark of the end
+                return
+            self.num_shown += not packet.is_discard
+            self.num_discarded += packet.is_discard
+            check_count(self.num_shown, self.request)
+            yield packet
 
 
-def survey(request: DecodeRequest) -> Survey:
-    """Read through the video stream once, without decoding (1 to 5 ms for a short clip).
-
-    Raises:
-        DecodeError: the file cannot be opened, or has more packets than `request.max_frames`.
-    """
-    shown = discarded = 0
-    starts_with_keyframe = False
-    times = set()
-    end: float | None = None
-    with open_video(request) as (container, stream):
-        try:
-            for packet in container.demux(stream):
-                if packet.size == 0:
-                    continue  # the end marker
-                if shown + discarded == 0:
-                    starts_with_keyframe = packet.is_keyframe
-                shown += not packet.is_discard
-                discarded += packet.is_discard
-                times.add(packet.pts)
-                end = later_end(end, packet)
-                check_count(shown + discarded, request)
-        except av.error.FFmpegError:
-            pass  # a damaged end: what came before still counts, and decoding will tell
-        context = stream.codec_context
-        pixels = context.format
-        return Survey(
-            container=container.format.name,
-            has_b_frames=bool(context.has_b_frames),
-            pixel_format=pixels.name if pixels else None,
-            bits=max((part.bits for part in pixels.components), default=0) if pixels else 0,
-            has_odd_chroma=bool(pixels and context.height % 2 and pixels.chroma_height(2) == 1),
-            num_shown=shown,
-            num_discarded=discarded,
-            starts_with_keyframe=starts_with_keyframe,
-            has_distinct_times=None not in times and len(times) == shown + discarded,
-            is_cut=is_cut(container, stream, shown, end),
-        )
-
-
-def later_end(end: float | None, item: Any) -> float | None:
-    """The later of `end` and the time at which a packet or frame ends, in seconds."""
-    if item.pts is None or item.time_base is None:
+def later_end(end: int | None, item: Any) -> int | None:
+    """The later of `end` and the time at which a packet or frame ends, in the stream's units."""
+    if item.pts is None:
         return end
-    own = float((item.pts + (item.duration or 0)) * item.time_base)
+    own: int = item.pts + (item.duration or 0)
     return own if end is None else max(end, own)
 
 
-def is_cut(container: Any, stream: Any, num_frames: int, end: float | None) -> bool:
+def is_cut(container: Any, stream: Any, num_frames: int, end: int | None) -> bool:
     """Whether the file holds clearly less than its header promises.
 
     Args:
         container: the open file.
         stream: its video stream.
         num_frames: frames, or packets, found.
-        end: seconds at which the last of them ends.
+        end: when the last of them ends, in the stream's units.
     """
     if container.format.name == "avi":  # where FFmpeg itself corrects the duration
         return _is_short_of(num_frames, stream.frames, 1.0)
-    if stream.duration:
-        duration = float(stream.duration * stream.time_base)
-    elif container.duration and len(container.streams) == 1:  # else another stream may be longer
-        duration = container.duration / av.time_base
-    else:
-        return False
     if end is None or not stream.average_rate:
         return False
     start = float((stream.start_time or 0) * stream.time_base)
-    return _is_short_of(end - start, duration, float(1 / stream.average_rate))
+    if stream.duration:
+        duration = float(stream.duration * stream.time_base)
+    elif container.duration and len(container.streams) == 1:  # else another stream may be longer
+        # In Matroska FFmpeg's writer counts it from time 0, and others from the first frame: the
+        # shorter promise is the one that a whole file is sure to keep.
+        duration = container.duration / av.time_base
+        duration -= start if 0 < start < duration else 0
+    else:
+        return False
+    length = float(end * stream.time_base) - start
+    return _is_short_of(length, duration, float(1 / stream.average_rate))
 
 
 def _is_short_of(length: float, promised: float, one_frame: float) -> bool:

@@ -42,9 +42,11 @@ def decode(request: DecodeRequest) -> DecodedVideo:
         DecodeError: with the status to record; `REFUSED` for what decord gets wrong.
     """
     deadline = time.monotonic() + request.timeout_s
-    seen = survey_trusted(request)
+    seen = survey_trusted(request, deadline)
     if seen.num_discarded:
         raise refusal(request, "a video cut by an edit list")
+    if seen.num_tracks > 1:  # it picks one by its size, not by what the file says
+        raise refusal(request, f"a file with {seen.num_tracks} video tracks")
     try:
         # Absolute, so that no name is taken for a protocol; that it is a video was seen above.
         reader = decord.VideoReader(os.path.abspath(request.path), num_threads=1)  # noqa: PTH100

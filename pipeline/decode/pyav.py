@@ -9,35 +9,40 @@ This module must never call `av.logging.set_level`: with it, a damaged file can 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import av
 import av.error
-import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from pipeline.decode.container import (
+    Packets,
     check_count,
     check_deadline,
     check_not_short,
     is_cut,
     later_end,
     open_video,
-    survey,
 )
+from pipeline.decode.orientation import Orientation
 from pipeline.decode.request import DecodedVideo, DecodeRequest
 from pipeline.decode.resize import ClipFiller, check_pixels
 from pipeline.decode.version import decode_version
 from pipeline.errors import ClipStatus, DecodeError
 
+_MOST_HELD_BYTES = 64 << 20
+"""Larger videos are read twice, to be counted and to be decoded."""
+
 
 def decode(request: DecodeRequest) -> DecodedVideo:
     """Decode the clips of one video.
 
-    Headers only guess the number of frames. The guess picks the frames, the whole video is decoded
-    and counted, and where the guess was wrong (8 % of real files) it is decoded once more.
+    The packets are read and counted first, whatever the header says. Their number picks the
+    frames, the whole video is decoded, and where it makes another number of frames (hidden ones,
+    damage) it is decoded once more.
 
     Raises:
         DecodeError: with the status to record.
@@ -57,7 +62,6 @@ def decode(request: DecodeRequest) -> DecodedVideo:
         num_frames_total=result.num_frames,
         padded=request.is_padded(result.num_frames),
         damaged=result.damaged,
-        rotation=result.rotation,
         decoder="pyav",
         decoder_version=decode_version("pyav"),
     )
@@ -70,57 +74,66 @@ class _Pass:
     guess: int
     filler: ClipFiller
     num_frames: int = 0
-    num_errors: int = 0
-    rotation: int = 0
     damaged: bool = False
 
 
 def _decode_all(request: DecodeRequest, guess: int | None, deadline: float) -> _Pass:
-    """Decode every frame; fill the clips as if there were `guess`, by default what headers say."""
-    to_rgb = VideoReformatter()
+    """Decode every frame; fill the clips as if there were `guess`, by default one a packet."""
     with open_video(request) as (container, stream):
-        if guess is None:
-            guess = stream.frames or survey(request).num_shown
-            check_count(guess, request)
-        slots = request.slots(guess)
-        result = _Pass(guess, ClipFiller(request, slots))
-        end: float | None = None
-        for frame in _frames(container, stream, request, deadline, result):
-            index = result.num_frames
-            result.num_frames += 1
-            check_count(result.num_frames, request)
-            check_pixels(frame.height, frame.width, request)
-            turns = round(frame.rotation / 90) % 4
-            if index == 0:
-                result.rotation = turns * 90
-                shape = frame.height, frame.width
-                result.filler.set_first_shape(*(shape[::-1] if turns % 2 else shape))
-            if index in slots:
-                rgb = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                result.filler.add(index, np.rot90(rgb, turns))
-            result.num_errors += bool(frame.is_corrupt)
-            end = later_end(end, frame)
-        result.damaged = result.num_errors > 0 or is_cut(container, stream, result.num_frames, end)
-        return result
+        packets = Packets(container, stream, request, deadline)
+        if guess is not None:
+            return _fill(packets, packets, guess)
+        held = _hold(packets)
+        if held is not None:
+            return _fill(packets, held, packets.num_shown)
+    return _decode_all(request, packets.num_shown, deadline)
 
 
-def _frames(
-    container: Any, stream: Any, request: DecodeRequest, deadline: float, result: _Pass
-) -> Iterator[Any]:
-    """All frames in output order; damage is counted in `result` and does not end it."""
-    packets = container.demux(stream)
-    is_last = False
-    while not is_last:
-        check_deadline(deadline, request)
+def _hold(packets: Packets) -> list[Any] | None:
+    """All packets; None where they are too large to be held together."""
+    held, size = [], 0
+    for packet in packets:
+        size += packet.size
+        if size <= _MOST_HELD_BYTES:
+            held.append(packet)
+    return held if size <= _MOST_HELD_BYTES else None
+
+
+def _fill(packets: Packets, source: Iterable[Any], guess: int) -> _Pass:
+    """Decode the packets of `source`, and put the wanted frames of `guess` into the clips."""
+    request, stream = packets.request, packets.stream
+    slots = request.slots(guess)
+    filler = ClipFiller(request, slots)
+    to_rgb = VideoReformatter()
+    orientation = Orientation()
+    end: int | None = None
+    index = num_errors = 0
+    for part in chain(source, [None]):  # None makes the decoder give what it holds back
+        check_deadline(packets.deadline, request)
         try:
-            packet = next(packets, None)
-        except av.error.InvalidDataError:  # the container is broken from here on
-            result.num_errors += 1
-            packet = None
-        is_last = packet is None or packet.size == 0  # makes the decoder give what it holds back
-        try:
-            yield from stream.decode(packet)
+            frames = stream.decode(part)
         except av.error.EOFError:
-            return
+            break
         except av.error.InvalidDataError:
-            result.num_errors += 1
+            num_errors += 1
+            continue
+        for frame in frames:
+            check_pixels(frame.height, frame.width, request)
+            if index == 0:
+                orientation = Orientation.of(frame)
+                filler.set_first_shape(*orientation.shape(frame.height, frame.width))
+            if index in slots:
+                if orientation != Orientation.of(frame):
+                    raise DecodeError(
+                        ClipStatus.REFUSED,
+                        "its display matrix changes within the video: re-encode it upright",
+                    )
+                rgb: Any = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                filler.add(index, orientation.upright(rgb))
+            num_errors += bool(frame.is_corrupt)
+            end = later_end(end, frame)
+            index += 1
+            check_count(index, request)
+    num_errors += packets.is_broken
+    cut = is_cut(packets.container, stream, index, end)
+    return _Pass(guess, filler, index, damaged=num_errors > 0 or cut)

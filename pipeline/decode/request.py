@@ -106,8 +106,6 @@ class DecodedVideo:
     The clips are complete, but what they show may be wrong. VP9 has no redundancy to find errors
     by, and decord and torchcodec report none: there, only a file that ends early is flagged.
     """
-    rotation: int
-    """Quarter turns in degrees, counter-clockwise, that were applied: 0, 90, 180 or 270."""
     decoder: str
     """The backend."""
     decoder_version: str

@@ -16,9 +16,10 @@ def resize_frame(frame: npt.NDArray[np.uint8], height: int, width: int) -> npt.N
     """Resize uint8 RGB (H, W, 3) to (height, width, 3), bilinear and antialiased.
 
     The same bytes as `transformers.VideoMAEImageProcessor`: it calls this kernel too, on a
-    contiguous channels-first copy that makes it four times slower.
+    contiguous channels-first copy that makes it four times slower. In and out the channels come
+    last, which torch sees only where the first dimension is there before they are moved.
     """
-    image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]
+    image = torch.from_numpy(np.ascontiguousarray(frame))[None].permute(0, 3, 1, 2)
     resized = F.interpolate(
         image, size=(height, width), mode="bilinear", antialias=True, align_corners=False
     )

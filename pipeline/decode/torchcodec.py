@@ -23,9 +23,15 @@ def decode(request: DecodeRequest) -> DecodedVideo:
         DecodeError: with the status to record; `REFUSED` for what torchcodec gets wrong.
     """
     deadline = time.monotonic() + request.timeout_s
-    seen = survey_trusted(request)
+    seen = survey_trusted(request, deadline)
     with open_regular(request.path) as file:
-        reader = VideoDecoder(file, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+        reader = VideoDecoder(
+            file,
+            stream_index=seen.stream_index,
+            dimension_order="NHWC",
+            num_ffmpeg_threads=1,
+            seek_mode="exact",
+        )
 
         def read_frame(index: int) -> npt.NDArray[np.uint8]:
             frame: npt.NDArray[np.uint8] = reader.get_frame_at(index).data.numpy()

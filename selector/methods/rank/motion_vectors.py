@@ -29,6 +29,7 @@ from pipeline.backbones.base import Backbone
 from pipeline.clips.grid import TokenGrid
 from pipeline.clips.views import View, crop_box, frame_indices, resized_shape
 from pipeline.decode.container import check_count, open_video
+from pipeline.decode.orientation import Orientation
 from pipeline.decode.request import DecodeRequest
 from pipeline.errors import ClipStatus, ConfigError, DecodeError
 from selector.methods.rank.base import ClipBatch, Ranker
@@ -135,7 +136,7 @@ def read_vectors(request: DecodeRequest) -> Vectors:
         DecodeError: no vectors in this codec or in this file, or it cannot be decoded.
     """
     deadline = time.monotonic() + request.timeout_s
-    parts, shape, turns, num_frames = [], (0, 0), 0, 0
+    parts, shape, orientation, num_frames = [], (0, 0), Orientation(), 0
     with open_video(request) as (container, stream):
         codec = stream.codec_context.codec.canonical_name
         if codec in WITHOUT_VECTORS:
@@ -146,7 +147,7 @@ def read_vectors(request: DecodeRequest) -> Vectors:
                 message = f"not decoded within {request.timeout_s:g} s"
                 raise DecodeError(ClipStatus.DECODE_TIMEOUT, message)
             if num_frames == 0:
-                turns = round(frame.rotation / 90) % 4
+                orientation = Orientation.of(frame)
                 shape = frame.height, frame.width
             side = frame.side_data.get("MOTION_VECTORS")
             if side is not None:
@@ -158,12 +159,11 @@ def read_vectors(request: DecodeRequest) -> Vectors:
     field = np.concatenate([found for _, found in parts])
     y, x = field["dst_y"].astype(np.float32), field["dst_x"].astype(np.float32)
     dy, dx = (field[f"motion_{a}"] / field["motion_scale"].clip(1) for a in "yx")
-    height, width = shape
-    for _ in range(turns):  # by 90 degrees, as np.rot90 turns the frame
-        y, x, dy, dx = width - x, y, dx, dy
-        height, width = width, height
+    y, x = orientation.points(y, x, *shape)
+    if orientation.transpose:
+        dy, dx = dx, dy
     return Vectors(
-        shape=(height, width),
+        shape=orientation.shape(*shape),
         num_frames=num_frames,
         frame=np.repeat([n for n, _ in parts], [len(found) for _, found in parts]),
         y=y,

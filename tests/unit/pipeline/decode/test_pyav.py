@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import struct
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
-from av.stream import Disposition
 
 from pipeline import decode as decode_package
 from pipeline.clips.views import frame_indices, list_views
@@ -22,8 +22,9 @@ from tests.videos import (
     flip_bits,
     marker_frame,
     read_markers,
-    rotate_mp4,
+    remux,
     truncate,
+    write_tracks,
     write_video,
 )
 
@@ -61,7 +62,7 @@ def test_frames_are_the_ones_asked_for(tmp_path: Path, name: str, sampling: str)
     video = decode_video(_request(path, sampling=sampling))
     assert video.num_frames_total == 40
     assert read_markers(video.clips[0]) == frame_indices(40, 8, sampling).tolist()
-    assert (video.padded, video.damaged, video.rotation) == (False, False, 0)
+    assert (video.padded, video.damaged) == (False, False)
     assert (video.decoder, video.decoder_version) == ("pyav", decode_version("pyav"))
 
 
@@ -69,11 +70,7 @@ def test_views_come_in_their_order_from_one_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_video(tmp_path / "a.mp4", 30, width=96)
-    opened = []
-    monkeypatch.setattr(
-        "pipeline.decode.pyav.open_video",
-        lambda request: opened.append(request.path) or open_video(request),
-    )
+    opened = _count_openings(monkeypatch)
     views = list_views(2, 3)
     video = decode_video(_request(path, views=views))
     assert video.clips.shape == (6, 8, 64, 64, 3)
@@ -85,20 +82,61 @@ def test_views_come_in_their_order_from_one_pass(
     assert not np.array_equal(video.clips[0], video.clips[2])
 
 
-def test_a_header_that_miscounts_costs_a_second_pass_and_no_frame(tmp_path: Path) -> None:
-    """The frame count in an AVI header is a guess: here it says 33 for 30."""
+@pytest.mark.parametrize("claimed", [5, 33, 60_000, 2_000_000_000])
+def test_the_frame_count_of_a_header_is_not_believed(tmp_path: Path, claimed: int) -> None:
+    """Not below the true 30, not above, and not beyond what is allowed (`max_frames`)."""
     path = write_video(tmp_path / "a.avi", 30, codec="mpeg4")
     data = bytearray(path.read_bytes())
     for chunk, offset in ((b"avih", 8 + 16), (b"strh", 8 + 32)):
         place = data.index(chunk) + offset
         assert data[place : place + 4] == (30).to_bytes(4, "little")
-        data[place : place + 4] = (33).to_bytes(4, "little")
+        data[place : place + 4] = claimed.to_bytes(4, "little")
     path.write_bytes(data)
     with open_video(_request(path)) as (_, stream):
-        assert stream.frames == 33
+        assert stream.frames == claimed
     video = decode_video(_request(path))
     assert video.num_frames_total == 30
     assert read_markers(video.clips[0]) == frame_indices(30, 8).tolist()
+
+
+def test_packets_that_show_nothing_cost_a_second_pass_and_no_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its first key frame the first ten packets of this video cannot be decoded."""
+    path = tmp_path / "a.mkv"
+    whole = write_video(
+        tmp_path / "whole.mkv", 40, options={"g": "10", "bf": "0", "sc_threshold": "0"}
+    )
+    remux(whole, path, skip=1)
+    with av.open(str(path)) as container:
+        assert sum(packet.size > 0 for packet in container.demux(video=0)) == 39
+    opened = _count_openings(monkeypatch)
+    video = decode_video(_request(path))
+    assert video.num_frames_total == 30
+    assert read_markers(video.clips[0]) == (10 + frame_indices(30, 8)).tolist()
+    assert len(opened) == 2
+
+
+def test_a_video_too_large_to_be_held_is_read_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.mp4", 30, 128, 128)
+    expected = decode_video(_request(path)).clips
+    monkeypatch.setattr("pipeline.decode.pyav._MOST_HELD_BYTES", 1000)
+    opened = _count_openings(monkeypatch)
+    np.testing.assert_array_equal(decode_video(_request(path)).clips, expected)
+    assert len(opened) == 2
+
+
+def _count_openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    opened: list[str] = []
+
+    def counted(request: DecodeRequest) -> Any:
+        opened.append(request.path)
+        return open_video(request)
+
+    monkeypatch.setattr("pipeline.decode.pyav.open_video", counted)
+    return opened
 
 
 def test_frames_cut_by_an_edit_list_are_not_counted(tmp_path: Path) -> None:
@@ -107,29 +145,6 @@ def test_frames_cut_by_an_edit_list_are_not_counted(tmp_path: Path) -> None:
     video = decode_video(_request(path))
     assert video.num_frames_total == 25
     assert read_markers(video.clips[0]) == (5 + frame_indices(25, 8)).tolist()
-
-
-@pytest.mark.parametrize("clockwise", [90, 180, 270])
-def test_rotated_videos_are_turned_upright(tmp_path: Path, clockwise: int) -> None:
-    def upright(number: int, height: int, width: int) -> np.ndarray:
-        return np.rot90(marker_frame(number, *((width, height) if clockwise % 180 else
-                        (height, width))), clockwise // 90).copy()  # fmt: skip
-
-    path = write_video(tmp_path / "a.mp4", 20, 64, 64, frame=upright)
-    rotate_mp4(path, clockwise)
-    video = decode_video(_request(path))
-    assert read_markers(video.clips[0]) == frame_indices(20, 8).tolist()
-    assert video.rotation == 360 - clockwise
-
-
-def test_rotation_swaps_the_sides_before_the_crop(tmp_path: Path) -> None:
-    """A 64x96 landscape shown as portrait: the three crops lie above one another."""
-    path = write_video(tmp_path / "a.mp4", 20, 64, 96)
-    flat = decode_video(_request(path, views=list_views(1, 3)))
-    rotate_mp4(path, 90)
-    turned = decode_video(_request(path, views=list_views(1, 3)))
-    for crop in range(3):  # left to right becomes top to bottom
-        np.testing.assert_array_equal(turned.clips[crop], np.rot90(flat.clips[crop], 3, (1, 2)))
 
 
 def test_a_size_change_in_mid_stream_is_followed(tmp_path: Path) -> None:
@@ -148,22 +163,14 @@ def test_a_size_change_in_mid_stream_is_followed(tmp_path: Path) -> None:
     assert caught.value.status is ClipStatus.TOO_LARGE
 
 
-def test_of_two_video_streams_the_best_is_taken(tmp_path: Path) -> None:
-    path = tmp_path / "two.mp4"
-    with av.open(str(path), "w") as container:
-        streams = [container.add_stream("mpeg4", rate=24) for _ in range(2)]
-        for stream, side in zip(streams, (32, 64), strict=True):
-            stream.width = stream.height = side
-            stream.pix_fmt = "yuv420p"
-        streams[1].disposition = Disposition.default
-        for number in range(20):
-            for stream, shown in zip(streams, (0, number), strict=True):
-                picture = marker_frame(shown, stream.height, stream.width)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
-        for stream in streams:
-            container.mux(stream.encode())
+@pytest.mark.parametrize("default", [0, 1])
+def test_of_two_video_tracks_the_one_marked_as_default_is_taken(
+    tmp_path: Path, default: int
+) -> None:
+    tracks = ("mpeg4", 32, 0), ("mpeg4", 64, 100)
+    path = write_tracks(tmp_path / "two.mkv", *tracks, default=default)
     video = decode_video(_request(path))
-    assert read_markers(video.clips[0]) == frame_indices(20, 8).tolist()
+    assert read_markers(video.clips[0]) == (100 * default + frame_indices(20, 8)).tolist()
 
 
 def test_short_videos_are_padded_and_shorter_ones_refused(tmp_path: Path) -> None:
@@ -176,7 +183,7 @@ def test_short_videos_are_padded_and_shorter_ones_refused(tmp_path: Path) -> Non
     assert caught.value.status is ClipStatus.TOO_SHORT
 
 
-def test_too_many_frames_are_refused_by_the_header_or_while_decoding(tmp_path: Path) -> None:
+def test_too_many_frames_are_refused(tmp_path: Path) -> None:
     for name in ("a.mp4", "a.mkv", "a.h264"):
         path = write_video(tmp_path / name, 30)
         with pytest.raises(DecodeError, match="more than the 29 frames") as caught:
@@ -217,6 +224,37 @@ def test_a_truncated_video_is_shorter_and_flagged(tmp_path: Path, name: str) -> 
     video = decode_video(_request(path))
     assert 2 <= video.num_frames_total < 36
     assert video.damaged
+
+
+@pytest.mark.parametrize("name", ["long_gop.mkv", "vp9.webm"])
+@pytest.mark.parametrize("counts_from_the_first_frame", [False, True])
+def test_a_late_start_is_no_damage_and_does_not_hide_any(
+    tmp_path: Path, name: str, counts_from_the_first_frame: bool
+) -> None:
+    """Matroska's duration is the last moment, or the time from the first frame to it."""
+    times = [24 * 100 + number for number in range(40)]
+    path = write_video(tmp_path / name, 40, 128, 128, times=times, **_KINDS[name])
+    if counts_from_the_first_frame:
+        _set_matroska_duration(path, 40 / 24)
+    with av.open(str(path)) as container:
+        assert container.start_time == 100 * av.time_base
+        promised = 40 / 24 + (0 if counts_from_the_first_frame else 100)
+        assert container.duration == pytest.approx(promised * av.time_base, rel=0.01)
+    video = decode_video(_request(path))
+    assert video.num_frames_total == 40
+    assert not video.damaged
+    truncate(path, 0.6)
+    video = decode_video(_request(path))
+    assert 2 <= video.num_frames_total < 36
+    assert video.damaged
+
+
+def _set_matroska_duration(path: Path, seconds: float) -> None:
+    """Overwrite the `Duration` element: id 44 89, length 8, a double in ms."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\x44\x89\x88") + 3
+    data[place : place + 8] = struct.pack(">d", seconds * 1000)
+    path.write_bytes(data)
 
 
 def test_an_audio_track_longer_than_the_video_is_no_damage(tmp_path: Path) -> None:
@@ -275,14 +313,4 @@ def test_the_log_level_of_ffmpeg_is_never_set() -> None:
 
 def _faststart(path: Path) -> Path:
     """Rewrite an mp4 with its index at the front."""
-    fast = path.with_name("fast.mp4")
-    with (
-        av.open(str(path)) as source,
-        av.open(str(fast), "w", options={"movflags": "faststart"}) as target,
-    ):
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                target.mux(packet)
-    return fast
+    return remux(path, path.with_name("fast.mp4"), options={"movflags": "faststart"})

@@ -36,7 +36,6 @@ def decoded(request):
         num_frames_total=9,
         padded=False,
         damaged=False,
-        rotation=0,
         decoder="pyav",
         decoder_version="1",
     )

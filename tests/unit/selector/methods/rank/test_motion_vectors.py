@@ -18,6 +18,7 @@ from selector.methods.rank.motion_vectors import (
     require_motion_vectors,
 )
 from tests.checkpoints import save_videomae
+from tests.videos import orient_mp4
 
 GRID = TokenGrid(4, 4, 4)
 SIDE, SPEED = 128, 3
@@ -83,30 +84,23 @@ def test_crops_move_the_grid_with_them(tmp_path):
     assert left.max() < 0.1
 
 
-def test_a_turned_video_is_pooled_as_it_is_shown(tmp_path):
-    """The vectors are turned with the frames: compare with the frames' own turning."""
-    request = make_request(encode(tmp_path / "v.mp4"))
-    upright = read_vectors(request)
-    occupied = pool_vectors(upright, View(), request, GRID)
-    with pytest.MonkeyPatch.context() as patch:
-        frames = read_vectors.__globals__["_frames"]
-        patch.setitem(
-            read_vectors.__globals__,
-            "_frames",
-            lambda *args: (Turned(frame) for frame in frames(*args)),
-        )
-        turned = pool_vectors(read_vectors(request), View(), request, GRID)
-    np.testing.assert_allclose(turned, np.rot90(occupied, axes=(1, 2)), atol=1e-6)
-
-
-class Turned:
-    """A frame that is to be shown turned by 90 degrees."""
-
-    def __init__(self, frame):
-        self.frame, self.rotation = frame, 90
-
-    def __getattr__(self, name):
-        return getattr(self.frame, name)
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((0, 1, -1, 0), lambda maps: np.rot90(maps, -1, (1, 2))),
+        ((-1, 0, 0, 1), lambda maps: maps[:, :, ::-1]),
+        ((0, 1, 1, 0), lambda maps: maps.transpose(0, 2, 1)),
+    ],
+    ids=["turned clockwise", "mirrored", "transposed"],
+)
+def test_vectors_are_pooled_where_their_blocks_are_shown(tmp_path, matrix, shown):
+    path = tmp_path / "v.mp4"
+    request = make_request(encode(path))
+    stored = pool_vectors(read_vectors(request), View(), request, GRID)
+    orient_mp4(path, matrix)
+    pooled = pool_vectors(read_vectors(request), View(), request, GRID)
+    assert not np.allclose(pooled, stored, atol=1e-3)
+    np.testing.assert_allclose(pooled, shown(stored), atol=1e-6)
 
 
 def test_motion_counts_for_the_tubelet_in_which_it_happens(tmp_path):
