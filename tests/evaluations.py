@@ -14,12 +14,12 @@ from pipeline.clips.plan import build_plan, plan_digest
 from pipeline.config import RunConfig
 from pipeline.errors import ClipStatus
 from pipeline.store.root import Root
-from selector.evaluation.config import EvalConfig
+from selector.evaluation.config import FULL, EvalConfig
 from selector.evaluation.files import Evaluation, EvaluationInfo, begun
 from selector.evaluation.layout import results_bytes, results_path
 from selector.evaluation.run import EvalRequest, EvalResult, evaluate
 from selector.evaluation.shard_rows import ShardRows
-from selector.methods.rank import parse_specs
+from selector.methods.names import parse_methods
 
 SHARD_SIZE = 4
 
@@ -43,6 +43,9 @@ def make_info(plan: pa.Table, num_classes: int, **changes: Any) -> EvaluationInf
         config=config,
         num_clips=plan.num_rows,
         label_names=tuple(f"class {i}" for i in range(num_classes)),
+        settings=tuple(
+            None if c.method == FULL else k for c, k in zip(config.conditions, kept, strict=True)
+        ),
         num_kept=kept,
         gmacs=tuple(
             None if c.method.startswith("oracle") else k + c.method.startswith("lite")
@@ -113,7 +116,7 @@ def make_request(data: Path, backbone: Path, methods: str, **changes: Any) -> Ev
         "data_root": str(data),
         "split": "all",
         "backbone": str(backbone),
-        "methods": parse_specs(methods, "blocks.-1.output", "gradcam"),
+        "methods": parse_methods(methods, "blocks.-1.output", "gradcam"),
         "keep_ratios": (0.5, 0.25),
         "num_seeds": 2,
         "shard_size": SHARD_SIZE,

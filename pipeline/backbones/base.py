@@ -84,12 +84,14 @@ class Backbone(nn.Module, ABC):
         tubelet_size: frames one token spans.
         patch_size: pixels one token spans along height and width.
         hidden_size: channels of a token, D.
+        head_size: channels of one attention head.
         num_classes: length of the logits.
         label_names: class names in logit order, or None where the checkpoint names none.
         preprocessing: how uint8 frames become the model's input.
         digest: SHA-256 over weights and configuration; the checkpoint's identity.
         prefix: leading tokens that no method may drop, because the head reads them.
         off_grid: how many of those lie on no grid (CLS).
+        merging_refused: None, or the sentence that says why its tokens cannot be merged.
     """
 
     grid: TokenGrid
@@ -97,12 +99,14 @@ class Backbone(nn.Module, ABC):
     tubelet_size: int
     patch_size: int
     hidden_size: int
+    head_size: int
     num_classes: int
     label_names: list[str] | None
     preprocessing: Preprocessing
     digest: str
     prefix: int = 0
     off_grid: int = 0
+    merging_refused: str | None = None
 
     @property
     @abstractmethod
@@ -158,16 +162,13 @@ class Backbone(nn.Module, ABC):
         std = torch.tensor(self.preprocessing.std, device=self.device).view(3, 1, 1)
         return frames.sub_(mean).div_(std).to(self.dtype)
 
-    def run(self, x: Tokens, reducer: Reducer | None = None) -> Tensor:
-        """Classify from any tokens of a clip.
+    def encode(self, x: Tokens, reducer: Reducer | None = None) -> Tokens:
+        """What is left of any tokens of a clip after the last block.
 
         Args:
             x: in any order after the prefix, at least one; positions are already in them, or
                 follow from their places.
             reducer: what happens to them on their way; None keeps them all.
-
-        Returns:
-            float32 logits (B, num_classes).
         """
         reducer = reducer or Reducer()
         x = reducer.before(x)
@@ -180,7 +181,11 @@ class Backbone(nn.Module, ABC):
             x, seen = block.attend(x, want or NOTHING, by_size=by_size)
             x = block.mlp(reducer.between(layer, x, seen))
             x = reducer.after(layer, x, seen)
-        return self.head(x)
+        return x
+
+    def run(self, x: Tokens, reducer: Reducer | None = None) -> Tensor:
+        """Classify from any tokens of a clip: float32 logits (B, num_classes); see `encode`."""
+        return self.head(self.encode(x, reducer))
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Classify (B, T, 3, H, W) from all tokens; equals the plain model."""

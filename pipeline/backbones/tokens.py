@@ -197,6 +197,17 @@ def _merge(
     return (summed / total[..., None]).to(values.dtype), total
 
 
+def unmerge(x: Tokens) -> Tensor:
+    """What each token of the grid became part of, (B, N, D); NaN where it was dropped.
+
+    Args:
+        x: with `group`.
+    """
+    assert x.group is not None
+    index = x.group.clamp_min(0)[..., None].expand(-1, -1, x.values.shape[-1])
+    return x.values.gather(1, index).masked_fill((x.group < 0)[..., None], torch.nan)
+
+
 class Reducer:
     """What happens to the tokens of one batch on their way; by itself, nothing.
 

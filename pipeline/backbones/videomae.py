@@ -78,11 +78,7 @@ class VideoMAEBackbone(Backbone):
             BackboneError: a key is missing, unexpected, of another shape or silently zeroed.
         """
         super().__init__()
-        self.model: Any = load_strictly(folder).to(device=device, dtype=dtype)
-        # Hugging Face keeps the position table as a plain attribute, which `.to` passes over: every
-        # call would copy it to the device anew.
-        embeddings = self.model.videomae.embeddings
-        embeddings.position_embeddings = embeddings.position_embeddings.to(device, dtype)
+        self.model: Any = load_strictly(folder)
         config = self.model.config
         self.num_frames = config.num_frames
         self.tubelet_size = config.tubelet_size
@@ -90,6 +86,7 @@ class VideoMAEBackbone(Backbone):
         side = config.image_size // config.patch_size
         self.grid = TokenGrid(config.num_frames // config.tubelet_size, side, side)
         self.hidden_size = config.hidden_size
+        self.head_size = config.hidden_size // config.num_attention_heads
         self.num_classes = config.num_labels
         names = [config.id2label[i] for i in range(config.num_labels)]
         # Hugging Face invents LABEL_0 ... where nobody named the classes.
@@ -98,6 +95,14 @@ class VideoMAEBackbone(Backbone):
         self.preprocessing = read_preprocessing(folder, config.image_size)
         self.digest = checkpoint_digest(folder)
         self.prefix = 0 if config.use_mean_pooling else 1
+        self.to(device=device, dtype=dtype)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # Hugging Face keeps the position table as a plain attribute, which `.to` passes over: every
+        # call would copy it to the device anew.
+        embeddings = self.model.videomae.embeddings
+        embeddings.position_embeddings = fn(embeddings.position_embeddings)
+        return super()._apply(fn, recurse)
 
     @property
     def blocks(self) -> Sequence[Block]:

@@ -153,7 +153,7 @@ def evaluate(
     from selector.evaluation.config import parse_keep_ratios
     from selector.evaluation.run import EvalRequest
     from selector.evaluation.run import evaluate as run_evaluation
-    from selector.methods.rank import parse_selectors, parse_specs
+    from selector.methods.names import parse_methods, parse_selectors
 
     selectors = parse_selectors(selector or [])
     if methods is None:
@@ -163,7 +163,7 @@ def evaluate(
         dataset=dataset,
         data_root=data_root,
         backbone=backbone,
-        methods=parse_specs(methods, layer, method),
+        methods=parse_methods(methods, layer, method),
         revision=revision,
         accept_classes=accept_classes,
         split=split,

@@ -9,21 +9,21 @@ from typing import NamedTuple
 from pipeline.config import INFORMATIVE, ClipConfig, require_at_least
 from pipeline.errors import ConfigError
 from selector.methods.keep import num_kept
-from selector.methods.rank.spec import RankerSpec, parse_spec, require_selectors
+from selector.methods.names import MethodName, parse_method, require_selectors
 
 FULL = "full"
-"""The method name of the unreduced model, which every ranking becomes at keep ratio 1."""
+"""The method name of the unreduced model, which every method becomes at keep ratio 1."""
 
 
 class Condition(NamedTuple):
     """One thing done to every clip: one result row of it."""
 
     method: str
-    """Canonical name of the ranking, or `FULL`."""
+    """Canonical name of the method, or `FULL`."""
     seed: int
     """Seed of `random`; 0 for all others."""
     keep_ratio: float
-    """Share of the tokens kept."""
+    """The budget: what keeping this share of the tokens costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,9 @@ class EvalConfig(ClipConfig):
     selector_digests: Mapping[str, str] = field(default_factory=dict)
     """Method to the SHA-256 over its selector's files."""
     methods: tuple[str, ...]
-    """Canonical names of the rankings, in the order of the table."""
+    """Canonical names of the methods, in the order of the table."""
     keep_ratios: tuple[float, ...]
-    """Shares of the tokens kept, descending."""
+    """Budgets, as the share of tokens kept that costs as much, descending."""
     num_seeds: int = 3
     """Seeds 0, 1, ... of `random`."""
     shard_size: int = 64
@@ -55,17 +55,17 @@ class EvalConfig(ClipConfig):
             raise ConfigError(f"keep_ratios must descend, each once, got {self.keep_ratios!r}")
         for ratio in self.keep_ratios:
             num_kept(1, ratio)
-        require_selectors(self.specs, self.selector_digests)
+        require_selectors(self.names, self.selector_digests)
 
     @property
-    def specs(self) -> tuple[RankerSpec, ...]:
-        """The rankings, parsed."""
-        return tuple(parse_spec(name) for name in self.methods)
+    def names(self) -> tuple[MethodName, ...]:
+        """The methods, parsed."""
+        return tuple(parse_method(name) for name in self.methods)
 
     @property
     def lite_methods(self) -> tuple[str, ...]:
-        """Those of the methods that rank by a trained selector."""
-        return tuple(str(spec) for spec in self.specs if spec.selected_by is not None)
+        """Those of the methods that rank by a trained selector and do nothing else."""
+        return tuple(str(name) for name in self.names if name.predicts_values)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -74,9 +74,9 @@ class EvalConfig(ClipConfig):
         return (
             Condition(FULL, 0, 1.0),
             *(
-                Condition(method, seed, ratio)
-                for method in self.methods
-                for seed in range(self.num_seeds if method == "random" else 1)
+                Condition(str(name), seed, ratio)
+                for name in self.names
+                for seed in range(self.num_seeds if name.is_random else 1)
                 for ratio in reduced
             ),
         )

@@ -29,12 +29,14 @@ class EvaluationInfo:
     num_clips: int
     label_names: tuple[str, ...]
     """Index = class id."""
+    settings: tuple[Any, ...]
+    """The method's setting, for each of the configuration's conditions; None for the full model."""
     num_kept: tuple[int, ...]
-    """Tokens kept, for each of the configuration's conditions."""
+    """Tokens that reach the head, for each condition."""
     gmacs: tuple[float | None, ...]
-    """GMACs of one view with the ranking, for each condition; None for an oracle."""
+    """GMACs of one view with what deciding costs, for each condition; None for an oracle."""
     gmacs_backbone: tuple[float, ...]
-    """GMACs of one view without the ranking, for each condition."""
+    """GMACs of one view without that, for each condition."""
     gmacs_embed: float
     """GMACs of embedding one view, part of every condition's."""
 
@@ -225,7 +227,11 @@ def _short(name: str, value: Any) -> str:
 
 def _tuples(content: dict[str, Any]) -> dict[str, Any]:
     """JSON knows lists only; frozen settings hold tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    return {key: _frozen(value) for key, value in content.items()}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _read(

@@ -19,7 +19,7 @@ from pipeline.store.layout import LOCK, PLAN, RUNS, shard_name
 
 __all__ = ["LOCK", "PLAN", "RUNS"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 EVALUATION_JSON = "evaluation.json"
 RESULTS = "results"

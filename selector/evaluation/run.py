@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import pyarrow as pa
 
@@ -20,12 +20,13 @@ from pipeline.shards.progress import Progress
 from pipeline.shards.run import run_job
 from pipeline.shards.scheduler import Loss
 from pipeline.store.root import Root
-from selector.evaluation.config import FULL, EvalConfig
+from selector.evaluation.config import EvalConfig
 from selector.evaluation.files import Evaluation, EvaluationInfo, begun
 from selector.evaluation.worker import EvalWorker
+from selector.methods.base import Method, Setting
 from selector.methods.cost import CostModel
-from selector.methods.keep import KEEP_RATIOS, num_kept
-from selector.methods.rank import RankerSpec, make_ranker, require_selectors
+from selector.methods.keep import KEEP_RATIOS
+from selector.methods.names import MethodName, Parts, make_method, require_selectors
 from selector.methods.rank.motion_vectors import require_motion_vectors
 from selector.training.files import selector_digest
 
@@ -37,7 +38,7 @@ NUM_PROBED = 16
 class EvalRequest(ClipRequest):
     """What to evaluate; None where the dataset decides."""
 
-    methods: tuple[RankerSpec, ...]
+    methods: tuple[MethodName, ...]
     selectors: Mapping[str, str] = field(default_factory=dict)
     """Method, `lite` or `lite[NAME]`, to the folder of its selector."""
     keep_ratios: tuple[float, ...] = (1.0, *KEEP_RATIOS)
@@ -74,10 +75,6 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
     if any(method.name == "motion-vectors" for method in request.methods):
         paths = plan["path"].slice(0, NUM_PROBED).to_pylist()
         require_motion_vectors(str(Path(request.data_root) / path) for path in paths)
-    gmacs = {
-        str(m): make_ranker(m, backbone, 0, request.selectors.get(m.selected_by or "")).gmacs
-        for m in request.methods
-    }
     config = EvalConfig(
         **vars(inputs.config),
         selectors=dict(request.selectors),
@@ -86,7 +83,7 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
         keep_ratios=request.keep_ratios,
         num_seeds=request.num_seeds,
     )
-    return _info(config, plan.num_rows, inputs.label_names, backbone, gmacs), plan
+    return _info(config, plan.num_rows, inputs.label_names, backbone), plan
 
 
 def evaluate(
@@ -128,25 +125,43 @@ def evaluate(
 
 
 def _info(
-    config: EvalConfig,
-    num_clips: int,
-    label_names: list[str],
-    backbone: Backbone,
-    ranking_gmacs: dict[str, float | None],
+    config: EvalConfig, num_clips: int, label_names: list[str], backbone: Backbone
 ) -> EvaluationInfo:
     costs = CostModel(backbone)
-    kept = tuple(num_kept(backbone.grid.num_tokens, c.keep_ratio) for c in config.conditions)
-    alone = tuple(costs.at(k).backbone for k in kept)
-    ranking = [0.0 if c.method == FULL else ranking_gmacs[c.method] for c in config.conditions]
+    parts = Parts(backbone, selectors=config.selectors, sampling=config.sampling)
+    methods = {str(name): make_method(name, parts) for name in config.names}
+    conditions = [_cost_out(methods.get(c.method), c.keep_ratio, costs) for c in config.conditions]
     return EvaluationInfo(
         config=config,
         num_clips=num_clips,
         label_names=tuple(label_names),
-        num_kept=kept,
-        gmacs=tuple(None if r is None else g + r for g, r in zip(alone, ranking, strict=True)),
-        gmacs_backbone=alone,
+        settings=tuple(c.setting for c in conditions),
+        num_kept=tuple(c.num_kept for c in conditions),
+        gmacs=tuple(c.gmacs for c in conditions),
+        gmacs_backbone=tuple(c.gmacs_backbone for c in conditions),
         gmacs_embed=costs.at(1).embed,
     )
+
+
+class _Costed(NamedTuple):
+    """One condition, costed out; fields as those of `EvaluationInfo`."""
+
+    setting: Setting
+    num_kept: int
+    gmacs: float | None
+    gmacs_backbone: float
+
+
+def _cost_out(method: Method | None, keep_ratio: float, costs: CostModel) -> _Costed:
+    """The setting a budget buys; `method` is None for the full model."""
+    if method is None:
+        full = costs.at(costs.num_tokens).backbone
+        return _Costed(None, costs.num_tokens, full, full)
+    setting = method.setting(keep_ratio, costs)
+    counts = method.counts(setting, costs.flow)
+    alone, extra = costs.at(counts).backbone, method.overhead(setting, costs.flow)
+    left = counts.head - costs.flow.off_grid
+    return _Costed(setting, left, None if extra is None else alone + extra, alone)
 
 
 def _committed(evaluation: Evaluation, shard: int) -> dict[str, int] | None:

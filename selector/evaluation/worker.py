@@ -8,21 +8,20 @@ from pathlib import Path
 import torch
 
 from pipeline.backbones.loading import load_for_run
-from pipeline.backbones.tokens import Tokens, reduce
+from pipeline.backbones.tokens import Reducer, Tokens
 from pipeline.clips.views import View
 from pipeline.config import RunConfig
 from pipeline.errors import ClipStatus, ConfigError, DecodeError
 from pipeline.shards.loader import Batch
 from pipeline.shards.worker import ShardJob, ShardWorker
 from pipeline.store.root import Root
-from selector.budgets.rules import mass_of_tokens
 from selector.evaluation.config import FULL, EvalConfig
 from selector.evaluation.files import Evaluation
 from selector.evaluation.layout import results_bytes, results_path, timings_path
 from selector.evaluation.shard_rows import ShardRows
 from selector.evaluation.timing import Stopwatch
-from selector.methods.keep import best_tokens
-from selector.methods.rank import ClipBatch, Ranker, make_ranker
+from selector.methods.base import ClipBatch, Method, Setting
+from selector.methods.names import Parts, make_method
 from selector.training.files import selector_digest
 
 
@@ -43,12 +42,13 @@ class _Job(ShardJob):
 
 
 @dataclass(frozen=True)
-class _Ranking:
-    """One ranker, and the conditions that use its scores: (column, tokens kept)."""
+class _Conditions:
+    """One method, and the columns and settings that use what it prepares."""
 
-    method: str
-    ranker: Ranker
-    conditions: tuple[tuple[int, int], ...]
+    name: str
+    method: Method
+    columns: tuple[int, ...]
+    settings: tuple[Setting, ...]
 
 
 class EvalWorker(ShardWorker[_Job]):
@@ -65,24 +65,27 @@ class EvalWorker(ShardWorker[_Job]):
         self._evaluation = Evaluation(root)
         self._backbone = load_for_run(config, run_config)
         _check_selectors(config)
-        self._rankings = self._load_rankings()
+        self._methods = self._load_methods()
         super().__init__(config, run_config, root, self._backbone)
 
-    def _load_rankings(self) -> list[_Ranking]:
-        config, num_kept = self._config, self._evaluation.info.num_kept
-        columns: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    def _load_methods(self) -> list[_Conditions]:
+        config, settings = self._config, self._evaluation.info.settings
+        columns: dict[tuple[str, int], list[int]] = {}
         for column, condition in enumerate(config.conditions):
             if condition.method != FULL:
-                key = (condition.method, condition.seed)
-                columns.setdefault(key, []).append((column, num_kept[column]))
-        specs = {str(spec): spec for spec in config.specs}
-        rankings = []
-        for (method, seed), conditions in columns.items():
-            spec = specs[method]
-            selector = config.selectors.get(spec.selected_by or "")
-            ranker = make_ranker(spec, self._backbone, seed, selector, config.sampling)
-            rankings.append(_Ranking(method, ranker, tuple(conditions)))
-        return rankings
+                columns.setdefault((condition.method, condition.seed), []).append(column)
+        names = {str(name): name for name in config.names}
+        return [
+            _Conditions(
+                name,
+                make_method(
+                    names[name], Parts(self._backbone, seed, config.selectors, config.sampling)
+                ),
+                tuple(at),
+                tuple(settings[column] for column in at),
+            )
+            for (name, seed), at in columns.items()
+        ]
 
     def begin(self, shard: int) -> _Job:
         """All clips of a shard, all conditions unset."""
@@ -101,8 +104,8 @@ class EvalWorker(ShardWorker[_Job]):
             clips = self._embed(batch, job)
             job.watch.timing.clips += len(clips)
             self._forward(clips.tokens, None, 0, batch, job)
-            for ranking in self._rankings:
-                self._rank(ranking, clips, batch, job)
+            for conditions in self._methods:
+                self._reduced(conditions, clips, batch, job)
 
     def commit(self, job: _Job) -> None:
         """Write the results, which are the commit record, and then the timing."""
@@ -128,47 +131,32 @@ class EvalWorker(ShardWorker[_Job]):
             views=tuple(View(plan["segment"][p], plan["crop"][p], *views) for p in at),
         )
 
-    def _rank(self, ranking: _Ranking, clips: ClipBatch, batch: Batch, job: _Job) -> None:
-        """One ranking at all its keep ratios."""
+    def _reduced(self, conditions: _Conditions, clips: ClipBatch, batch: Batch, job: _Job) -> None:
+        """One method at all its settings."""
+        method, positions = conditions.method, list(batch.facts)
         began = job.watch.now()
-        scores = ranking.ranker.scores(clips).to(self._backbone.device)
+        prepared = method.prepare(clips)
         spent = job.watch.timing.rank
-        spent[ranking.method] = spent.get(ranking.method, 0.0) + job.watch.now() - began
-        finite = scores.isfinite().all(dim=1).tolist()
-        self._note_mass(ranking, scores, batch, job)
-        for column, num_kept in ranking.conditions:
-            self._forward(clips.tokens, (scores, num_kept), column, batch, job)
-            for position in batch.facts:
-                if not finite[position - batch.start]:
-                    message = ranking.ranker.reasons.get(
-                        position - batch.start, f"the scores of {ranking.method} are not finite"
-                    )
-                    job.rows.fail(position, ClipStatus.MODEL_ERROR, message, column)
-
-    def _note_mass(self, ranking: _Ranking, scores: torch.Tensor, batch: Batch, job: _Job) -> None:
-        """The predicted mass that each budget of one ranking keeps, where it predicts any."""
-        predicted = ranking.ranker.predicted(scores)
-        if predicted is None:
-            return
-        columns, counts = zip(*ranking.conditions, strict=True)
-        held = mass_of_tokens(predicted, scores, counts).cpu().numpy()
-        positions = list(batch.facts)
-        job.rows.set_mass(positions, columns, held[[p - batch.start for p in positions]])
+        spent[conditions.name] = spent.get(conditions.name, 0.0) + job.watch.now() - began
+        mass = method.kept_mass(prepared, conditions.settings)
+        if mass is not None:
+            slots = [position - batch.start for position in positions]
+            job.rows.set_mass(positions, conditions.columns, mass[slots])
+        undecided = method.reasons(prepared)
+        for column, setting in zip(conditions.columns, conditions.settings, strict=True):
+            reducer = method.reducer(prepared, setting)
+            self._forward(clips.tokens, reducer, column, batch, job)
+            for slot, reason in undecided.items():
+                if batch.start + slot in batch.facts:
+                    job.rows.fail(batch.start + slot, ClipStatus.MODEL_ERROR, reason, column)
 
     def _forward(
-        self,
-        tokens: Tokens,
-        keep: tuple[torch.Tensor, int] | None,
-        column: int,
-        batch: Batch,
-        job: _Job,
+        self, tokens: Tokens, reducer: Reducer | None, column: int, batch: Batch, job: _Job
     ) -> None:
-        """One condition on one batch; `keep` is (scores, tokens kept), None keeps all."""
+        """One condition on one batch."""
         began = job.watch.now()
         with torch.inference_mode():
-            if keep is not None:
-                tokens = reduce(tokens, best_tokens(tokens, *keep))
-            logits = self._backbone.run(tokens).cpu().numpy()
+            logits = self._backbone.run(tokens, reducer).cpu().numpy()
         spent = job.watch.timing.forward
         spent[str(column)] = spent.get(str(column), 0.0) + job.watch.now() - began
         positions = list(batch.facts)

@@ -49,6 +49,24 @@ class ViewCost:
         return self.backbone + self.selector + self.confidence
 
 
+class Flow(NamedTuple):
+    """What a method needs to know of a backbone to say what becomes of its tokens.
+
+    Attributes:
+        num: tokens per clip that enter the first block, the prefix included.
+        num_layers: blocks.
+        prefix: tokens among them that must stay.
+        off_grid: how many of those lie on no grid.
+        head_size: channels of one attention head.
+    """
+
+    num: int
+    num_layers: int
+    prefix: int = 0
+    off_grid: int = 0
+    head_size: int = 64
+
+
 class TokenCounts(NamedTuple):
     """Tokens of one view on their way, the prefix included: what a view costs follows from these.
 
@@ -77,16 +95,27 @@ class CostModel:
     Args:
         backbone: counted by its shapes; its weights may be anywhere.
         selector: what ranks the tokens; None for a ranking that costs nothing (random, oracle).
+
+    Attributes:
+        num_tokens: of the full grid.
+        flow: of all tokens.
     """
 
     def __init__(self, backbone: Backbone, selector: TokenSelector | None = None) -> None:
         self._backbone = without_data(backbone)
-        self._num_tokens = backbone.grid.num_tokens
+        self.num_tokens = backbone.grid.num_tokens
+        self.flow = Flow(
+            self.num_tokens + backbone.off_grid,
+            backbone.num_layers,
+            backbone.prefix,
+            backbone.off_grid,
+            backbone.head_size,
+        )
         side = backbone.image_size
         pixels = torch.empty(1, backbone.num_frames, 3, side, side, device="meta")
         self._embed = count_gmacs(self._backbone.embed, pixels.to(backbone.dtype))
         self._selector = (
-            selector.macs_per_token() * self._num_tokens / 1e9 if selector is not None else 0.0
+            selector.macs_per_token() * self.num_tokens / 1e9 if selector is not None else 0.0
         )
         self._halves: dict[tuple[str, int], int] = {}
 
@@ -105,7 +134,7 @@ class CostModel:
             ranked: whether the selector ran; None: only if tokens were dropped.
         """
         if ranked is None:
-            ranked = not isinstance(kept, int) or kept < self._num_tokens
+            ranked = not isinstance(kept, int) or kept < self.num_tokens
         return ViewCost(
             embed=self._embed,
             selector=self._selector if ranked else 0.0,

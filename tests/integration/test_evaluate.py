@@ -159,16 +159,16 @@ def test_another_request_is_refused_with_the_difference(finished, data, tiny_bac
 def test_scores_that_are_not_numbers_fail_that_method_only(
     tmp_path, data, tiny_backbone, monkeypatch
 ):
-    real = chance.RandomRanker.scores
+    real = chance.RandomMethod.rank
 
     def broken(self, batch):
-        scores = real(self, batch)
+        ranking = real(self, batch)
         for slot, clip in enumerate(batch.clip_ids):
             if clip == 5:
-                scores[slot, 2] = np.nan
-        return scores
+                ranking.scores[slot, 2] = np.nan
+        return ranking
 
-    monkeypatch.setattr(chance.RandomRanker, "scores", broken)
+    monkeypatch.setattr(chance.RandomMethod, "rank", broken)
     rows = run_evaluation(tmp_path, data, tiny_backbone, "random,uniform").evaluation.rows()
     failed = rows[(rows["status"] != "ok") & (rows["clip_id"] != MISSING)]
     assert set(zip(failed["clip_id"], failed["method"], strict=True)) == {(5, "random")}
@@ -178,7 +178,7 @@ def test_scores_that_are_not_numbers_fail_that_method_only(
 def test_a_clip_that_a_ranking_raises_on_costs_its_own_rows(
     finished, tmp_path, data, tiny_backbone, monkeypatch
 ):
-    real = chance.RandomRanker.scores
+    real = chance.RandomMethod.rank
 
     def broken(self, batch):
         present = [c for c, path in zip(batch.clip_ids, batch.paths, strict=True) if path]
@@ -187,7 +187,7 @@ def test_a_clip_that_a_ranking_raises_on_costs_its_own_rows(
         return real(self, batch)
 
     healthy = run_evaluation(finished, data, tiny_backbone).evaluation.rows()
-    monkeypatch.setattr(chance.RandomRanker, "scores", broken)
+    monkeypatch.setattr(chance.RandomMethod, "rank", broken)
     rows = run_evaluation(tmp_path, data, tiny_backbone).evaluation.rows()
     own = rows[rows["clip_id"] == 5]
     assert set(own["status"]) == {"model_error"}
@@ -202,7 +202,7 @@ def test_a_ranking_that_raises_on_everything_is_no_matter_of_clips(
     def broken(self, batch):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(chance.RandomRanker, "scores", broken)
+    monkeypatch.setattr(chance.RandomMethod, "rank", broken)
     result = run_evaluation(tmp_path, data, tiny_backbone)
     assert not result.evaluation.shards()
     assert result.given_up

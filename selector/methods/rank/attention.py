@@ -7,10 +7,10 @@ import torch
 from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import RECEIVED, Evidence, Reducer, Tokens, Wanted
 from selector.methods.cost import CostModel
-from selector.methods.rank.base import ClipBatch, Ranker
+from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
 
 
-class AttentionRanker(Ranker):
+class AttentionMethod(RankingMethod):
     """Attention received, averaged over queries, heads and blocks.
 
     The paper's baseline, "the magnitude of the attention of each token", names no block; ours
@@ -24,11 +24,14 @@ class AttentionRanker(Ranker):
     def __init__(self, backbone: Backbone) -> None:
         self.gmacs = CostModel(backbone).blocks(backbone.grid.num_tokens)
 
-    def scores(self, batch: ClipBatch) -> torch.Tensor:
+    def __str__(self) -> str:
+        return "attention"
+
+    def rank(self, batch: ClipBatch) -> Ranking:
         """Mean attention probability, (B, N) float32."""
         watcher = _Watcher()
         batch.backbone.run(batch.tokens, watcher)
-        return torch.stack(watcher.received).mean(dim=0)[:, batch.tokens.off_grid :]
+        return Ranking(torch.stack(watcher.received).mean(dim=0)[:, batch.tokens.off_grid :])
 
 
 class _Watcher(Reducer):

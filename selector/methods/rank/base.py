@@ -1,74 +1,101 @@
-"""What every way of ranking tokens offers: a score per token, before the first block.
+"""Methods that choose before the first block: a score per token, and the best are kept.
 
-Axes: B clips, T frames, N tokens of the full grid, D channels.
+Axes: B clips, N tokens of the full grid, L settings.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.backbones.base import Backbone
-from pipeline.backbones.tokens import Tokens
-from pipeline.clips.views import View
+from pipeline.backbones.tokens import Reducer, Tokens, reduce
+from selector.budgets.rules import mass_of_tokens
+from selector.methods.base import ClipBatch, Method
+from selector.methods.cost import CostModel, Flow, TokenCounts
+from selector.methods.keep import best_tokens, num_kept
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClipBatch:
-    """Some clips, decoded and embedded once for all rankers.
+@dataclass(frozen=True)
+class Ranking:
+    """What a ranking says of a batch.
 
-    A clip that could not be decoded is there too, all black, so that its neighbours' bits do not
-    depend on it; what a ranker says of it is thrown away.
+    Attributes:
+        scores: (B, N), any float dtype and scale; not finite where the clip has no scores.
+        reasons: position in the batch -> why it has none, where that is known.
+        predicted: (B, N), the value each token is predicted to have, not negative; None for a
+            ranking that predicts no oracle score, so that there is no mass to speak of.
     """
 
-    backbone: Backbone
-    """Frozen; on the device of the tensors below."""
-    frames: npt.NDArray[np.uint8]
-    """(B, T, H, W, 3) RGB, as decoded: resized and cropped, not normalised."""
-    pixel_values: torch.Tensor
-    """(B, T, 3, H, W), the backbone's input."""
-    tokens: Tokens
-    """Patch embeddings with positions, all of them, as they enter block 1."""
-    labels: torch.Tensor
-    """int64 (B,), true classes, on the tokens' device; for oracles only."""
-    clip_ids: tuple[int, ...]
-    """Rows of the plan, what randomness is seeded by."""
-    paths: tuple[str | None, ...]
-    """Video files, for rankers that read the compressed stream; None where the clip is black."""
-    views: tuple[View, ...]
-    """Which segment and crop of its video each clip is."""
-
-    def __len__(self) -> int:
-        return len(self.clip_ids)
+    scores: torch.Tensor
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    predicted: torch.Tensor | None = None
 
 
-class Ranker(ABC):
-    """Scores tokens; the highest are kept, and ties go to the lower token number.
+@dataclass(frozen=True)
+class KeepBest(Reducer):
+    """Keeps the `k` tokens of the highest scores (B, N); ties go to the lower token number."""
 
-    `gmacs` is what ranking one view costs beyond embedding it: 0 where nothing is computed, None
-    for an oracle, which needs the label or the answer and can be no part of a faster model.
+    scores: torch.Tensor
+    k: int
+
+    def before(self, x: Tokens) -> Tokens:
+        """Drop the others."""
+        return reduce(x, best_tokens(x, self.scores, self.k))
+
+
+class RankingMethod(Method):
+    """Scores tokens; its setting is the number that is kept.
+
+    Attributes:
+        gmacs: what ranking one view costs beyond embedding it; None for an oracle.
     """
 
     gmacs: float | None = 0.0
-    reasons: Mapping[int, str] = MappingProxyType({})
-    """Position in the last batch -> why that clip has no finite scores, where it is known."""
 
     @abstractmethod
-    def scores(self, batch: ClipBatch) -> torch.Tensor:
-        """Score every token of a batch: (B, N), any float dtype and scale, on any device.
+    def rank(self, batch: ClipBatch) -> Ranking:
+        """Score every token of a batch, on any device; called under `torch.no_grad()`."""
 
-        Called under `torch.no_grad()`. A clip whose scores are not finite fails for this ranker.
-        """
+    def prepare(self, batch: ClipBatch) -> Ranking:
+        """The ranking, on the backbone's device."""
+        found = self.rank(batch)
+        return Ranking(found.scores.to(batch.tokens.values.device), found.reasons, found.predicted)
 
-    def predicted(self, scores: torch.Tensor) -> torch.Tensor | None:
-        """The value that each token is predicted to have, not negative, from its score: (B, N).
+    def reasons(self, prepared: Ranking) -> Mapping[int, str]:
+        """The clips whose scores are not all finite."""
+        finite = prepared.scores.isfinite().all(dim=1).tolist()
+        unknown = f"the scores of {self} are not finite"
+        return {i: prepared.reasons.get(i, unknown) for i, ok in enumerate(finite) if not ok}
 
-        None for a ranking that predicts no oracle score, so that there is no mass to speak of.
-        """
-        return None
+    def kept_mass(
+        self, prepared: Ranking, settings: Sequence[int]
+    ) -> npt.NDArray[np.float64] | None:
+        """Of the predicted values, where there are any."""
+        if prepared.predicted is None:
+            return None
+        return mass_of_tokens(prepared.predicted, prepared.scores, settings).cpu().numpy()
+
+    def reducer(self, prepared: Ranking, setting: int) -> KeepBest:
+        """Keep so many."""
+        return KeepBest(prepared.scores, setting)
+
+    def knobs(self, flow: Flow) -> Sequence[int]:
+        """From all tokens of the grid to one."""
+        return range(flow.num - flow.off_grid, 0, -1)
+
+    def counts(self, setting: int, flow: Flow) -> TokenCounts:
+        """The same all the way."""
+        return TokenCounts.constant(setting + flow.off_grid, flow.num_layers)
+
+    def overhead(self, setting: int, flow: Flow) -> float | None:
+        """`gmacs`."""
+        return self.gmacs
+
+    def setting(self, keep_ratio: float, costs: CostModel) -> int:
+        """The paper's `int(N * P)`."""
+        return num_kept(costs.num_tokens, keep_ratio)

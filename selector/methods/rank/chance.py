@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from selector.methods.rank.base import ClipBatch, Ranker
+from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
 from selector.methods.spread import even_lattice
 
 
-class RandomRanker(Ranker):
+class RandomMethod(RankingMethod):
     """Uniform random scores that depend on the seed and the clip alone.
 
     Args:
@@ -19,20 +19,26 @@ class RandomRanker(Ranker):
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
 
-    def scores(self, batch: ClipBatch) -> torch.Tensor:
+    def __str__(self) -> str:
+        return "random"
+
+    def rank(self, batch: ClipBatch) -> Ranking:
         """(B, N) float64 in [0, 1)."""
         num_tokens = batch.backbone.grid.num_tokens
         rows = [np.random.default_rng([self._seed, c]).random(num_tokens) for c in batch.clip_ids]
-        return torch.from_numpy(np.stack(rows))
+        return Ranking(torch.from_numpy(np.stack(rows)))
 
 
-class UniformRanker(Ranker):
+class UniformMethod(RankingMethod):
     """Evenly spaced tokens, the same ones for every clip, at any keep ratio.
 
     Smaller budgets keep subsets of larger ones.
     """
 
-    def scores(self, batch: ClipBatch) -> torch.Tensor:
+    def __str__(self) -> str:
+        return "uniform"
+
+    def rank(self, batch: ClipBatch) -> Ranking:
         """(B, N) float64 in [0, 1)."""
         lattice = torch.from_numpy(even_lattice(batch.backbone.grid))
-        return lattice.expand(len(batch), -1)
+        return Ranking(lattice.expand(len(batch), -1))

@@ -1,15 +1,15 @@
-"""The trained token selector as a ranking."""
+"""The trained token selector as a ranking: the paper's LITE, and its scores spread out."""
 
 from __future__ import annotations
 
-import torch
-
-from selector.methods.rank.base import ClipBatch, Ranker
+from pipeline.backbones.base import Backbone
+from pipeline.errors import ConfigError
+from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
 from selector.methods.spread import spread_offsets
 from selector.training.model import TokenSelector
 
 
-class LiteRanker(Ranker):
+class LiteMethod(RankingMethod):
     """Ranks by the selector's logits, which are monotonic in its scores and do not saturate.
 
     Args:
@@ -20,14 +20,21 @@ class LiteRanker(Ranker):
     def __init__(self, selector: TokenSelector, spread: float = 0.0) -> None:
         self._selector = selector
         grid = selector.config.grid
-        self._offsets = spread_offsets(grid, spread)
+        self._spread, self._offsets = spread, spread_offsets(grid, spread)
         self.gmacs = selector.macs_per_token() * grid.num_tokens / 1e9
 
-    def scores(self, batch: ClipBatch) -> torch.Tensor:
-        """Logits, moved by the offsets of the spread, (B, N)."""
-        logits: torch.Tensor = self._selector(batch.tokens.on_grid)
-        return logits + self._offsets.to(logits.device)
+    def __str__(self) -> str:
+        return "lite-spread" if self._spread else "lite"
 
-    def predicted(self, scores: torch.Tensor) -> torch.Tensor:
-        """The selector's scores themselves, (B, N) in [0, 1]."""
-        return (scores - self._offsets.to(scores.device)).sigmoid()
+    def fits(self, backbone: Backbone) -> str | None:
+        """A selector serves the checkpoint whose embeddings it learnt from, and no other."""
+        try:
+            self._selector.config.check_fits(backbone)
+        except ConfigError as error:
+            return str(error)
+        return None
+
+    def rank(self, batch: ClipBatch) -> Ranking:
+        """Logits, moved by the offsets of the spread, (B, N); its scores are the prediction."""
+        logits = self._selector(batch.tokens.on_grid)
+        return Ranking(logits + self._offsets.to(logits.device), predicted=logits.sigmoid())

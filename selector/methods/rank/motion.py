@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from pipeline.backbones.base import Backbone
-from selector.methods.rank.base import ClipBatch, Ranker
+from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
 
 
-class MotionRanker(Ranker):
+class MotionMethod(RankingMethod):
     """Distance of a patch embedding to the one before it in time, without positions.
 
     The rule of EVEREST and of FluxViT's selector: `||E x[t] - E x[t-1]||`, and the first tubelet
@@ -26,15 +26,18 @@ class MotionRanker(Ranker):
         with torch.no_grad():
             self._offset = backbone.embed(nothing).on_grid  # bias and positions, which E x lacks
 
-    def scores(self, batch: ClipBatch) -> torch.Tensor:
+    def __str__(self) -> str:
+        return "motion"
+
+    def rank(self, batch: ClipBatch) -> Ranking:
         """Euclidean distances, (B, N) float32."""
         embedded = (
             (batch.tokens.on_grid - self._offset).float().unflatten(1, tuple(batch.backbone.grid))
         )
-        return _pad_first(embedded.diff(dim=1).norm(dim=-1))
+        return Ranking(_pad_first(embedded.diff(dim=1).norm(dim=-1)))
 
 
-class PixelMotionRanker(Ranker):
+class PixelMotionMethod(RankingMethod):
     """Mean absolute change of a token's pixels from one tubelet to the next.
 
     The first frame of the tubelet before is compared with the last frame of this one, as in
@@ -42,13 +45,17 @@ class PixelMotionRanker(Ranker):
     the scores of the second.
     """
 
-    def scores(self, batch: ClipBatch) -> torch.Tensor:
+    def __str__(self) -> str:
+        return "motion-pixels"
+
+    def rank(self, batch: ClipBatch) -> Ranking:
         """Mean absolute differences over patch and channels, (B, N) float32."""
         backbone = batch.backbone
         frames = batch.pixel_values.float().unflatten(1, (backbone.grid.t, -1))
         change = (frames[:, 1:, -1] - frames[:, :-1, 0]).abs().mean(dim=2)  # (B, t-1, H, W)
         p = backbone.patch_size
-        return _pad_first(change.unflatten(3, (-1, p)).unflatten(2, (-1, p)).mean(dim=(3, 5)))
+        patches = change.unflatten(3, (-1, p)).unflatten(2, (-1, p))
+        return Ranking(_pad_first(patches.mean(dim=(3, 5))))
 
 
 def _pad_first(maps: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ from pipeline.decode.container import check_count, open_video
 from pipeline.decode.orientation import Orientation
 from pipeline.decode.request import DecodeRequest
 from pipeline.errors import ClipStatus, ConfigError, DecodeError
-from selector.methods.rank.base import ClipBatch, Ranker
+from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
 
 Floats = npt.NDArray[np.float32]
 
@@ -62,7 +62,7 @@ def require_motion_vectors(paths: Iterable[str]) -> None:
         raise ConfigError(_not_available(", ".join(sorted(set(codecs)))))
 
 
-class MotionVectorRanker(Ranker):
+class MotionVectorMethod(RankingMethod):
     """Mean length of the compressed domain's motion vectors on each token.
 
     Every video is decoded a second time for it, in this process and with vectors (about 1.5 times
@@ -89,8 +89,11 @@ class MotionVectorRanker(Ranker):
             "timeout_s": timeout_s,
         }
 
-    def scores(self, batch: ClipBatch) -> torch.Tensor:
-        """Mean lengths in pixels, (B, N) float32; NaN for a clip without vectors (`reasons`)."""
+    def __str__(self) -> str:
+        return "motion-vectors"
+
+    def rank(self, batch: ClipBatch) -> Ranking:
+        """Mean lengths in pixels, (B, N) float32; NaN, with a reason, for one without vectors."""
         maps = np.full((len(batch), self._grid.num_tokens), np.nan, np.float32)
         reasons: dict[int, str] = {}
         for path, found in groupby(range(len(batch)), key=lambda i: batch.paths[i]):
@@ -106,8 +109,7 @@ class MotionVectorRanker(Ranker):
             except DecodeError as error:
                 unset = [row for row in rows if np.isnan(maps[row]).any()]
                 reasons |= dict.fromkeys(unset, str(error))
-        self.reasons = reasons
-        return torch.from_numpy(maps)
+        return Ranking(torch.from_numpy(maps), reasons)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-
 from pipeline.backbones.base import Backbone
+from pipeline.errors import ConfigError
 from pipeline.oracle.names import make_oracle, oracle_layer
-from selector.methods.rank.base import ClipBatch, Ranker
+from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
 
 
-class OracleRanker(Ranker):
-    """Ranks by the signed cam; the score would tie every negative token at 0.
+class OracleMethod(RankingMethod):
+    """Ranks by the signed map; the score would tie every negative token at 0.
 
     Args:
         backbone: whose layers are meant.
@@ -25,10 +24,24 @@ class OracleRanker(Ranker):
     gmacs = None
 
     def __init__(self, backbone: Backbone, layer: str, method: str, target: str = "label") -> None:
+        self._asked = layer, method
         self._oracle = make_oracle(method, oracle_layer(backbone, method, layer))
         self._target = target
 
-    def scores(self, batch: ClipBatch) -> torch.Tensor:
-        """The signed cam, (B, N) float32."""
+    def __str__(self) -> str:
+        name = "oracle" if self._target == "label" else "oracle-predicted"
+        return f"{name}[{','.join(self._asked)}]"
+
+    def fits(self, backbone: Backbone) -> str | None:
+        """A layer that this backbone lacks, or that says nothing in it."""
+        layer, method = self._asked
+        try:
+            oracle_layer(backbone, method, layer)
+        except ConfigError as error:
+            return str(error)
+        return None
+
+    def rank(self, batch: ClipBatch) -> Ranking:
+        """The signed map, (B, N) float32."""
         labels = batch.labels if self._target == "label" else None
-        return self._oracle.values(batch.backbone, batch.tokens, labels).cam
+        return Ranking(self._oracle.values(batch.backbone, batch.tokens, labels).cam)

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from pipeline.errors import ConfigError
-from selector.methods.rank.base import ClipBatch, Ranker
+from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
 
 _CREATE = "StaticSaliencySpectralResidual_create"
 
 
-class SaliencyRanker(Ranker):
+class SaliencyMethod(RankingMethod):
     """Mean spectral-residual saliency over each token's pixels and frames.
 
     Runs on the CPU on 64x64 copies of the frames (OpenCV's own choice); no multiply-accumulate is
@@ -40,13 +40,16 @@ class SaliencyRanker(Ranker):
             )
         self._detector = create()
 
-    def scores(self, batch: ClipBatch) -> torch.Tensor:
+    def __str__(self) -> str:
+        return "saliency"
+
+    def rank(self, batch: ClipBatch) -> Ranking:
         """Mean saliency, (B, N) float32 in [0, 1]."""
         grid, p = batch.backbone.grid, batch.backbone.patch_size
         frames = batch.frames.reshape(-1, *batch.frames.shape[2:])
         maps = torch.from_numpy(np.stack([self._saliency(frame) for frame in frames]))
         maps = maps.view(len(batch), grid.t, -1, grid.h, p, grid.w, p)
-        return maps.mean(dim=(2, 4, 6)).flatten(1)
+        return Ranking(maps.mean(dim=(2, 4, 6)).flatten(1))
 
     def _saliency(self, frame: np.ndarray) -> np.ndarray:
         """uint8 RGB (H, W, 3) -> float32 (H, W)."""

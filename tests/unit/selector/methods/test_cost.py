@@ -22,7 +22,8 @@ class WeightlessVideoMAE(VideoMAEBackbone):
         nn.Module.__init__(self)
         with torch.device("meta"):
             self.model = VideoMAEForVideoClassification(VideoMAEConfig(num_labels=174)).eval()
-        self.num_frames, self.hidden_size, self.grid = 16, 768, TokenGrid(8, 14, 14)
+        self.num_frames, self.hidden_size, self.head_size = 16, 768, 64
+        self.grid = TokenGrid(8, 14, 14)
         self.preprocessing = Preprocessing(
             short_side=224, crop_size=224, mean=(0.0,) * 3, std=(1.0,) * 3
         )

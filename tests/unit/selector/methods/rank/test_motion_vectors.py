@@ -10,9 +10,9 @@ from pipeline.clips.grid import TokenGrid
 from pipeline.clips.views import View
 from pipeline.decode.request import DecodeRequest
 from pipeline.errors import ConfigError, DecodeError
-from selector.methods.rank.base import ClipBatch
+from selector.methods.base import ClipBatch
 from selector.methods.rank.motion_vectors import (
-    MotionVectorRanker,
+    MotionVectorMethod,
     pool_vectors,
     read_vectors,
     require_motion_vectors,
@@ -153,10 +153,10 @@ def test_the_ranker_scores_what_it_can_and_says_why_not_the_rest(tmp_path):
         paths=paths,
         views=(View(0, 0, 2, 1), View(1, 0, 2, 1), View(0, 0, 2, 1), View(0, 0, 2, 1)),
     )
-    ranker = MotionVectorRanker(backbone)
-    scores = ranker.scores(batch)
+    ranking = MotionVectorMethod(backbone).rank(batch)
+    scores = ranking.scores
     assert scores.isfinite().all(1).tolist() == [True, True, False, False]
     assert scores[0].view(tuple(GRID)).amax(0).argmax() == 1 * 4 + 2
-    assert set(ranker.reasons) == {2, 3}
-    assert "no such file" in ranker.reasons[2]
-    assert "vp9" in ranker.reasons[3]
+    assert set(ranking.reasons) == {2, 3}
+    assert "no such file" in ranking.reasons[2]
+    assert "vp9" in ranking.reasons[3]

@@ -11,8 +11,8 @@ import torch
 from pipeline.clips.grid import TokenGrid
 from pipeline.clips.views import View
 from pipeline.errors import ConfigError
-from selector.methods.rank.base import ClipBatch
-from selector.methods.rank.saliency import SaliencyRanker
+from selector.methods.base import ClipBatch
+from selector.methods.rank.saliency import SaliencyMethod
 
 HAS_CONTRIB = hasattr(getattr(cv2, "saliency", None), "StaticSaliencySpectralResidual_create")
 needs_contrib = pytest.mark.skipif(
@@ -41,7 +41,7 @@ def test_the_odd_thing_out_is_salient_where_and_when_it_is_seen():
     )  # regular: not salient
     frames = np.broadcast_to(grating.astype(np.uint8), (2, 4, 128, 128, 3)).copy()
     frames[1, 2:, 40:56, 72:88] = (250, 30, 30)
-    scores = SaliencyRanker().scores(make_batch(frames)).view(2, 2, 4, 4)
+    scores = SaliencyMethod().rank(make_batch(frames)).scores.view(2, 2, 4, 4)
     assert scores[1, 1].argmax() == 1 * 4 + 2
     assert scores[1, 1, 1, 2] > 2 * scores[1, 1].median()
     assert scores[1, 0].argmax() != 1 * 4 + 2
@@ -50,7 +50,7 @@ def test_the_odd_thing_out_is_salient_where_and_when_it_is_seen():
 
 @needs_contrib
 def test_a_black_clip_has_finite_scores():
-    scores = SaliencyRanker().scores(make_batch(np.zeros((1, 4, 128, 128, 3), np.uint8)))
+    scores = SaliencyMethod().scores(make_batch(np.zeros((1, 4, 128, 128, 3), np.uint8)))
     assert scores.shape == (1, 32)
     assert scores.isfinite().all()
 
@@ -60,4 +60,4 @@ def test_without_contrib_it_says_how_to_get_it(monkeypatch, fake):
     """Also where another OpenCV wheel left an empty module behind."""
     monkeypatch.setitem(sys.modules, "cv2", fake)
     with pytest.raises(ConfigError, match=r"lite-pipeline\[saliency\]"):
-        SaliencyRanker()
+        SaliencyMethod()

@@ -6,9 +6,9 @@ import torch
 
 from pipeline.backbones import load_backbone
 from pipeline.clips.views import View
-from selector.methods.rank.attention import AttentionRanker
-from selector.methods.rank.base import ClipBatch
-from selector.methods.rank.motion import MotionRanker, PixelMotionRanker
+from selector.methods.base import ClipBatch
+from selector.methods.rank.attention import AttentionMethod
+from selector.methods.rank.motion import MotionMethod, PixelMotionMethod
 from tests.checkpoints import save_videomae
 from tests.plain import layers, plain_logits
 
@@ -44,9 +44,9 @@ def one_square(backbone):
     return make_batch(backbone, frames)
 
 
-@pytest.mark.parametrize("make", [MotionRanker, lambda _: PixelMotionRanker()])
+@pytest.mark.parametrize("make", [MotionMethod, lambda _: PixelMotionMethod()])
 def test_motion_is_where_and_when_something_moved_and_nowhere_else(backbone, one_square, make):
-    scores = make(backbone).scores(one_square).view(4, 4, 4)
+    scores = make(backbone).rank(one_square).scores.view(4, 4, 4)
     assert scores[2, 1, 2] > 0.1
     scores[2, 1, 2] = 0
     assert scores.abs().max() < 1e-4
@@ -56,13 +56,13 @@ def test_motion_of_embeddings_does_not_see_positions(backbone, one_square):
     """Neighbouring tubelets differ in position too, by far more than a still scene does."""
     moved = one_square.tokens.values.unflatten(1, (4, 4, 4)).diff(dim=1).norm(dim=-1)
     assert moved.min() > 0.1
-    assert MotionRanker(backbone).scores(one_square).median() < 1e-4
+    assert MotionMethod(backbone).rank(one_square).scores.median() < 1e-4
 
 
-@pytest.mark.parametrize("make", [MotionRanker, lambda _: PixelMotionRanker()])
+@pytest.mark.parametrize("make", [MotionMethod, lambda _: PixelMotionMethod()])
 def test_the_first_tubelet_takes_the_scores_of_the_second(backbone, make):
     frames = np.random.default_rng(0).integers(0, 255, (2, 8, 32, 32, 3))
-    scores = make(backbone).scores(make_batch(backbone, frames)).view(2, 4, 16)
+    scores = make(backbone).rank(make_batch(backbone, frames)).scores.view(2, 4, 16)
     assert torch.equal(scores[:, 0], scores[:, 1])
     assert not torch.equal(scores[:, 1], scores[:, 2])
 
@@ -70,7 +70,7 @@ def test_the_first_tubelet_takes_the_scores_of_the_second(backbone, make):
 def test_pixel_motion_is_the_mean_change_of_the_patch(backbone):
     frames = np.random.default_rng(0).integers(0, 255, (1, 8, 32, 32, 3))
     batch = make_batch(backbone, frames)
-    scores = PixelMotionRanker().scores(batch).view(4, 4, 4)
+    scores = PixelMotionMethod().rank(batch).scores.view(4, 4, 4)
     pixels = batch.pixel_values[0]
     patch = (slice(None), slice(24, 32), slice(8, 16))
     expected = (pixels[5][patch] - pixels[2][patch]).abs().mean()  # last of tubelet 2, first of 1
@@ -88,7 +88,7 @@ def test_attention_received_equals_that_of_explicit_attention(backbone):
         for block in layers(backbone)
     ]
     with torch.no_grad():
-        got = AttentionRanker(backbone).scores(batch)
+        got = AttentionMethod(backbone).rank(batch).scores
         seen.clear()
         config._attn_implementation = "eager"
         plain_logits(backbone, batch.tokens.values)
@@ -103,11 +103,11 @@ def test_attention_received_equals_that_of_explicit_attention(backbone):
 def test_attention_costs_what_the_blocks_cost(backbone):
     d, n, mlp, classes = 24, 64, 48, 5
     per_block = n * (4 * d * d + 2 * d * mlp) + 2 * n * n * d
-    assert AttentionRanker(backbone).gmacs == pytest.approx((3 * per_block + d * classes) / 1e9)
+    assert AttentionMethod(backbone).gmacs == pytest.approx((3 * per_block + d * classes) / 1e9)
 
 
 def test_looking_at_attention_does_not_change_it(backbone, one_square):
     with torch.no_grad():
         before = backbone.run(one_square.tokens)
-        AttentionRanker(backbone).scores(one_square)
+        AttentionMethod(backbone).rank(one_square)
         assert torch.equal(backbone.run(one_square.tokens), before)

@@ -1,0 +1,239 @@
+"""One interface for everything that makes a clip cheaper.
+
+A method looks at a batch once (`prepare`) and then says, for any budget, what happens to the tokens
+on their way through the blocks (`reducer`). It only decides; `pipeline.backbones.tokens.reduce`
+applies. A method has one knob, its *setting*: the tokens that a ranking keeps, the tokens that ToMe
+merges in a block. `counts` says what a setting leaves of the tokens, block by block, and from that
+follow its cost and the setting that a budget buys.
+
+To add one: a class in the room it belongs to (`rank` before the blocks, `merge` inside them), its
+line in `selector.methods.names`; `tests/conformance/methods.py` holds what must be true of it.
+
+Axes: B clips, T frames, N tokens of the full grid, D channels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.backbones.base import Backbone
+from pipeline.backbones.tokens import Evidence, Reducer, Tokens, Wanted
+from pipeline.clips.views import View
+from pipeline.errors import ConfigError
+from selector.methods.cost import CostModel, Flow, TokenCounts
+from selector.methods.keep import num_kept
+
+Setting = Any
+"""A method's knob: an integer, or a tuple of them for a chain; plain JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipBatch:
+    """Some clips, decoded and embedded once for all methods.
+
+    A clip that could not be decoded is there too, all black, so that its neighbours' bits do not
+    depend on it; what a method says of it is thrown away.
+    """
+
+    backbone: Backbone
+    """Frozen; on the device of the tensors below."""
+    frames: npt.NDArray[np.uint8]
+    """(B, T, H, W, 3) RGB, as decoded: resized and cropped, not normalised."""
+    pixel_values: torch.Tensor
+    """(B, T, 3, H, W), the backbone's input."""
+    tokens: Tokens
+    """Patch embeddings with positions, all of them, as they enter block 1."""
+    labels: torch.Tensor
+    """int64 (B,), true classes, on the tokens' device; for oracles only."""
+    clip_ids: tuple[int, ...]
+    """Rows of the plan, what randomness is seeded by."""
+    paths: tuple[str | None, ...]
+    """Video files, for methods that read the compressed stream; None where the clip is black."""
+    views: tuple[View, ...]
+    """Which segment and crop of its video each clip is."""
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+
+class Method(ABC):
+    """Something that makes a clip cheaper."""
+
+    def fits(self, backbone: Backbone) -> str | None:
+        """None, or the sentence that says why this method cannot serve a backbone."""
+        return None
+
+    def prepare(self, batch: ClipBatch) -> Any:
+        """What is computed once for a batch, whatever the budget; called under `no_grad`."""
+        return None
+
+    def reasons(self, prepared: Any) -> Mapping[int, str]:
+        """Position in the batch -> why the method cannot decide for that clip, which then fails."""
+        return MappingProxyType({})
+
+    def kept_mass(
+        self, prepared: Any, settings: Sequence[Setting]
+    ) -> npt.NDArray[np.float64] | None:
+        """Share of the predicted value that each setting keeps, (B, L); None: none is predicted."""
+        return None
+
+    @abstractmethod
+    def reducer(self, prepared: Any, setting: Setting) -> Reducer:
+        """What happens to the tokens of the batch that `prepared` was computed from."""
+
+    @abstractmethod
+    def knobs(self, flow: Flow) -> Sequence[Setting]:
+        """All settings, from the dearest to the cheapest."""
+
+    @abstractmethod
+    def counts(self, setting: Setting, flow: Flow) -> TokenCounts:
+        """What a setting leaves of the tokens, block by block."""
+
+    def overhead(self, setting: Setting, flow: Flow) -> float | None:
+        """GMACs of deciding for one view, beyond embedding it.
+
+        None for an oracle, which needs the label or the full model's answer and can be no part of
+        a cheaper model.
+        """
+        return 0.0
+
+    def setting(self, keep_ratio: float, costs: CostModel) -> Setting:
+        """The first of `knobs` that costs no more than keeping this share of the tokens.
+
+        Embedding, blocks and head count; what deciding costs does not, as in the paper's tables.
+
+        Raises:
+            ConfigError: a keep ratio outside (0, 1], or one so small that no setting is as cheap.
+        """
+        target = costs.blocks(num_kept(costs.num_tokens, keep_ratio))
+        return cheapest_above(self, costs.flow, costs, target)
+
+
+def cheapest_above(method: Method, flow: Flow, costs: CostModel, gmacs: float) -> Setting:
+    """The first setting of a method whose blocks and head cost at most so much, by bisection.
+
+    Raises:
+        ConfigError: its cheapest setting costs more.
+    """
+    knobs = method.knobs(flow)
+
+    def cost(at: int) -> float:
+        return costs.blocks(method.counts(knobs[at], flow))
+
+    low, high = 0, len(knobs) - 1
+    if cost(high) > gmacs:
+        raise ConfigError(
+            f"{method} cannot get down to {gmacs:.4g} GMACs here: its cheapest setting costs "
+            f"{cost(high):.4g}; ask for a larger keep ratio"
+        )
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if cost(middle) <= gmacs else (middle + 1, high)
+    return knobs[low]
+
+
+class Chain(Method):
+    """First one method before the blocks, then another inside them.
+
+    Of a budget, the first takes the square root of the keep ratio, and the second what is missing.
+
+    Args:
+        first: acts before the first block only.
+        second: acts inside the blocks only.
+    """
+
+    def __init__(self, first: Method, second: Method) -> None:
+        self._methods = (first, second)
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self._methods))
+
+    def fits(self, backbone: Backbone) -> str | None:
+        """The first of the two that does not, says why."""
+        return next(filter(None, (each.fits(backbone) for each in self._methods)), None)
+
+    def prepare(self, batch: ClipBatch) -> tuple[Any, Any]:
+        """Both prepare."""
+        first, second = self._methods
+        return first.prepare(batch), second.prepare(batch)
+
+    def reasons(self, prepared: tuple[Any, Any]) -> Mapping[int, str]:
+        """Of either."""
+        first, second = self._methods
+        return {**second.reasons(prepared[1]), **first.reasons(prepared[0])}
+
+    def reducer(self, prepared: tuple[Any, Any], setting: Setting) -> Reducer:
+        """One after the other."""
+        parts = zip(self._methods, prepared, setting, strict=True)
+        return ChainedReducers(tuple(method.reducer(p, s) for method, p, s in parts))
+
+    def knobs(self, flow: Flow) -> Sequence[Setting]:
+        """Both at their dearest, and both at their cheapest: what lies between is a surface."""
+        first, second = (method.knobs(flow) for method in self._methods)
+        return [(first[0], second[0]), (first[-1], second[-1])]
+
+    def counts(self, setting: Setting, flow: Flow) -> TokenCounts:
+        """Of the second, on what the first leaves."""
+        first, second = self._methods
+        return second.counts(setting[1], flow._replace(num=first.counts(setting[0], flow).head))
+
+    def overhead(self, setting: Setting, flow: Flow) -> float | None:
+        """The sum; None if either has none."""
+        first, second = self._methods
+        left = flow._replace(num=first.counts(setting[0], flow).head)
+        costs = first.overhead(setting[0], flow), second.overhead(setting[1], left)
+        return None if costs[0] is None or costs[1] is None else costs[0] + costs[1]
+
+    def setting(self, keep_ratio: float, costs: CostModel) -> Setting:
+        """See the class."""
+        first, second = self._methods
+        kept = first.setting(keep_ratio**0.5, costs)
+        left = costs.flow._replace(num=first.counts(kept, costs.flow).head)
+        target = costs.blocks(num_kept(costs.num_tokens, keep_ratio))
+        return kept, cheapest_above(second, left, costs, target)
+
+
+@dataclass(frozen=True)
+class ChainedReducers(Reducer):
+    """Several reducers, one after the other; at most one has a part in any one block."""
+
+    parts: tuple[Reducer, ...]
+
+    @property
+    def proportional(self) -> bool:  # type: ignore[override]
+        """Whether any of them asks for it."""
+        return any(part.proportional for part in self.parts)
+
+    def wants(self, layer: int) -> Wanted | None:
+        """What the one with a part in this block wants."""
+        acting = [w for w in (part.wants(layer) for part in self.parts) if w is not None]
+        if len(acting) > 1:
+            # What the second would see describes tokens that the first has changed by then.
+            raise ConfigError(f"two methods of one chain act inside block {layer}")
+        return acting[0] if acting else None
+
+    def before(self, x: Tokens) -> Tokens:
+        """In order."""
+        for part in self.parts:
+            x = part.before(x)
+        return x
+
+    def between(self, layer: int, x: Tokens, seen: Evidence) -> Tokens:
+        """In order."""
+        for part in self.parts:
+            x = part.between(layer, x, seen)
+        return x
+
+    def after(self, layer: int, x: Tokens, seen: Evidence) -> Tokens:
+        """In order."""
+        for part in self.parts:
+            x = part.after(layer, x, seen)
+        return x
