@@ -152,8 +152,8 @@ def _random_result(shard: int, config: OracleConfig, hidden_size: int) -> ShardR
             damaged=False,
             decoder="none",
             decoder_version="0",
-            tokens=tokens[index],
-            token_index=index,
+            embeddings=tokens[index],
+            embedding_index=index,
         )
     return result
 
@@ -170,7 +170,7 @@ def measure(path: Path, num_tokens: int, arch: str, device: str) -> dict[str, fl
 
     store = open_store(path)
     config = TrainConfig(arch=arch)
-    tokens_per_clip = store.token_index.shape[1]
+    tokens_per_clip = store.embedding_index.shape[1]
     started: list[tuple[float, float, int]] = []
     ended = (0.0, 0.0, 0)
 

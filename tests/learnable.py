@@ -52,5 +52,5 @@ def _teach(result: Any, row: int, clip_id: int) -> None:
     result.cam[row] = (cam / scale).reshape(GRID)
     result.clips[row]["cam_scale"] = float(scale)
     result.clips[row]["degenerate"] = False
-    if result.tokens is not None:
-        result.tokens[row] = (tokens * scales + 5)[result.token_index[row]]
+    if result.embeddings is not None:
+        result.embeddings[row] = (tokens * scales + 5)[result.embedding_index[row]]

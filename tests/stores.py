@@ -173,9 +173,9 @@ def _set_ok(
     probs = np.exp(logits) / np.exp(logits).sum()
     order = np.argsort(-probs)
     label = clip_id % num_classes
-    k = 0 if result.token_index is None else result.token_index.shape[1]
+    k = 0 if result.embedding_index is None else result.embedding_index.shape[1]
     index = np.sort(rng.permutation(grid.num_tokens)[:k])
-    tokens = rng.standard_normal((grid.num_tokens, hidden_size))[index]
+    embeddings = rng.standard_normal((grid.num_tokens, hidden_size))[index]
     result.set_ok(
         row,
         scores=scores,
@@ -191,6 +191,6 @@ def _set_ok(
         damaged=False,
         decoder="pyav",
         decoder_version="0.0",
-        tokens=tokens if k else None,
-        token_index=index if k else None,
+        embeddings=embeddings if k else None,
+        embedding_index=index if k else None,
     )

@@ -25,9 +25,9 @@ class Scored:
     """(B, N) in [0, 1]."""
     logits: npt.NDArray[np.float32]
     """(B, C)."""
-    tokens: npt.NDArray[np.float16] | None
+    embeddings: npt.NDArray[np.float16] | None
     """(B, k, D), the embeddings kept; None where the store keeps none."""
-    token_index: npt.NDArray[np.int16] | None
+    embedding_index: npt.NDArray[np.int16] | None
     """(B, k), their token numbers, ascending."""
 
 
@@ -64,7 +64,7 @@ class Scorer:
             targets = torch.from_numpy(labels) if self._config.target == "label" else None
             maps = self._oracle.values(self.backbone, embedded, targets)
             scores = scores_from_cam(maps.cam)
-            tokens = index = None
+            kept = index = None
             if self._num_kept:
                 num_tokens = self.backbone.grid.num_tokens
                 index = np.stack(
@@ -75,13 +75,13 @@ class Scorer:
                 )
                 where = torch.from_numpy(index.astype(np.int64)).to(self.device)
                 where = where[:, :, None].expand(-1, -1, self.backbone.hidden_size)
-                tokens = embedded.on_grid.gather(1, where).to(torch.float16).cpu().numpy()
+                kept = embedded.on_grid.gather(1, where).to(torch.float16).cpu().numpy()
             return Scored(
                 cam=maps.cam.cpu().numpy(),
                 scores=scores.cpu().numpy(),
                 logits=maps.logits.cpu().numpy(),
-                tokens=tokens,
-                token_index=index,
+                embeddings=kept,
+                embedding_index=index,
             )
 
 

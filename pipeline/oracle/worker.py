@@ -106,8 +106,11 @@ def _record(job: _Job, step: _Step) -> None:
         slot, label = position - step.start, job.labels[position]
         loss = None if label < 0 else -float(log_probs[slot, label])
         kept: dict[str, Any] = {}
-        if output.tokens is not None and output.token_index is not None:
-            kept = {"tokens": output.tokens[slot], "token_index": output.token_index[slot]}
+        if output.embeddings is not None and output.embedding_index is not None:
+            kept = {
+                "embeddings": output.embeddings[slot],
+                "embedding_index": output.embedding_index[slot],
+            }
         job.result.set_ok(
             position,
             scores=output.scores[slot],

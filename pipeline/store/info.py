@@ -162,6 +162,12 @@ def read_info(root: Root) -> StoreInfo:
                 f"{where} has schema version {schema}, this release reads up to "
                 f"{layout.SCHEMA_VERSION}: update lite-pipeline"
             )
+        if schema == 1:
+            raise StoreError(
+                f"{where} has schema version 1, this release reads {layout.SCHEMA_VERSION}: "
+                'build it again with `lite-pipeline build-oracle` and the options under "config" '
+                "in that file into another folder, or use the release that wrote it"
+            )
         if schema != layout.SCHEMA_VERSION:
             raise ValueError(f"schema_version is {schema!r}")
         return _from_json(content)

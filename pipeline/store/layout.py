@@ -4,10 +4,10 @@
       store.json                   what was built, with what (`StoreInfo`); written last at creation
       plan.parquet                 PLAN_SCHEMA; one row per clip, frozen at creation
       oracle.zarr/                 Zarr v3 group; row i of every array is clip_id i
-        scores       (clip,t,y,x)  float16, in [0, 1]; NaN where a clip failed
-        cam          (clip,t,y,x)  float16, signed cam / cam_scale; NaN where a clip failed
-        tokens       (clip,k,d)    float16, sampled patch embeddings; NaN where a clip failed
-        token_index  (clip,k)      int16, their token numbers, ascending; -1 where a clip failed
+        scores           (clip,t,y,x)  float16, in [0, 1]; NaN where a clip failed
+        cam              (clip,t,y,x)  float16, signed cam / cam_scale; NaN where a clip failed
+        embeddings       (clip,k,d)    float16, sampled patch embeddings; NaN where a clip failed
+        embedding_index  (clip,k)      int16, their token numbers, ascending; -1 where it failed
       tokens/shard-00042.parquet   TOKENS_SCHEMA; clips that are ok, in long form
       clips/shard-00042.parquet    CLIPS_SCHEMA; the commit record of the shard, written last
       runs/                        side logs and the lock; never part of the committed data
@@ -25,7 +25,7 @@ import pyarrow as pa
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 STORE_JSON = "store.json"
 PLAN = "plan.parquet"
@@ -140,7 +140,7 @@ def array_specs(
             fill_value=-1 if dtype == "int16" else float("nan"),
             shard_clips=shard_size,
             chunk_clips=chunk_clips(shard_size, clip_bytes),
-            compressed=name != "tokens",  # Gaussian bits: zstd gains 8 % at 3x the time
+            compressed=name != "embeddings",  # Gaussian bits: zstd gains 8 % at 3x the time
             description=text,
         )
 
@@ -151,14 +151,14 @@ def array_specs(
     if k:
         specs += [
             spec(
-                "tokens",
+                "embeddings",
                 (num_clips, k, hidden_size),
                 "clip k d",
                 "float16",
                 "patch embeddings with positions, as they enter block 1; NaN: failed",
             ),
             spec(
-                "token_index",
+                "embedding_index",
                 (num_clips, k),
                 "clip k",
                 "int16",

@@ -43,16 +43,16 @@ class ShardData:
         clips: `layout.CLIPS_SCHEMA` (n rows).
         scores: float32 (n, t, y, x) in [0, 1]; NaN where the clip failed.
         cam: float32 (n, t, y, x), signed and in its own units; NaN where the clip failed.
-        tokens: float16 (n, k, d), or None; NaN where the clip failed.
-        token_index: int16 (n, k), or None; -1 where the clip failed.
+        embeddings: float16 (n, k, d), or None; NaN where the clip failed.
+        embedding_index: int16 (n, k), or None; -1 where the clip failed.
     """
 
     shard: int
     clips: pd.DataFrame
     scores: npt.NDArray[np.float32]
     cam: npt.NDArray[np.float32]
-    tokens: npt.NDArray[np.float16] | None
-    token_index: npt.NDArray[np.int16] | None
+    embeddings: npt.NDArray[np.float16] | None
+    embedding_index: npt.NDArray[np.int16] | None
 
 
 class Store:
@@ -180,12 +180,12 @@ class Store:
     @property
     def embeddings(self) -> zarr.Array[Any] | None:
         """float16 (clip, k, d) patch embeddings, lazy; None where the store keeps none."""
-        return self._array("tokens") if self._has_embeddings else None
+        return self._array("embeddings") if self._has_embeddings else None
 
     @property
-    def token_index(self) -> zarr.Array[Any] | None:
+    def embedding_index(self) -> zarr.Array[Any] | None:
         """int16 (clip, k) token numbers of the embeddings, lazy; None where it keeps none."""
-        return self._array("token_index") if self._has_embeddings else None
+        return self._array("embedding_index") if self._has_embeddings else None
 
     def read_shard(self, shard: int) -> ShardData:
         """Everything about one committed shard, with `cam` in its own units.
@@ -216,8 +216,8 @@ class Store:
             clips=clips,
             scores=arrays["scores"].astype(np.float32),
             cam=arrays["cam"].astype(np.float32) * scale,
-            tokens=arrays.get("tokens"),
-            token_index=arrays.get("token_index"),
+            embeddings=arrays.get("embeddings"),
+            embedding_index=arrays.get("embedding_index"),
         )
 
     def summary(self) -> dict[str, int]:

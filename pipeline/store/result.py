@@ -22,8 +22,8 @@ class ShardResult:
     Attributes:
         scores: float16 (n, t, y, x), in [0, 1]; NaN unless the clip is ok.
         cam: float16 (n, t, y, x), signed cam / cam_scale; NaN unless ok.
-        tokens: float16 (n, k, d) or None without embeddings; NaN unless ok.
-        token_index: int16 (n, k) or None, ascending; -1 unless ok.
+        embeddings: float16 (n, k, d) or None where none are kept; NaN unless ok.
+        embedding_index: int16 (n, k) or None, ascending; -1 unless ok.
         clips: the outcome columns of `layout.CLIPS_SCHEMA` of each row; None while unset.
     """
 
@@ -33,8 +33,8 @@ class ShardResult:
         k = layout.num_kept_tokens(grid, tokens_per_clip)
         self.scores = np.full((num_clips, *grid), np.nan, np.float16)
         self.cam = np.full((num_clips, *grid), np.nan, np.float16)
-        self.tokens = np.full((num_clips, k, hidden_size), np.nan, np.float16) if k else None
-        self.token_index = np.full((num_clips, k), -1, np.int16) if k else None
+        self.embeddings = np.full((num_clips, k, hidden_size), np.nan, np.float16) if k else None
+        self.embedding_index = np.full((num_clips, k), -1, np.int16) if k else None
         self.clips: list[dict[str, Any] | None] = [None] * num_clips
 
     def __len__(self) -> int:
@@ -57,8 +57,8 @@ class ShardResult:
         damaged: bool,
         decoder: str,
         decoder_version: str,
-        tokens: npt.ArrayLike | None = None,
-        token_index: npt.ArrayLike | None = None,
+        embeddings: npt.ArrayLike | None = None,
+        embedding_index: npt.ArrayLike | None = None,
     ) -> None:
         """Records a clip that worked.
 
@@ -79,14 +79,16 @@ class ShardResult:
             damaged: decoded with errors that the decoder concealed.
             decoder: backend that decoded it.
             decoder_version: its release.
-            tokens: float (k, d), the embeddings kept; None where the store keeps none.
-            token_index: int (k,), their token numbers, ascending.
+            embeddings: float (k, d), those kept; None where the store keeps none.
+            embedding_index: int (k,), their token numbers, ascending.
         """
         shape = self.scores.shape[1:]
         signed = np.asarray(cam, np.float32).reshape(shape)
         rounded = np.asarray(scores, np.float32).reshape(shape).astype(np.float16)
-        with np.errstate(over="ignore"):
-            kept = None if tokens is None else np.asarray(tokens, np.float32).astype(np.float16)
+        kept = None
+        if embeddings is not None:
+            with np.errstate(over="ignore"):
+                kept = np.asarray(embeddings, np.float32).astype(np.float16)
         numbers = [confidence, *(x for x in (true_prob, loss) if x is not None)]
         decoded: dict[str, Any] = {
             "num_frames_total": num_frames_total,
@@ -106,13 +108,13 @@ class ShardResult:
             message = f"not finite, or beyond float16: {broken}"
             self.set_failed(row, ClipStatus.MODEL_ERROR, message, **decoded)
             return
-        if (kept is None) != (self.tokens is None):
-            raise ValueError("tokens must be given exactly where the store keeps embeddings")
+        if (kept is None) != (self.embeddings is None):
+            raise ValueError("embeddings must be given exactly where the store keeps them")
         if kept is not None:
-            assert self.tokens is not None
-            assert self.token_index is not None
-            self.tokens[row] = kept
-            self.token_index[row] = np.asarray(token_index, np.int16)
+            assert self.embeddings is not None
+            assert self.embedding_index is not None
+            self.embeddings[row] = kept
+            self.embedding_index[row] = np.asarray(embedding_index, np.int16)
         cam_scale = np.abs(signed).max()
         self.scores[row] = rounded
         self.cam[row] = signed / (cam_scale if cam_scale > 0 else np.float32(1))
@@ -159,11 +161,11 @@ class ShardResult:
         """
         if status == ClipStatus.OK:
             raise ValueError("a clip that is ok has not failed: use set_ok")
-        for array in (self.scores, self.cam, self.tokens):
+        for array in (self.scores, self.cam, self.embeddings):
             if array is not None:
                 array[row] = np.nan
-        if self.token_index is not None:
-            self.token_index[row] = -1
+        if self.embedding_index is not None:
+            self.embedding_index[row] = -1
         # A file name that is not UTF-8 reaches the message as lone surrogates, which Arrow refuses.
         clean = error.encode("utf-8", "backslashreplace").decode()
         self.clips[row] = {

@@ -233,7 +233,7 @@ def _array_faults(
         more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
         return f"clip {', '.join(map(str, ids[:_SHOWN]))}{more}"
 
-    if name == "token_index":
+    if name == "embedding_index":
         ascending = (np.diff(flat.astype(np.int32), axis=1) > 0).all(axis=1)
         inside = ((flat >= 0) & (flat < info.grid.num_tokens)).all(axis=1)
         if (bad := ok & ~(ascending & inside)).any():
@@ -250,7 +250,7 @@ def _array_faults(
     if not_nan.any():
         yield f"not NaN, though it failed, at {clip_ids(not_nan)}"
     sound = ok & finite
-    flat32 = np.where(sound[:, None], flat, 0).astype(np.float32) if name != "tokens" else flat
+    flat32 = np.where(sound[:, None], flat, 0).astype(np.float32) if name != "embeddings" else flat
     if name == "scores":
         if (bad := ok & ((flat32 < 0) | (flat32 > 1)).any(axis=1)).any():
             yield f"outside [0, 1] at {clip_ids(bad)}"

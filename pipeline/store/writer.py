@@ -310,11 +310,11 @@ def _check_result(info: StoreInfo, shard: int, num_clips: int, result: ShardResu
         raise wrong("scores must be numbers exactly where the clip is ok")
     if not ((result.scores[ok] >= 0) & (result.scores[ok] <= 1)).all():
         raise wrong("scores must lie in [0, 1]")
-    if result.token_index is not None:
-        index = result.token_index[ok].astype(np.int32)
+    if result.embedding_index is not None:
+        index = result.embedding_index[ok].astype(np.int32)
         inside = (index >= 0) & (index < info.grid.num_tokens)
         if not inside.all() or not (np.diff(index, axis=1) > 0).all():
-            raise wrong("token_index must be ascending token numbers without repeats")
+            raise wrong("embedding_index must be ascending token numbers without repeats")
 
 
 def _write_arrays(root: Root, info: StoreInfo, shard: int, result: ShardResult) -> None:

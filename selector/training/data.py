@@ -195,10 +195,10 @@ class TokenStream:
     def _read(self, shard: int, role: int, limit: int | None = None) -> _ShardRows:
         data = self._store.read_shard(shard)
         rows = np.flatnonzero(self._split.roles[shard] == role)[:limit]
-        assert data.tokens is not None
-        assert data.token_index is not None
+        assert data.embeddings is not None
+        assert data.embedding_index is not None
         _check_finite(str(self._store.root), data, rows)
-        index = data.token_index[rows].astype(np.int64)
+        index = data.embedding_index[rows].astype(np.int64)
         scores = data.scores[rows].astype(np.float32)
         target = clean_scores(torch.from_numpy(scores), self._clean).numpy()
 
@@ -206,7 +206,7 @@ class TokenStream:
             return np.take_along_axis(maps.reshape(len(rows), -1), index, axis=1)
 
         cam = data.cam[rows].astype(np.float32)
-        return _ShardRows(rows, data.tokens, index, at(target), at(scores), at(cam))
+        return _ShardRows(rows, data.embeddings, index, at(target), at(scores), at(cam))
 
     def _batches(
         self, shards: list[_ShardRows], batch_clips: int, rng: np.random.Generator | None
@@ -241,7 +241,7 @@ class TokenStream:
 
 
 def _check_finite(where: str, data: ShardData, rows: np.ndarray) -> None:
-    for name in ("scores", "cam", "tokens"):
+    for name in ("scores", "cam", "embeddings"):
         values = getattr(data, name)
         for row in rows:
             if not np.isfinite(values[row]).all():

@@ -41,7 +41,7 @@ KILL_POINTS = [
     Order("commit", shard=1),
     Order("rename:scores/c.1", shard=1),
     Order("renamed:scores/c.1", shard=1),
-    Order("rename:token_index/c.1", shard=1),
+    Order("rename:embedding_index/c.1", shard=1),
     Order("rename:tokens/shard-00001", shard=1),
     Order("renamed:tokens/shard-00001", shard=1),
     Order("rename:clips/shard-00001", shard=1),
@@ -100,7 +100,7 @@ def test_a_clip_that_kills_every_time_is_found_and_its_neighbours_are_untouched(
     run_build(reference, data, tiny_backbone)
     ours, theirs = open_store(store), open_store(reference)
     others = [i for i in range(10) if i != clip]
-    for name in ("scores", "cam", "embeddings", "token_index"):
+    for name in ("scores", "cam", "embeddings", "embedding_index"):
         mine, wanted = getattr(ours, name)[:][others], getattr(theirs, name)[:][others]
         assert mine.tobytes() == wanted.tobytes()
     assert verify_store(str(store)) == []

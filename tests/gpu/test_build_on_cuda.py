@@ -35,7 +35,7 @@ def test_the_values_are_those_of_the_cpu(tmp_path, data, tiny_backbone):
     assert cpu.clips()["prediction"].tolist() == cuda.clips()["prediction"].tolist()
     np.testing.assert_allclose(cuda.clips()["loss"], cpu.clips()["loss"], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(cuda.scores[:], cpu.scores[:], atol=5e-3)
-    assert cpu.token_index[:].tobytes() == cuda.token_index[:].tobytes()
+    assert cpu.embedding_index[:].tobytes() == cuda.embedding_index[:].tobytes()
 
 
 def test_out_of_memory_halves_the_batch_and_gives_the_same_values(tmp_path, caplog):

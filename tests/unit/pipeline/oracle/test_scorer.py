@@ -46,9 +46,9 @@ def test_it_returns_the_oracle_and_the_kept_embeddings(tiny_backbone):
     np.testing.assert_array_equal(got.scores, scores_from_cam(maps.cam))
     np.testing.assert_array_equal(got.logits, maps.logits)
     for row in range(4):
-        assert got.token_index[row].tolist() == sample_tokens(0, 10 + row, 8, 3).tolist()
+        assert got.embedding_index[row].tolist() == sample_tokens(0, 10 + row, 8, 3).tolist()
         np.testing.assert_array_equal(
-            got.tokens[row], embedded.values[row, got.token_index[row].astype(int)].half()
+            got.embeddings[row], embedded.values[row, got.embedding_index[row].astype(int)].half()
         )
 
 
@@ -61,8 +61,8 @@ def test_the_predicted_class_is_explained_when_asked_for(tiny_backbone):
 
 def test_without_kept_embeddings_there_are_none(tiny_backbone):
     got = make_scorer(tiny_backbone, tokens_per_clip=0)(make_clips(2), LABELS[:2], CLIP_IDS[:2])
-    assert got.tokens is None
-    assert got.token_index is None
+    assert got.embeddings is None
+    assert got.embedding_index is None
 
 
 def test_the_neighbours_in_a_batch_do_not_change_a_clips_bits(tiny_backbone):
@@ -72,7 +72,7 @@ def test_the_neighbours_in_a_batch_do_not_change_a_clips_bits(tiny_backbone):
     alone = np.zeros_like(clips)
     alone[2] = clips[2]
     lonely = scorer(alone, LABELS, CLIP_IDS)
-    for name in ("cam", "scores", "logits", "tokens"):
+    for name in ("cam", "scores", "logits", "embeddings"):
         assert getattr(full, name)[2].tobytes() == getattr(lonely, name)[2].tobytes()
 
 

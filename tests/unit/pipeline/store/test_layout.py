@@ -51,11 +51,11 @@ def test_outer_zarr_shard_is_the_work_shard() -> None:
     assert [(s.name, s.shard_clips, s.chunk_clips) for s in specs] == [
         ("scores", 256, 64),
         ("cam", 256, 64),
-        ("tokens", 256, 64),
-        ("token_index", 256, 64),
+        ("embeddings", 256, 64),
+        ("embedding_index", 256, 64),
     ]
     assert specs[0].chunk_key(42) == "oracle.zarr/scores/c.42.0.0.0"
-    assert specs[3].chunk_key(7) == "oracle.zarr/token_index/c.7.0"
+    assert specs[3].chunk_key(7) == "oracle.zarr/embedding_index/c.7.0"
 
 
 def test_no_embeddings_no_arrays_and_minus_one_keeps_all() -> None:

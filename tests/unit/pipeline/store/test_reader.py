@@ -97,10 +97,10 @@ def test_tokens_can_be_narrowed(tiny_store: Store) -> None:
 def test_arrays_are_opened_lazily_and_hold_the_clips(tiny_store: Store) -> None:
     assert tiny_store.scores.shape == (10, *GRID)
     assert tiny_store.embeddings is not None
-    assert tiny_store.token_index is not None
+    assert tiny_store.embedding_index is not None
     assert tiny_store.embeddings.shape == (10, 5, 6)
     assert np.isnan(np.asarray(tiny_store.scores[3], np.float32)).all()
-    assert np.asarray(tiny_store.token_index[3]).tolist() == [-1] * 5
+    assert np.asarray(tiny_store.embedding_index[3]).tolist() == [-1] * 5
     scale = tiny_store.clips(columns=["cam_scale"])["cam_scale"].to_numpy()
     data = tiny_store.read_shard(1)
     stored = np.asarray(tiny_store.cam[4:8], np.float32)
@@ -112,8 +112,8 @@ def test_arrays_are_opened_lazily_and_hold_the_clips(tiny_store: Store) -> None:
 def test_a_store_without_embeddings(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", 4, tokens_per_clip=0)
     assert store.embeddings is None
-    assert store.token_index is None
-    assert store.read_shard(0).tokens is None
+    assert store.embedding_index is None
+    assert store.read_shard(0).embeddings is None
 
 
 def test_an_unfinished_store_shows_what_is_there(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_half_created_store_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"[]", b"{}", b'{"schema_version": "1"}', b"\xff\xfe", b'{"schema_version": 1}'],
+    [b"", b"[]", b"{}", b'{"schema_version": "1"}', b"\xff\xfe", b'{"schema_version": 2}'],
 )
 def test_a_damaged_store_json_is_no_traceback(tmp_path: Path, text: bytes) -> None:
     make_store(tmp_path / "s", 4, shards=[])

@@ -29,8 +29,8 @@ def fields(**changes: Any) -> dict[str, Any]:
         "damaged": False,
         "decoder": "pyav",
         "decoder_version": "18",
-        "tokens": [[1.0, 2.0]],
-        "token_index": [2],
+        "embeddings": [[1.0, 2.0]],
+        "embedding_index": [2],
     } | changes
 
 
@@ -59,7 +59,7 @@ def test_a_cam_of_zeros_has_scale_zero_and_no_nan() -> None:
         ({"cam": [0, 1, np.inf, 2]}, "cam"),
         ({"scores": [0, 1, np.nan, 1]}, "scores"),
         ({"loss": float("nan")}, "logits"),
-        ({"tokens": [[1.0, 1e6]]}, "embeddings"),  # beyond float16
+        ({"embeddings": [[1.0, 1e6]]}, "embeddings"),  # beyond float16
     ],
 )
 def test_numbers_that_cannot_be_stored_fail_the_clip(changes: dict[str, Any], named: str) -> None:
@@ -78,12 +78,12 @@ def test_failing_after_success_leaves_nothing_of_it() -> None:
     result.set_ok(0, **fields())
     result.set_ok(1, **fields())
     result.set_failed(0, ClipStatus.WORKER_DIED, "died")
-    assert result.tokens is not None
-    assert result.token_index is not None
-    for array in (result.scores, result.cam, result.tokens):
+    assert result.embeddings is not None
+    assert result.embedding_index is not None
+    for array in (result.scores, result.cam, result.embeddings):
         assert np.isnan(array[0]).all()
         assert np.isfinite(array[1]).all()
-    assert result.token_index.tolist() == [[-1], [2]]
+    assert result.embedding_index.tolist() == [[-1], [2]]
 
 
 def test_messages_are_made_storable() -> None:
@@ -99,8 +99,8 @@ def test_ok_is_not_a_failure_and_embeddings_are_not_forgotten() -> None:
     result = ShardResult(1, GRID, 1, 2)
     with pytest.raises(ValueError, match="use set_ok"):
         result.set_failed(0, ClipStatus.OK, "")
-    with pytest.raises(ValueError, match="tokens must be given"):
-        result.set_ok(0, **fields(tokens=None, token_index=None))
+    with pytest.raises(ValueError, match="embeddings must be given"):
+        result.set_ok(0, **fields(embeddings=None, embedding_index=None))
 
 
 @pytest.mark.parametrize(

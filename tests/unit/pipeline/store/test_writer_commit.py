@@ -53,13 +53,13 @@ def test_what_is_written_is_read_back(
         scale = got.clips["cam_scale"].to_numpy()[:, None, None, None]
         np.testing.assert_allclose(got.cam, expected.cam.astype(np.float32) * scale)
         if tokens_per_clip == 0:
-            assert got.tokens is None
-            assert got.token_index is None
+            assert got.embeddings is None
+            assert got.embedding_index is None
         else:
-            assert expected.tokens is not None
-            assert expected.token_index is not None
-            np.testing.assert_array_equal(got.tokens, expected.tokens)
-            np.testing.assert_array_equal(got.token_index, expected.token_index)
+            assert expected.embeddings is not None
+            assert expected.embedding_index is not None
+            np.testing.assert_array_equal(got.embeddings, expected.embeddings)
+            np.testing.assert_array_equal(got.embedding_index, expected.embedding_index)
     assert verify_store(store.root) == []
 
 
@@ -121,7 +121,7 @@ def test_zarr_is_readable_by_others(tiny_store: Store) -> None:
         f"{tiny_store.root}/oracle.zarr", consolidated=False, chunks=None, mask_and_scale=False
     )
     assert data["scores"].dims == ("clip", "t", "y", "x")
-    assert data["tokens"].dims == ("clip", "k", "d")
+    assert data["embeddings"].dims == ("clip", "k", "d")
     assert data["scores"].dtype == np.float16
     assert bool(np.isnan(data["scores"][3]).all())
     assert "NaN: failed" in data["scores"].attrs["description"]
@@ -156,7 +156,7 @@ def test_leftovers_go_and_nothing_else(tmp_path: Path) -> None:
     assert file_hashes(tmp_path / "s") == sound
 
 
-@pytest.mark.parametrize("array", ["scores", "cam", "tokens", "token_index"])
+@pytest.mark.parametrize("array", ["scores", "cam", "embeddings", "embedding_index"])
 @pytest.mark.parametrize("shard", [0, 2])
 def test_a_damaged_array_file_does_not_stop_its_own_repair(
     tmp_path: Path, array: str, shard: int
@@ -177,7 +177,7 @@ def test_results_that_break_the_rules_are_not_committed(tmp_path: Path) -> None:
             (0, "nan", "numbers exactly where the clip is ok"),
             (0, "range", r"scores must lie in \[0, 1\]"),
             (0, "index", "ascending token numbers"),
-            (0, "shape", r"tokens is \(4, 5, 9\) instead of \(4, 5, 6\)"),
+            (0, "shape", r"embeddings is \(4, 5, 9\) instead of \(4, 5, 6\)"),
             (2, "long", "4 clips instead of 2"),
         ]:
             result = make_result(writer, shard)
@@ -188,10 +188,10 @@ def test_results_that_break_the_rules_are_not_committed(tmp_path: Path) -> None:
             elif change == "range":
                 result.scores[2, 0, 0, 0] = 1.5
             elif change == "index":
-                assert result.token_index is not None
-                result.token_index[2] = [0, 1, 3, 3, 4]
+                assert result.embedding_index is not None
+                result.embedding_index[2] = [0, 1, 3, 3, 4]
             elif change == "shape":
-                result.tokens = np.zeros((4, 5, 9), np.float16)
+                result.embeddings = np.zeros((4, 5, 9), np.float16)
             else:
                 result = make_result(writer, 0)
             with pytest.raises(StoreError, match=message):

@@ -94,9 +94,18 @@ def test_a_newer_library_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptu
 def test_a_future_schema_is_refused(tmp_path: Path) -> None:
     begin_store(tmp_path / "s").close()
     path = tmp_path / "s" / "store.json"
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
     for opening in (lambda: begin_store(tmp_path / "s"), lambda: open_store(tmp_path / "s")):
-        with pytest.raises(StoreError, match="schema version 2, this release reads up to 1"):
+        with pytest.raises(StoreError, match="schema version 3, this release reads up to 2"):
+            opening()
+
+
+def test_a_store_of_the_first_schema_is_to_be_built_again(tmp_path: Path) -> None:
+    begin_store(tmp_path / "s").close()
+    path = tmp_path / "s" / "store.json"
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    for opening in (lambda: begin_store(tmp_path / "s"), lambda: open_store(tmp_path / "s")):
+        with pytest.raises(StoreError, match="build it again with `lite-pipeline build-oracle`"):
             opening()
 
 

@@ -45,7 +45,7 @@ def test_a_retry_that_succeeds_gives_the_store_of_a_run_that_never_failed(tmp_pa
     store = make_store(tmp_path / "s", 10, failed={5: ClipStatus.MISSING_FILE})
     result = load_result(store.root, 1)
     fresh = make_result(store, 1)
-    for name in ("scores", "cam", "tokens", "token_index"):
+    for name in ("scores", "cam", "embeddings", "embedding_index"):
         getattr(result, name)[1] = getattr(fresh, name)[1]
     result.clips[1] = fresh.clips[1]
     write_shard(store.root, 1, result)

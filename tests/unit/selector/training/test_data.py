@@ -29,7 +29,7 @@ def sampled_cams(store, role, split):
     clips = store.clips()
     cam = store.cam[:].reshape(store.num_clips, -1).astype(np.float32)
     cam *= clips["cam_scale"].to_numpy()[:, None]
-    return np.take_along_axis(cam, store.token_index[:].astype(int), 1)[rows]
+    return np.take_along_axis(cam, store.embedding_index[:].astype(int), 1)[rows]
 
 
 def test_an_epoch_holds_every_training_clip_once_and_no_other(tmp_path):
@@ -79,7 +79,7 @@ def test_tokens_and_scores_of_a_batch_belong_together(tmp_path):
             for i in range(len(batch.tokens)):
                 flat = batch.tokens[i].numpy().reshape(-1)
                 clip = int(np.flatnonzero((tokens == flat).all(1))[0])
-                at = torch.from_numpy(store.token_index[clip].astype(np.int64))
+                at = torch.from_numpy(store.embedding_index[clip].astype(np.int64))
                 assert torch.equal(batch.token_index[i], at)
                 assert torch.equal(batch.target[i], cleaned[clip].flatten()[at])
                 raw = torch.from_numpy(store.scores[clip].astype(np.float32)).flatten()[at]
@@ -212,7 +212,7 @@ def test_a_held_out_share_outside_0_to_1_is_refused(tmp_path, fraction):
         split_store(make_learnable_store(tmp_path / "s", 8), fraction)
 
 
-@pytest.mark.parametrize("name", ["scores", "cam", "tokens"])
+@pytest.mark.parametrize("name", ["scores", "cam", "embeddings"])
 def test_nan_in_a_clip_that_is_ok_is_refused_by_clip_id(tmp_path, name):
     store = make_learnable_store(tmp_path / "s", 16)
     split = split_store(store, 0.3)
