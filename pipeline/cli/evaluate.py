@@ -122,6 +122,14 @@ def evaluate(
             rich_help_panel=SHOWN,
         ),
     ] = None,
+    brief: Annotated[
+        bool,
+        typer.Option(
+            "--brief",
+            help="Show the accuracies alone, at keep ratios 1, 0.5 and 0.3.",
+            rich_help_panel=SHOWN,
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print everything as JSON.", rich_help_panel=SHOWN)
     ] = False,
@@ -137,6 +145,7 @@ def evaluate(
         max_loss=max_loss,
         gmacs_share=target_gflops_share,
         without=without or [],
+        brief=brief,
         as_json=as_json,
     )
     if table_only:
@@ -197,11 +206,12 @@ def _show(
     max_loss: float | None,
     gmacs_share: float | None,
     without: list[str],
+    brief: bool,
     as_json: bool,
 ) -> None:
+    from pipeline.cli.evaluate_report import echo_brief, echo_summary
     from selector.budgets.adaptive import AdaptiveGoal
     from selector.evaluation.report.summary import summarise
-    from selector.evaluation.report.text import format_summary
 
     loss = None if max_loss is None else max_loss / 100
     unset = loss is None and gmacs_share is None
@@ -209,5 +219,7 @@ def _show(
     summary = summarise(evaluation, class_ratio=class_ratio, goal=goal, without=without)
     if as_json:
         output.echo_json(summary.to_dict())
+    elif brief:
+        echo_brief(summary)
     else:
-        output.echo_lines(format_summary(summary))
+        echo_summary(summary)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pipeline.shards.progress import Progress
 
 PROSE_WIDTH = 80
-_GAP = 2
 _NARROWEST = 8  # characters that a folded column keeps
 
 
@@ -124,19 +123,23 @@ def counted(unit: str) -> Iterator[Callable[[int, int], None]]:
             shown.close()
 
 
-def prose(text: str, indent: str = "") -> str:
-    """A paragraph broken into lines that every terminal shows; `indent` before all but the first.
+def echo_prose(text: str, indent: str = "") -> None:
+    """Print a paragraph in lines that every terminal shows, at most `PROSE_WIDTH` long.
 
-    Line breaks of the text are spaces. Cells of a line are not kept apart: for that, see `table`.
+    Args:
+        text: its line breaks are spaces.
+        indent: before every line.
     """
     width = min(PROSE_WIDTH, _width() or PROSE_WIDTH)
-    return textwrap.fill(
-        " ".join(text.split()),
+    lines = textwrap.wrap(
+        one_line(" ".join(text.split())),
         width=max(width, 20),
+        initial_indent=indent,
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
+    typer.echo("\n".join(lines))
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,11 @@ class Column:
 
 
 def echo_table(
-    columns: Sequence[Column], rows: Iterable[Sequence[object] | str], indent: int = 0
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[object] | str],
+    *,
+    indent: int = 0,
+    gap: int = 2,
 ) -> None:
     """Print a table: as wide as it takes in a pipe, never wider than a terminal.
 
@@ -166,16 +173,19 @@ def echo_table(
         columns: at least one.
         rows: the cells of a row, one for each column; or a heading over the rows that follow.
         indent: spaces before every line.
+        gap: spaces between two columns.
     """
     safe_rows = [one_line(row) if isinstance(row, str) else [*map(one_line, row)] for row in rows]
-    shown, widths = _fit(columns, [row for row in safe_rows if isinstance(row, list)], indent)
+    room = _width()
+    shown, widths = _fit(columns, [row for row in safe_rows if isinstance(row, list)], indent, gap)
     kept = [columns[i] for i in shown]
-    lines = _draw(kept, widths, []) if any(column.title for column in kept) else []
+    lines = _draw(kept, widths, [], gap) if any(column.title for column in kept) else []
     for is_heading, block in itertools.groupby(safe_rows, key=lambda row: isinstance(row, str)):
         if is_heading:
-            lines += map(str, block)
+            for heading in map(str, block):
+                lines += textwrap.wrap(heading, room - indent) if room else [heading]
         else:
-            lines += _draw(kept, widths, [[row[i] for i in shown] for row in block])
+            lines += _draw(kept, widths, [[row[i] for i in shown] for row in block], gap)
     hidden = [column.title for i, column in enumerate(columns) if i not in shown]
     if hidden:
         lines.append(f"(too narrow for: {', '.join(hidden)})")
@@ -183,7 +193,7 @@ def echo_table(
 
 
 def _fit(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], indent: int
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], indent: int, gap: int
 ) -> tuple[list[int], list[int]]:
     """Which columns are shown, and how wide each of them is."""
     from rich.cells import cell_len
@@ -198,7 +208,7 @@ def _fit(
         return shown, natural
 
     def excess() -> int:
-        return indent + sum(natural[i] for i in shown) + _GAP * (len(shown) - 1) - room
+        return indent + sum(natural[i] for i in shown) + gap * (len(shown) - 1) - room
 
     while excess() > 0 and any(columns[i].spare for i in shown):
         shown.remove(max(shown, key=lambda i: (columns[i].spare, i)))
@@ -211,16 +221,16 @@ def _fit(
 
 
 def _draw(
-    columns: Sequence[Column], widths: Sequence[int], rows: Sequence[Sequence[str]]
+    columns: Sequence[Column], widths: Sequence[int], rows: Sequence[Sequence[str]], gap: int
 ) -> list[str]:
     """The lines of some rows, or of the head where there are none."""
     if _width() is None:
-        return [_plain(columns, widths, row) for row in rows or [[c.title for c in columns]]]
+        return [_plain(columns, widths, row, gap) for row in rows or [[c.title for c in columns]]]
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, show_header=not rows, padding=(0, _GAP, 0, 0))
+    grid = Table(box=None, show_header=not rows, padding=(0, gap, 0, 0))
     for column, width in zip(columns, widths, strict=True):
         grid.add_column(
             Text(column.title),
@@ -231,14 +241,14 @@ def _draw(
         )
     for row in rows:
         grid.add_row(*map(Text, row))
-    total = sum(widths) + _GAP * len(widths)  # the gap is padding, so the last column has one too
+    total = sum(widths) + gap * len(widths)  # the gap is padding, so the last column has one too
     console = Console(file=sys.stdout, width=total)
     with console.capture() as captured:
         console.print(grid)
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
-def _plain(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) -> str:
+def _plain(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str], gap: int) -> str:
     from rich.cells import cell_len
 
     padded = (
@@ -247,7 +257,7 @@ def _plain(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str])
         else cell + " " * (width - cell_len(cell))
         for column, width, cell in zip(columns, widths, row, strict=True)
     )
-    return (" " * _GAP).join(padded).rstrip()
+    return (" " * gap).join(padded).rstrip()
 
 
 def _width() -> int | None:

@@ -109,13 +109,14 @@ def test_log_lines_are_escaped_too(capsys):
     )
 
 
-def test_prose_is_as_narrow_as_the_terminal_and_never_wider_than_80(width):
+@pytest.mark.parametrize(("columns", "longest"), [(None, 80), (40, 40), (200, 80)])
+def test_prose_is_as_narrow_as_the_terminal_but_at_most_80(capsys, width, columns, longest):
     text = "some words of prose " * 10
-    assert max(map(len, output.prose(text).splitlines())) <= 80
-    width(40)
-    lines = output.prose(text, "  ").splitlines()
-    assert max(map(len, lines)) <= 40
-    assert all(line.startswith("  ") for line in lines[1:])
+    width(columns)
+    output.echo_prose(text, "  ")
+    lines = capsys.readouterr().out.splitlines()
+    assert longest - len("prose ") < max(map(len, lines)) <= longest
+    assert all(line.startswith("  ") for line in lines)
     assert " ".join(" ".join(lines).split()) == text.strip()
 
 

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from pipeline.cli.evaluate_report import echo_summary
 from pipeline.errors import ConfigError
 from selector.budgets.adaptive import AdaptiveGoal, adaptive_results
 from selector.evaluation.report.summary import summarise
-from selector.evaluation.report.text import format_summary
 from selector.evaluation.results import read_outcomes
 from selector.training.split import halves
 from tests.evaluations import make_evaluation
@@ -145,7 +145,7 @@ def test_without_lite_nothing_adapts(tmp_path):
     assert results_of(evaluation) == {}
 
 
-def test_the_summary_compares_every_selector_with_its_own_base_and_coin(tmp_path):
+def test_the_summary_compares_every_selector_with_its_own_base_and_coin(tmp_path, capsys):
     evaluation, easy = make_lite(tmp_path, ("lite", "lite[x]"))
     summary = summarise(evaluation, num_draws=100)
     lines = {(row.method, row.keep_ratio): row for row in summary.table}
@@ -161,9 +161,10 @@ def test_the_summary_compares_every_selector_with_its_own_base_and_coin(tmp_path
     assert pairs["lite[x]", 0.5, "lite"].difference == 0  # the same rows twice
     assert [trend.method for trend in summary.classes] == []
 
-    text = format_summary(summary)
+    echo_summary(summary)
+    text = capsys.readouterr().out
     # The same on all 400 videos, so that Wilson's bound speaks: 3.84 / (400 + 3.84) is 0.95 %.
-    assert "lite[x] at 0.3: +0.0 [-1.0, +1.0]" in text
+    assert "  lite[x]   0.3  +0.0 [-1.0, +1.0]" in text
     block = text[text.index("lite[x] mass: ") :].splitlines()
     share = easy.mean()
     assert block[1].split()[:4] == ["0.5", "4", f"{6 - 2 * share:.4g}", f"{100 * share:.0f}"]

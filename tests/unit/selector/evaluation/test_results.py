@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.cli.evaluate_report import echo_summary
 from pipeline.errors import ConfigError, StoreError
 from selector.evaluation.report.summary import summarise
-from selector.evaluation.report.text import format_summary
 from selector.evaluation.results import read_outcomes
 from tests.evaluations import make_evaluation
 
@@ -72,7 +72,7 @@ def test_a_video_that_failed_under_one_condition_is_left_out_of_all(tmp_path):
     assert outcomes.num_failed == 2
 
 
-def test_the_methods_that_lost_videos_are_counted_and_can_be_left_out(tmp_path):
+def test_the_methods_that_lost_videos_are_counted_and_can_be_left_out(tmp_path, capsys):
     """`make_info`'s conditions: full, random with seed 0, random with seed 1, and uniform."""
     logits = np.random.default_rng(1).normal(size=(7, 4, NUM_CLASSES))
     evaluation = make_evaluation(
@@ -93,7 +93,8 @@ def test_the_methods_that_lost_videos_are_counted_and_can_be_left_out(tmp_path):
     assert np.array_equal(others.label_rank[:, :3], ranks(logits, LABELS)[[0, 1, 3, 4, 5], :3])
     summary = summarise(evaluation, without=["uniform"], num_draws=100)
     assert {row.method for row in summary.table} == {"full", "random"}
-    text = format_summary(summary)
+    echo_summary(summary)
+    text = capsys.readouterr().out
     assert "left out: 2 videos" in text
     assert "1 of them the full model did and random did not" in text
     assert "--without 'random'" in text

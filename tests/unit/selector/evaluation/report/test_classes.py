@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.cli.evaluate_report import plain_span
 from selector.evaluation.report.classes import class_trends
 from selector.evaluation.report.table import Entry
-from selector.evaluation.report.text_values import plain_span
 
 PER_CLASS = 100
 

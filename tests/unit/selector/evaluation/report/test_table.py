@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.cli.evaluate_report import echo_summary
 from selector.evaluation.report.summary import summarise
 from selector.evaluation.report.table import entries, make_table
-from selector.evaluation.report.text import format_summary
 from selector.evaluation.results import read_outcomes
 from tests.evaluations import make_evaluation
 
@@ -62,7 +62,7 @@ def test_differences_are_on_the_same_videos(evaluation):
     assert oracle.top1_low < full.top1_high
 
 
-def test_the_summary_is_json_and_text(evaluation):
+def test_the_summary_is_json_and_text(evaluation, capsys):
     import json
 
     summary = summarise(evaluation, num_draws=100)
@@ -71,24 +71,26 @@ def test_the_summary_is_json_and_text(evaluation):
     assert [row["method"] for row in content["table"]] == ["full", *METHODS]
     (pair,) = content["paired"]
     assert (pair["method"], pair["against"], pair["difference"]) == (METHODS[1], "random", 0.3125)
-    text = format_summary(summary)
+    echo_summary(summary)
+    text = capsys.readouterr().out
     assert "random (mean of 2 seeds)" in text
     assert "75.0 [" in text
     assert "UNFINISHED" not in text
 
 
-def test_what_is_missing_or_failed_is_said(tmp_path):
+def test_what_is_missing_or_failed_is_said(tmp_path, capsys):
     logits = right_or_wrong(FULL, RANDOM_0, RANDOM_1, ORACLE)
     evaluation = make_evaluation(
         tmp_path, logits, LABELS, methods=METHODS, failed=[(1, 0)], shards=[0]
     )
-    text = format_summary(summarise(evaluation, num_draws=100))
+    echo_summary(summarise(evaluation, num_draws=100))
+    text = capsys.readouterr().out
     assert "3 videos" in text.splitlines()[0]
     assert "left out: 1 videos" in text
     assert "UNFINISHED: 4 videos" in text
 
 
-def test_outcomes_that_are_all_equal_are_not_certain(tmp_path):
+def test_outcomes_that_are_all_equal_are_not_certain(tmp_path, capsys):
     """Eight of eight right is 100 % [67.6, 100] by Wilson; no video differs from the full model."""
     evaluation = make_evaluation(
         tmp_path, right_or_wrong("11111111", "11111111"), LABELS, methods=("uniform",)
@@ -100,17 +102,19 @@ def test_outcomes_that_are_all_equal_are_not_certain(tmp_path):
     assert (uniform.difference_low, uniform.difference_high) == pytest.approx(
         (-0.3244, 0.3244), abs=1e-4
     )
-    text = format_summary(summary)
+    echo_summary(summary)
+    text = capsys.readouterr().out
     assert "FEW VIDEOS: intervals of 8 are rough" in text
     assert "100.0 [67.6, 100.0]" in text
 
 
-def test_a_trend_over_few_videos_is_said_to_be_one(tmp_path):
+def test_a_trend_over_few_videos_is_said_to_be_one(tmp_path, capsys):
     """Two videos a class; all three classes are drawn, or the resample does not count."""
     logits = np.zeros((6, 2, 3))
     labels = [0, 0, 1, 1, 2, 2]
     for video, (full, kept) in enumerate([(0, 0), (0, 0), (0, 1), (1, 1), (1, 2), (1, 2)]):
         logits[video, 0, full], logits[video, 1, kept] = 1, 1
     evaluation = make_evaluation(tmp_path, logits, labels, methods=("uniform",))
-    text = format_summary(summarise(evaluation, num_draws=100))
+    echo_summary(summarise(evaluation, num_draws=100))
+    text = capsys.readouterr().out
     assert "FEW VIDEOS: 2 a class; with fewer than 30 the intervals lie too high" in text

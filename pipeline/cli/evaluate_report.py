@@ -1,0 +1,245 @@
+"""What `evaluate` prints: accuracy against cost, adaptive budgets, and the trend over classes."""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from pipeline.cli import output
+from pipeline.cli.output import Column
+
+if TYPE_CHECKING:
+    from selector.budgets.adaptive import AdaptiveGoal, AdaptiveSetting
+    from selector.evaluation.report.summary import Summary
+    from selector.evaluation.report.table import TableRow
+
+BRIEF_RATIOS = (1.0, 0.5, 0.3)
+"""Keep ratios of the short table."""
+
+_COLUMNS = (
+    Column("keep", right=True),
+    Column("tokens", right=True, spare=2),
+    Column("GFLOPs", right=True),
+    Column("alone", right=True, spare=4),
+    Column("clips/s", right=True, spare=1),
+    Column("top-1 %"),
+    Column("top-5 %", right=True, spare=3),
+    Column("against full"),
+    Column("against random"),
+)
+_ADAPTIVE_COLUMNS = (
+    Column("base", right=True),
+    Column("tokens", right=True, spare=1),
+    Column("GFLOPs", right=True),
+    Column("less", right=True),
+    Column("top-1 %"),
+    Column("against base"),
+    Column("against mixture"),
+)
+
+
+def echo_summary(summary: Summary) -> None:
+    """The whole page."""
+    _echo_head(summary)
+    output.echo()
+    _echo_accuracies(summary, summary.table)
+    if len(summary.lite_methods) > 1:
+        _echo_selectors(summary)
+    if summary.adaptive or summary.out_of_reach:
+        _echo_adaptive(summary)
+    if summary.classes:
+        _echo_classes(summary)
+
+
+def echo_brief(summary: Summary) -> None:
+    """The first table at few keep ratios, where it has them, and nothing else."""
+    few = [row for row in summary.table if row.keep_ratio in BRIEF_RATIOS]
+    some = any(row.keep_ratio < 1 for row in few)
+    _echo_accuracies(summary, few if some else summary.table)
+
+
+def _echo_head(summary: Summary) -> None:
+    from selector.statistics import FEW
+
+    output.echo(
+        f"{summary.dataset}/{summary.split}, backbone {summary.backbone}, {summary.views} views: "
+        f"{summary.num_videos} videos"
+    )
+    if summary.num_failed:
+        output.echo(
+            f"left out: {summary.num_failed} videos that could not be evaluated under every method"
+        )
+    for method, count in summary.failed_by.items():
+        output.echo_prose(
+            f"{count} of them the full model did and {method} did not: for a table with them, "
+            f"--table-only --without '{method}'",
+            indent="  ",
+        )
+    if summary.without:
+        output.echo(f"without {', '.join(summary.without)}, as asked")
+    if summary.num_missing:
+        output.echo(f"UNFINISHED: {summary.num_missing} videos are still missing")
+    if summary.num_videos < FEW:
+        output.echo_prose(
+            f"FEW VIDEOS: intervals of {summary.num_videos} are rough; nothing below stands on them"
+        )
+    output.echo_prose(
+        f"[a, b]: {summary.level:.0%} bootstrap intervals over videos. GFLOPs: multiply-accumulates"
+        " of one view, with all that decides which tokens stay; alone: without that; - : an oracle,"
+        " which is no part of a model. clips/s: measured, one worker, without decoding."
+    )
+
+
+def _echo_accuracies(summary: Summary, table: list[TableRow]) -> None:
+    from selector.evaluation.config import FULL
+
+    adaptive = {setting.method for setting in summary.adaptive}
+    against_random = _differences(summary, "random")
+    fixed = [row for row in table if row.method not in adaptive]
+    lines: list[str | list[str]] = []
+    for method, group in groupby(fixed, key=lambda row: row.method):
+        rows = list(group)
+        seeds = len(rows[0].top1_per_seed)
+        lines.append(method + (f" (mean of {seeds} seeds)" if seeds > 1 else ""))
+        for row in rows:
+            gap = span(row.difference, row.difference_low, row.difference_high, signed=True)
+            lines.append(
+                [
+                    f"{row.keep_ratio:g}",
+                    f"{row.num_kept:.0f}",
+                    number(row.gmacs),
+                    number(row.gmacs_backbone),
+                    number(row.clips_per_s),
+                    span(row.top1, row.top1_low, row.top1_high),
+                    f"{100 * row.top5:.1f}",
+                    "" if method == FULL else gap,
+                    against_random.get((method, row.keep_ratio), ""),
+                ]
+            )
+    output.echo_table(_COLUMNS, lines, gap=1)
+
+
+def _echo_selectors(summary: Summary) -> None:
+    first, *others = summary.lite_methods
+    found = _differences(summary, first)
+    rows = [
+        (method, f"{ratio:g}", gap) for (method, ratio), gap in found.items() if method in others
+    ]
+    output.echo()
+    output.echo(f"Top-1 against {first}, at the same keep ratio:")
+    columns = (Column("method"), Column("keep", right=True), Column(f"against {first}"))
+    output.echo_table(columns, rows, indent=2)
+
+
+def _differences(summary: Summary, against: str) -> dict[tuple[str, float], str]:
+    """(method, keep ratio) to the difference to another line, as text."""
+    return {
+        (pair.method, pair.keep_ratio): span(pair.difference, pair.low, pair.high, signed=True)
+        for pair in summary.paired
+        if pair.against == against
+    }
+
+
+def _echo_adaptive(summary: Summary) -> None:
+    """All selectors' adaptive budgets, each beside its base and a fixed budget of its own cost."""
+    output.echo()
+    output.echo_prose(
+        f"Adaptive budgets, {_goal(summary.goal)} where they are picked: on one half of the videos,"
+        " and judged on the other, both ways round. less: videos that get less than the base. "
+        "mixture: two neighbouring fixed budgets mixed by chance, at the same mean cost; what is "
+        "above 0 there is what adapting gains."
+    )
+    lines: list[str | list[str]] = []
+    for _, group in groupby(summary.adaptive, key=lambda setting: setting.method):
+        settings = list(group)
+        lines.append(_adaptive_title(settings[0]))
+        lines += [_adaptive_cells(summary, setting) for setting in settings]
+    if lines:
+        output.echo_table(_ADAPTIVE_COLUMNS, lines, gap=1)
+    for sentence in summary.out_of_reach:
+        output.echo_prose(sentence, indent="  ")
+
+
+def _goal(goal: AdaptiveGoal) -> str:
+    if goal.gmacs_share is not None:
+        return f"the most accurate of at most {100 * goal.gmacs_share:g} % of their base's GFLOPs"
+    assert goal.max_loss is not None
+    return f"the cheapest that lose at most {100 * goal.max_loss:g} points to their base"
+
+
+def _adaptive_title(setting: AdaptiveSetting) -> str:
+    from selector.budgets.candidates import CASCADE, MASS
+
+    if setting.kind == MASS:
+        how = "the fewest tokens that hold a share of the predicted scores"
+    elif setting.kind == CASCADE:
+        how = "by the small budget's own confidence"
+    else:
+        assert setting.confidence_ratio is not None
+        how = f"by the confidence on the best {100 * setting.confidence_ratio:g} %"
+    return f"{setting.method}: {how}"
+
+
+def _adaptive_cells(summary: Summary, setting: AdaptiveSetting) -> list[str]:
+    from selector.budgets.levels import COIN
+
+    key = (setting.method, setting.base_ratio)
+    row = next(row for row in summary.table if (row.method, row.keep_ratio) == key)
+    against = {
+        pair.against: span(pair.difference, pair.low, pair.high, signed=True)
+        for pair in summary.paired
+        if (pair.method, pair.keep_ratio) == key
+    }
+    less = sum(share for ratio, share in setting.shares.items() if ratio < setting.base_ratio)
+    return [
+        f"{row.keep_ratio:g}",
+        f"{row.num_kept:.0f}",
+        number(row.gmacs),
+        f"{100 * less:.0f} %",
+        span(row.top1, row.top1_low, row.top1_high),
+        against[setting.selector],
+        against[COIN],
+    ]
+
+
+def _echo_classes(summary: Summary) -> None:
+    from selector.statistics import FEW
+
+    first = summary.classes[0]
+    per_class = summary.num_videos / len(first.class_ids)
+    output.echo()
+    output.echo_prose(
+        f"Across {len(first.class_ids)} classes, top-1 lost at keep ratio {first.keep_ratio:g} "
+        "against the full model's top-1 (principle 5: easy classes lose less, so both below 0):"
+    )
+    if per_class < FEW:
+        output.echo_prose(
+            f"FEW VIDEOS: {per_class:.0f} a class; with fewer than {FEW} the intervals lie too high"
+        )
+    rows = [
+        (
+            plain_span(trend.spearman, trend.spearman_low, trend.spearman_high),
+            plain_span(trend.slope, trend.slope_low, trend.slope_high),
+            trend.method,
+        )
+        for trend in summary.classes
+    ]
+    output.echo_table([*map(Column, ("Spearman", "slope", "method"))], rows, indent=2)
+
+
+def span(value: float, low: float, high: float, *, signed: bool = False) -> str:
+    """A share and its interval in percent, or a difference in points."""
+    sign = "+" if signed else ""
+    return f"{100 * value:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def plain_span(value: float, low: float, high: float) -> str:
+    """A statistic with its interval, or without where resampling told nothing."""
+    known = f"[{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else "[unknown]"
+    return f"{value:+.2f} {known}"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; - for what there is not."""
+    return "-" if value is None else f"{value:.4g}"
