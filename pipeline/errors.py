@@ -54,6 +54,14 @@ class DecodeError(LiteError):
         return type(self), (self.status, str(self))  # keeps the status across a process boundary
 
 
+class LostProcessError(LiteError, RuntimeError):
+    """A process was ended from outside, again and again, while it worked.
+
+    Nobody's video or option is at fault, so nothing may be recorded of what the process had in
+    hand. The same work can succeed later: with more memory, or on another machine.
+    """
+
+
 class StoreError(LiteError):
     """A store that is missing, unfinished, damaged or of another schema."""
 

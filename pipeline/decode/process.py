@@ -110,10 +110,13 @@ class DecoderProcess(ChildProcess):
 
         Raises:
             DriverError: it does not get so far.
+            PipeClosedError: it was killed from outside before it did.
         """
         try:
             receive(self.answers, _START_LIMIT_S)
         except (PipeClosedError, PipeTimeoutError) as error:
+            if isinstance(error, PipeClosedError) and was_killed_from_outside(self.wait()):
+                raise
             self.kill()
             raise DriverError(
                 f"a decoder process did not start: it ended {ending(self.wait())}; what it wrote "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 
 from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest, decode_video
-from pipeline.errors import ClipStatus, ConfigError, DecodeError, DriverError
+from pipeline.decode.process import DecoderProcess
+from pipeline.errors import ClipStatus, ConfigError, DecodeError, DriverError, LostProcessError
 from tests.videos import write_video
 
 _ROOT = Path(__file__).resolve().parents[4]
@@ -129,18 +131,95 @@ def test_a_dead_child_is_replaced_and_its_request_tried_again(paths: list[Path])
         assert pool.pids() != [child]
 
 
-def test_a_video_that_always_kills_its_decoder_is_one_failure(
-    paths: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("deed", "ending"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "by signal SIGSEGV"),
+        ("os._exit(3)", "with exit code 3"),
+    ],
+)
+def test_a_video_that_always_crashes_its_decoder_is_one_failure(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, deed: str, ending: str
 ) -> None:
-    _sabotage(monkeypatch, tmp_path, "os.kill(os.getpid(), 9)")
+    _sabotage(monkeypatch, tmp_path, deed)
     requests = [_request(paths[0]), _request(tmp_path / "poison.mp4"), _request(paths[1])]
     with DecodePool(1) as pool:
         results = list(pool.imap(requests))
     assert [type(result) for result in results] == [DecodedVideo, DecodeError, DecodedVideo]
     assert isinstance(results[1], DecodeError)
     assert results[1].status is ClipStatus.DECODER_DIED
-    assert str(results[1]) == "the pyav process died by signal SIGKILL on this video"
-    assert (tmp_path / "tries").read_text() == "xx"
+    assert str(results[1]) == f"the pyav process died {ending} on this video"
+    assert len(_tries(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kill_from_outside_is_never_blamed_on_the_video(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sent: int
+) -> None:
+    """Also at the same place three times, as by a system that is out of memory."""
+    _sabotage(monkeypatch, tmp_path, f"if tries <= 3: os.kill(os.getpid(), {int(sent)})")
+    monkeypatch.setattr("pipeline.decode.pool._WAITS_S", (0.0, 0.0, 0.0))
+    poison = tmp_path / "poison.mp4"
+    poison.write_bytes(paths[2].read_bytes())
+    with DecodePool(2) as pool:
+        results = list(pool.imap([_request(path) for path in (paths[0], poison, paths[1])]))
+    for path, result in zip((paths[0], paths[2], paths[1]), results, strict=True):
+        assert isinstance(result, DecodedVideo)
+        np.testing.assert_array_equal(result.clips, decode_video(_request(path)).clips)
+    assert len(_tries(tmp_path)) == 4
+
+
+def test_a_process_that_is_killed_every_time_is_lost_and_nothing_is_blamed(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The results before it are given; with it the iterator ends, and the pool goes on."""
+    _sabotage(monkeypatch, tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
+    monkeypatch.setattr("pipeline.decode.pool._WAITS_S", (0.0, 0.1))
+    poison = tmp_path / "poison.mp4"
+    with DecodePool(1) as pool:
+        results = pool.imap([_request(paths[0]), _request(poison), _request(paths[1])])
+        assert isinstance(next(results), DecodedVideo)
+        with pytest.raises(LostProcessError, match="from outside, by signal SIGKILL") as caught:
+            next(results)
+        assert str(poison) in str(caught.value)
+        assert len(_tries(tmp_path)) == 3
+        assert list(results) == []
+        assert isinstance(next(pool.imap([_request(paths[1])])), DecodedVideo)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_after_a_death_a_video_is_tried_alone(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """So that neither its neighbours' memory nor their crash is laid at its door."""
+    deed = "os.kill(os.getpid(), signal.SIGKILL) if tries == 1 else time.sleep(1)"
+    _sabotage(monkeypatch, tmp_path, deed)
+    requests = [_request(tmp_path / "poison.mp4"), *map(_request, paths)]
+    with DecodePool(3) as pool:
+        assert len(list(pool.imap(requests, look_ahead=len(requests)))) == len(requests)
+    begun, done = _spans(tmp_path)["poison.mp4"][-1]
+    assert done - begun > 1
+    for path in paths:
+        for start, end in _spans(tmp_path)[path.name]:
+            assert end < begun or start > done
+
+
+def test_a_child_that_is_killed_while_it_starts_is_replaced(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    class Slow(DecoderProcess):
+        def __init__(self) -> None:
+            super().__init__()
+            started.append(self.pid)
+            if len(started) < 3:
+                self.kill()
+
+    monkeypatch.setattr("pipeline.decode.pool.DecoderProcess", Slow)
+    with DecodePool(1) as pool:
+        assert isinstance(next(pool.imap([_request(paths[0])])), DecodedVideo)
+        assert pool.pids() == [started[2]]
 
 
 def test_a_video_that_hangs_in_native_code_is_killed(
@@ -154,7 +233,7 @@ def test_a_video_that_hangs_in_native_code_is_killed(
     assert isinstance(results[1], DecodeError)
     assert results[1].status is ClipStatus.DECODE_TIMEOUT
     assert str(results[1]) == "pyav did not answer within 2 s and was killed"
-    assert (tmp_path / "tries").read_text() == "xx"
+    assert len(_tries(tmp_path)) == 2
     assert isinstance(results[2], DecodedVideo)
 
 
@@ -164,7 +243,7 @@ def test_close_leaves_no_process_whatever_is_under_way(
     _sabotage(monkeypatch, tmp_path, "time.sleep(600)")
     pool = DecodePool(1)
     results = pool.imap([_request(tmp_path / "poison.mp4")] * 3)
-    _wait_for((tmp_path / "tries").exists)
+    _wait_for(lambda: _tries(tmp_path))
     (child,) = pool.pids()
     started = time.monotonic()
     pool.close()
@@ -237,12 +316,22 @@ def test_options_out_of_range_are_refused() -> None:
 
 
 def _sabotage(monkeypatch: pytest.MonkeyPatch, folder: Path, deed: str) -> None:
-    """Let the decoder processes run `deed` when they are asked for a file named poison.mp4."""
+    """Let the decoder processes run `deed` when they are asked for a file named poison.mp4.
+
+    It may use `tries`, how often that file was asked for. Every request is logged.
+    """
     package = folder / "sabotage"
     package.mkdir()
     (package / "sitecustomize.py").write_text(
         textwrap.dedent(f"""
-            import os, sys, time
+            import os, signal, sys, time
+
+            def log(what, request):
+                with open({str(folder / "log")!r}, "a") as file:
+                    name = os.path.basename(request.path)
+                    file.write(f"{{what}} {{name}} {{time.monotonic()}}\\n")
+                with open({str(folder / "log")!r}) as file:
+                    return file.read().count("begin poison.mp4")
 
             class Finder:
                 def find_spec(self, name, path=None, target=None):
@@ -252,11 +341,13 @@ def _sabotage(monkeypatch: pytest.MonkeyPatch, folder: Path, deed: str) -> None:
                         decode = backends.decode_here
 
                         def decode_here(request):
+                            tries = log("begin", request)
                             if request.path.endswith("poison.mp4"):
-                                with open({str(folder / "tries")!r}, "a") as tries:
-                                    tries.write("x")
                                 {deed}
-                            return decode(request)
+                            try:
+                                return decode(request)
+                            finally:
+                                log("end", request)
 
                         backends.decode_here = decode_here
 
@@ -264,3 +355,23 @@ def _sabotage(monkeypatch: pytest.MonkeyPatch, folder: Path, deed: str) -> None:
         """)
     )
     monkeypatch.setenv("PYTHONPATH", str(package))
+
+
+def _tries(folder: Path) -> list[str]:
+    """The log's lines about the poisoned file's beginning."""
+    log = folder / "log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [line for line in lines if line.startswith("begin poison.mp4")]
+
+
+def _spans(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """When each file was decoded, begin and end; attempts that ended with a kill are left out."""
+    spans: dict[str, list[tuple[float, float]]] = {}
+    begun: dict[str, float] = {}
+    for line in (folder / "log").read_text().splitlines():
+        what, name, at = line.split()
+        if what == "begin":
+            begun[name] = float(at)
+        else:
+            spans.setdefault(name, []).append((begun[name], float(at)))
+    return spans
