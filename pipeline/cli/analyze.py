@@ -51,74 +51,97 @@ def analyze(
     if as_json:
         output.echo_json(result.to_dict())
     else:
-        output.echo_lines(_report(result))
+        _echo_report(result)
 
 
-def _report(result: Analysis) -> str:
+def _echo_report(result: Analysis) -> None:
     pooled = result.pooled
     top1 = "no labels" if math.isnan(result.top1) else f"top-1 {100 * result.top1:.1f} %"
-    parts = [
+    output.echo_prose(
         f"{result.num_clips} clips ({result.num_failed} failed, {result.num_degenerate} without "
-        f"any positive token), {pooled['num_tokens']:,} tokens, {top1}",
+        f"any positive token), {pooled['num_tokens']:,} tokens, {top1}"
+    )
+    output.echo()
+    output.echo_prose(
         f"scores (in [0, 1], 1 = the clip's best): mean {pooled['mean']:.3f}, median "
-        f"{pooled['q50']:.3f}, 99 % {pooled['q99']:.3f};\n"
-        f"  exactly zero {100 * pooled['zero_share']:.1f} %, half of the best or more "
-        f"{100 * pooled['half_share']:.1f} %\n"
+        f"{pooled['q50']:.3f}, 99 % {pooled['q99']:.3f}; exactly zero "
+        f"{100 * pooled['zero_share']:.1f} %, half of the best or more "
+        f"{100 * pooled['half_share']:.1f} %"
+    )
+    output.echo_prose(
         f"the best 10 % of the tokens hold {100 * pooled['top10_share']:.1f} % of the value; "
-        f"Gini {pooled['gini']:.3f} (0 = all equal, 1 = one has all)",
-        _tails(result),
-        _trends(result),
-    ]
-    return "\n\n".join(parts)
+        f"Gini {pooled['gini']:.3f} (0 = all equal, 1 = one has all)"
+    )
+    output.echo()
+    _echo_tails(result)
+    output.echo()
+    _echo_trends(result)
 
 
-def _tails(result: Analysis) -> str:
+def _echo_tails(result: Analysis) -> None:
     if result.tails.empty:
-        return "tail: too few positive values to fit one"
-    lines = [
-        "tail of the positive values before scaling: generalised Pareto above a threshold\n"
-        "  shape 0 = exponential, above 0 = Pareto-like (larger is heavier, and a true Pareto tail "
-        "keeps\n  its shape in smaller parts), below 0 = ends; [95 % jackknife over videos]. Gain: "
-        "log-likelihood\n  per token over its special cases, so never negative; 0 = that case fits "
-        "as well",
-        f"  {'best':>5}  {'tokens':>11}  {'shape':<22}  {'gain over exponential':>21}  "
-        f"{'over plain Pareto':>17}",
-    ]
+        output.echo("tail: too few positive values to fit one")
+        return
+    output.echo_prose(
+        "tail of the positive values before scaling: generalised Pareto above a threshold. shape: "
+        "0 = exponential, above 0 = Pareto-like (larger is heavier, and a true Pareto tail keeps "
+        "its shape in smaller parts), below 0 = ends; [95 % jackknife over videos]. gain: "
+        "log-likelihood per token over an exponential and over a plain Pareto, special cases and "
+        "so never better; 0 = that case fits as well"
+    )
     titles = {
         "raw": "own units, all clips together (clips of unlike scale make it heavier)",
         "relative": "over each clip's mean positive value: the tail within clips",
     }
-    for values, rows in result.tails.groupby("values", sort=False):
-        lines.append(titles[str(values)])
-        lines += [
-            f"  {100 * row['share']:>3.3g} %  {row['num_tokens']:>11,}  "
-            f"{_span(row['shape'], row['shape_low'], row['shape_high'], 3):<22}  "
-            f"{row['over_exponential']:>21.4f}  {row['over_pareto']:>17.4f}"
-            for row in rows.to_dict("records")
+    rows: list[str | list[str]] = []
+    for values, found in result.tails.groupby("values", sort=False):
+        rows.append(titles[str(values)])
+        rows += [
+            [
+                f"{100 * row['share']:.3g} %",
+                f"{row['num_tokens']:,}",
+                _span(row["shape"], row["shape_low"], row["shape_high"], 3),
+                f"{row['over_exponential']:.4f}",
+                f"{row['over_pareto']:.4f}",
+            ]
+            for row in found.to_dict("records")
         ]
-    return "\n".join(lines)
+    columns = [
+        output.Column("best", right=True),
+        output.Column("tokens", right=True),
+        output.Column("shape"),
+        output.Column("over exponential", right=True),
+        output.Column("over Pareto", right=True),
+    ]
+    output.echo_table(columns, rows)
 
 
-def _trends(result: Analysis) -> str:
+def _echo_trends(result: Analysis) -> None:
     if result.trends.empty:
-        return "easy and hard classes: too few classes with a label, or too alike, to compare"
+        output.echo_prose(
+            "easy and hard classes: too few classes with a label, or too alike, to compare"
+        )
+        return
     names = {
         "half_share": "tokens of half the best or more: how many matter",
         "top10_share": "value held by the best 10 %: how concentrated it is",
         "gini": "Gini: how unequal tokens are",
         "tail_shape": "shape of the tail within clips: how slowly it falls",
     }
-    lines = [
-        "do easier classes have thinner tails, as in the paper? Spearman over "
-        f"{len(result.classes)} classes of\n  top-1 with each sense of it; below 0 = thinner "
-        "[95 % bootstrap over classes]"
+    output.echo_prose(
+        f"do easier classes have thinner tails, as in the paper? Spearman over "
+        f"{len(result.classes)} classes of top-1 with each sense of it; below 0 = thinner [95 % "
+        "bootstrap over classes]"
+    )
+    rows = [
+        (
+            _span(row["spearman"], row["low"], row["high"], 2),
+            names[row["measure"]]
+            + ("" if row["num_classes"] == len(result.classes) else f" ({row['num_classes']})"),
+        )
+        for row in result.trends.to_dict("records")
     ]
-    for row in result.trends.to_dict("records"):
-        num = row["num_classes"]
-        fewer = "" if num == len(result.classes) else f" ({num} classes)"
-        span = _span(row["spearman"], row["low"], row["high"], 2)
-        lines.append(f"  {span}  {names[row['measure']]}{fewer}")
-    return "\n".join(lines)
+    output.echo_table([output.Column("Spearman"), output.Column("measure (classes)")], rows)
 
 
 def _span(value: float, low: float, high: float, digits: int) -> str:

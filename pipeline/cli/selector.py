@@ -91,7 +91,7 @@ def train_selector(
     if as_json:
         output.echo_json(result.to_dict())
     else:
-        output.echo_lines(_report(result, out))
+        _echo_report(result, out)
 
 
 def _progress() -> tuple[Callable[[TrainProgress], None], Callable[[], None]]:
@@ -117,36 +117,36 @@ def _progress() -> tuple[Callable[[TrainProgress], None], Callable[[], None]]:
     return show, close
 
 
-def _report(result: TrainResult, out: Path) -> str:
+def _echo_report(result: TrainResult, out: Path) -> None:
     shape = result.selector
     gmacs = result.macs_per_token * shape.grid.num_tokens / 1e9
     judged = result.methods["selector"].num_clips
     left_out = f"{result.num_failed} failed, {result.num_degenerate} without a positive cam"
     if result.num_missing:
         left_out += f", {result.num_missing} not built yet"
-    lines = [
-        f"selector in {out}: {shape.arch}, {shape.num_layers} layers of {shape.width}, "
-        f"{result.macs_per_token / 1e6:.3f} MMACs per token, {gmacs:.3f} GMACs per clip",
-        f"trained on {result.num_train} clips (left out: {left_out}), epoch {result.best_epoch} "
-        f"of {result.num_epochs} is the best",
-        f"on {judged} of {result.num_held_out} held-out clips:",
-        *_table(result.methods),
-    ]
-    return "\n".join(lines)
+    output.echo(f"selector in {out}")
+    output.echo_prose(
+        f"{shape.arch}, {shape.num_layers} layers of {shape.width}, "
+        f"{result.macs_per_token / 1e6:.3f} MMACs per token, {gmacs:.3f} GMACs per clip; trained "
+        f"on {result.num_train} clips (left out: {left_out}), epoch {result.best_epoch} of "
+        f"{result.num_epochs} is the best"
+    )
+    output.echo()
+    output.echo(f"on {judged} of {result.num_held_out} held-out clips:")
+    _echo_metrics(result.methods)
 
 
-def _table(methods: dict[str, RankingMetrics]) -> list[str]:
+def _echo_metrics(methods: dict[str, RankingMetrics]) -> None:
+    columns = ("", "BCE", "Spearman")
+    output.echo_table(
+        [output.Column(title, right=bool(title)) for title in columns],
+        [(name, f"{found.bce:.4f}", f"{found.spearman:.3f}") for name, found in methods.items()],
+    )
     ratios = list(methods["selector"].recall)
-    columns = "".join(f"{ratio:>7.0%}" for ratio in ratios)
-    width = 7 * len(ratios)
-    lines = [
-        f"{'':10}{'':8}{'':10}   {'recall, keeping':<{width}}   oracle mass kept, keeping",
-        f"{'':10}{'BCE':>8}{'Spearman':>10}   {columns}   {columns}",
-    ]
-    for name, found in methods.items():
-        recall, mass = (
-            "".join(f"{100 * kept[ratio]:7.1f}" for ratio in ratios)
-            for kept in (found.recall, found.mass)
-        )
-        lines.append(f"{name:10}{found.bce:8.4f}{found.spearman:10.3f}   {recall}   {mass}")
-    return lines
+    rows: list[str | list[str]] = []
+    for title, field in (("recall, %", "recall"), ("oracle mass kept, %", "mass")):
+        rows.append(title)
+        for name, found in methods.items():
+            rows.append([name, *(f"{100 * getattr(found, field)[ratio]:.1f}" for ratio in ratios)])
+    shares = [output.Column(f"{ratio:.0%}", right=True) for ratio in ratios]
+    output.echo_table([output.Column("keeping"), *shares], rows)

@@ -135,7 +135,7 @@ def test_equal_classes_and_few_have_no_trend():
 def test_the_report_fits_a_terminal_and_the_files_hold_the_rest(large_store, tmp_path: Path):
     run = ["analyze", "--store", str(large_store.root.url), "--out", str(tmp_path / "out")]
     shown = CliRunner().invoke(app, run, catch_exceptions=False).output
-    assert max(map(len, shown.splitlines())) <= 100
+    assert max(map(len, shown.splitlines())) <= 80
     assert "generalised Pareto" in shown
     assert "Spearman over 3 classes" in shown
     written = {path.name for path in (tmp_path / "out").iterdir()}
