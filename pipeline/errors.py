@@ -78,6 +78,16 @@ class DriverError(LiteError, RuntimeError):
     """The run as a whole cannot go on: workers fail to start, or the cluster lacks resources."""
 
 
+def reason_of(error: Exception) -> str:
+    """One line that says what a library's exception means, the same on every machine.
+
+    Of FFmpeg's errors only FFmpeg's own words: PyAV adds the open file's descriptor, which varies,
+    and the text ends up in committed files.
+    """
+    text = getattr(error, "strerror", None) or str(error)
+    return text.strip().split("\n", 1)[0][:200] or "no further message"
+
+
 def printable(text: object) -> str:
     r"""The text on one line, with everything that a terminal would not show as itself escaped.
 

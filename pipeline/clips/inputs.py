@@ -12,8 +12,8 @@ from datasets_spec.read import canonical_split
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.clips.classes import settle_classes
 from pipeline.clips.plan import UNKNOWN_LABEL, build_plan, plan_digest
-from pipeline.config import DECODERS, ClipConfig, require_one_of
-from pipeline.decode.version import decode_version
+from pipeline.config import ClipConfig
+from pipeline.decode import check_decoder
 from pipeline.errors import ConfigError
 
 
@@ -60,10 +60,10 @@ def read_inputs(
     Raises:
         DatasetSpecError: the dataset, its split or its annotations.
         BackboneError: the checkpoint does not load, or its classes are not the dataset's.
-        ConfigError: options that cannot work together, or clips without a label.
+        ConfigError: options that cannot work together, a decoder that does not work here, or clips
+            without a label.
     """
-    require_one_of("decoder", request.decoder, DECODERS)
-    decode_version(request.decoder)  # raises where it is not installed
+    check_decoder(request.decoder)
     split = canonical_split(spec, split)
     videos = read_videos(spec, request.data_root, split)
     label_names = read_label_names(spec, request.data_root)

@@ -5,11 +5,10 @@ processes that may crash or hang without harm. A video that cannot be decoded is
 that carries the `ClipStatus` of its rows. `check_decoder` is for the start of a run.
 """
 
-from pipeline.decode.backends import decode_video
+from pipeline.decode.backends import decode_version, decode_video
 from pipeline.decode.check import check_decoder
 from pipeline.decode.pool import DecodePool
 from pipeline.decode.request import DecodedVideo, DecodeRequest
-from pipeline.decode.version import decode_version
 
 __all__ = [
     "DecodePool",

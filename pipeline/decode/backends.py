@@ -1,15 +1,16 @@
-"""One function in front of every decoder."""
+"""What all decoders have in common to their users: one function, a version, and what to install."""
 
 from __future__ import annotations
 
 import importlib
 import logging
 from collections.abc import Callable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
-from pipeline.decode.messages import reason_of
 from pipeline.decode.request import DecodedVideo, DecodeRequest
-from pipeline.errors import ClipStatus, ConfigError, DecodeError, LiteError
+from pipeline.errors import ClipStatus, ConfigError, DecodeError, LiteError, reason_of
 
 ADVICE = {
     "pyav": "install it with: pip install 'av>=17.1,<20'",
@@ -20,6 +21,12 @@ ADVICE = {
     "--decoder pyav",
 }
 """What to do where a backend cannot be used."""
+
+# Distributions that install the module; the first that is installed names the version.
+_DISTRIBUTIONS = {
+    "decord": ("decord", "decord2", "eva-decord"),
+    "torchcodec": ("torchcodec",),
+}
 
 logger = logging.getLogger(__name__)
 
@@ -75,3 +82,26 @@ def _load(decoder: str) -> Callable[[DecodeRequest], DecodedVideo]:
             f"decoder {decoder!r} cannot be loaded ({type(error).__name__}: "
             f"{str(error).strip().splitlines()[0]}); {ADVICE[decoder]}"
         ) from error
+
+
+@cache
+def decode_version(decoder: str) -> str:
+    """Name and version of the library, and of what decides the pixels beneath it.
+
+    Raises:
+        ConfigError: the library is not installed.
+    """
+    if decoder == "pyav":
+        import av
+
+        libraries = av.library_versions
+        parts = (
+            f"{name} {'.'.join(map(str, libraries[name]))}" for name in ("libavcodec", "libswscale")
+        )
+        return ", ".join((f"av {av.__version__}", *parts))
+    for distribution in _DISTRIBUTIONS[decoder]:
+        try:
+            return f"{distribution} {version(distribution)}"
+        except PackageNotFoundError:
+            continue
+    raise ConfigError(f"decoder {decoder!r} is not installed; {ADVICE[decoder]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,22 @@ from pipeline.config import DECODERS
 from pipeline.decode.backends import ADVICE
 from pipeline.decode.pool import DecodePool
 from pipeline.decode.request import DecodeRequest
-from pipeline.errors import ConfigError, LiteError
+from pipeline.errors import ConfigError, DecodeError
 
 _SIDE = 64
 _FRAMES = 4
 
 
+@cache
 def check_decoder(decoder: str) -> None:
     """Decode a small generated clip with `decoder`, where and how a run would.
 
-    That the module can be imported proves little: torchcodec fails only when it opens a file.
+    That the module can be imported proves little: torchcodec fails only when it opens a file. A
+    success is remembered for as long as this process lives.
 
     Raises:
         ConfigError: it cannot be used; the message says what to install, or what else to use.
+        LiteError: its process cannot be started.
     """
     if decoder not in DECODERS:
         raise ConfigError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
@@ -34,11 +38,8 @@ def check_decoder(decoder: str) -> None:
             path=str(path), num_frames=_FRAMES, size=_SIDE, short_side=_SIDE, decoder=decoder
         )
         with DecodePool(0) as pool:
-            try:
-                (result,) = pool.imap([request])
-            except LiteError as error:
-                raise ConfigError(str(error)) from error
-    if isinstance(result, LiteError):
+            (result,) = pool.imap([request])
+    if isinstance(result, DecodeError):
         raise ConfigError(
             f"decoder {decoder!r} does not work here: {result}; {ADVICE[decoder]}"
         ) from result

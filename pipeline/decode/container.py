@@ -1,25 +1,65 @@
-"""Opening a container with PyAV, and what it says about itself before anything is decoded."""
+"""Opening a file that may be anything, and what a video says before anything is decoded."""
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import av.error
 
-from pipeline.decode.messages import reason_of
 from pipeline.decode.request import DecodeRequest
 from pipeline.decode.resize import check_pixels
-from pipeline.decode.source import open_regular
-from pipeline.errors import ClipStatus, DecodeError
+from pipeline.errors import ClipStatus, DecodeError, reason_of
 
 # Containers of video. Not on the list, on purpose: playlists and scripts (concat, hls, dash), which
 # open other files, and still images.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,h264,hevc"
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular, non-empty file for reading.
+
+    Decoders get this object and not the path, so that no name is taken for a protocol
+    (`concat:...`), and none waits for the writer of a named pipe.
+
+    Raises:
+        DecodeError: `MISSING_FILE`; `UNREADABLE` for a directory, a pipe, a device, a loop of
+            links or a denied permission; `DECODE_ERROR` for an empty file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            raise DecodeError(ClipStatus.MISSING_FILE, "no such file") from error
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise DecodeError(ClipStatus.UNREADABLE, f"cannot be opened: {reason}") from error
+    except ValueError as error:  # a NUL in the name
+        raise DecodeError(ClipStatus.UNREADABLE, f"not a file name: {path!r}") from error
+    state = os.fstat(descriptor)
+    if stat.S_ISREG(state.st_mode) and state.st_size > 0:
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if not stat.S_ISREG(state.st_mode):
+        raise DecodeError(ClipStatus.UNREADABLE, f"not a regular file but {_kind(state.st_mode)}")
+    raise DecodeError(ClipStatus.DECODE_ERROR, "the file is empty (0 bytes)")
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a directory"
+    if stat.S_ISFIFO(mode):
+        return "a named pipe"
+    return "a device or a socket"
 
 
 def metadata_options(version: str) -> dict[str, Any]:

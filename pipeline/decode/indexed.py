@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from av.stream import Disposition
 
+from pipeline.decode.backends import decode_version
 from pipeline.decode.container import (
     Packets,
     check_deadline,
@@ -27,7 +28,6 @@ from pipeline.decode.container import (
 from pipeline.decode.orientation import Orientation
 from pipeline.decode.request import DecodedVideo, DecodeRequest
 from pipeline.decode.resize import ClipFiller
-from pipeline.decode.version import decode_version
 from pipeline.errors import ClipStatus, DecodeError
 
 # The containers with an index of their frames; in MPEG streams both libraries seek to wrong ones.

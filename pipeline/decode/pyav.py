@@ -18,6 +18,7 @@ import av
 import av.error
 from av.video.reformatter import VideoReformatter
 
+from pipeline.decode.backends import decode_version
 from pipeline.decode.container import (
     Packets,
     check_count,
@@ -30,7 +31,6 @@ from pipeline.decode.container import (
 from pipeline.decode.orientation import Orientation
 from pipeline.decode.request import DecodedVideo, DecodeRequest
 from pipeline.decode.resize import ClipFiller, check_pixels
-from pipeline.decode.version import decode_version
 from pipeline.errors import ClipStatus, DecodeError
 
 _MOST_HELD_BYTES = 64 << 20

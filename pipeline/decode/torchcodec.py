@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from torchcodec.decoders import VideoDecoder
 
+from pipeline.decode.container import open_regular
 from pipeline.decode.indexed import check_same_count, decode_indexed, survey_trusted
 from pipeline.decode.request import DecodedVideo, DecodeRequest
-from pipeline.decode.source import open_regular
 
 
 def decode(request: DecodeRequest) -> DecodedVideo:

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from pipeline.backbones import Backbone
 from pipeline.clips.views import View
 from pipeline.config import ClipConfig, RunConfig
-from pipeline.decode import DecodedVideo, DecodeRequest
-from pipeline.decode.pool import DecodePool
+from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest, check_decoder
 from pipeline.errors import ClipStatus, DecodeError
 
 if TYPE_CHECKING:
@@ -80,9 +79,13 @@ class ClipLoader:
         config: which frames and views, by which decoder.
         run_config: speed settings and limits.
         backbone: the shape of its clips.
+
+    Raises:
+        ConfigError: the decoder does not work on this machine.
     """
 
     def __init__(self, config: ClipConfig, run_config: RunConfig, backbone: Backbone) -> None:
+        check_decoder(config.decoder)
         self._config, self._run_config = config, run_config
         self._template = {
             "num_frames": backbone.num_frames,

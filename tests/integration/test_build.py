@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from pipeline import open_store
 from pipeline.cli import app
 from pipeline.config import DECODERS
+from pipeline.decode import check_decoder
 from pipeline.store.verify import verify_store
 from tests.builds import file_hashes, make_dataset, run_build
 from tests.checkpoints import save_videomae
@@ -231,6 +232,21 @@ def test_status_of_no_store_says_so(tmp_path):
 
 
 @pytest.mark.clips
+def test_a_decoder_that_cannot_work_ends_the_run_before_there_is_a_store(
+    command, tmp_path, monkeypatch
+):
+    def no_library(request):
+        raise RuntimeError("libsomething.so.6: cannot open shared object file")
+
+    monkeypatch.setattr("pipeline.decode.pyav.decode", no_library)
+    check_decoder.cache_clear()
+    code, output = command()
+    assert code == 1
+    assert "decoder 'pyav' does not work here" in output
+    assert "libsomething.so.6" in output
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])
 def test_real_clips_of_every_container_and_codec(clips_dir, tmp_path, tiny_backbone, decoder):
     suffixes = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".gif", ".ts", ".mpg", ".h264"}

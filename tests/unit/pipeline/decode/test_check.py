@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,13 @@ from pipeline.clips.views import frame_indices
 from pipeline.decode import DecodeRequest, check_decoder, decode_version, decode_video
 from pipeline.errors import ConfigError, DecodeError
 from tests.videos import read_markers, write_video
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    check_decoder.cache_clear()
+    yield
+    check_decoder.cache_clear()
 
 
 def test_the_default_decoder_works_and_names_its_versions() -> None:
@@ -47,6 +55,26 @@ def test_a_library_that_fails_only_when_used_is_found_out(monkeypatch: pytest.Mo
     monkeypatch.setattr("pipeline.decode.pyav.decode", no_library)
     with pytest.raises(ConfigError, match="does not work here: .*Could not load libtorchcodec"):
         check_decoder("pyav")
+
+
+def test_it_is_found_out_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But a failure may have been mended since, and is found out again."""
+    probes: list[str] = []
+
+    def broken(request: DecodeRequest) -> None:
+        probes.append(request.path)
+        raise RuntimeError("no library")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.decode.pyav.decode", broken)
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="no library"):
+                check_decoder("pyav")
+    assert len(probes) == 2
+    check_decoder("pyav")
+    monkeypatch.setattr("pipeline.decode.pyav.decode", broken)
+    check_decoder("pyav")
+    assert len(probes) == 2
 
 
 def test_torchcodec_gives_pyavs_frames(tmp_path: Path) -> None:

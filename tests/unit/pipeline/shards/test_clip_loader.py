@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.backbones import load_backbone
+from pipeline.decode import check_decoder
+from pipeline.errors import ConfigError
 from pipeline.shards.loader import ClipLoader
 from pipeline.shards.poison import Findings, Guard, Isolation
 from pipeline.store.root import Root
@@ -100,3 +102,15 @@ def test_a_cautious_attempt_never_decodes_in_the_worker(feed, take, monkeypatch)
     take()
     with pytest.raises(RuntimeError, match="in another process"):
         take(cautious=True)
+
+
+def test_a_machine_whose_decoder_cannot_work_gets_no_clips(data, tiny_backbone, monkeypatch):
+    """A worker may run elsewhere than the command that looked first."""
+
+    def no_library(request):
+        raise RuntimeError("no such library here")
+
+    check_decoder.cache_clear()
+    monkeypatch.setattr("pipeline.decode.pyav.decode", no_library)
+    with pytest.raises(ConfigError, match="does not work here.*no such library here"):
+        ClipLoader(make_config(), make_run_config(data), load_backbone(str(tiny_backbone)))
