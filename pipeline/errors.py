@@ -35,6 +35,10 @@ class ConfigError(LiteError, ValueError):
     """An option, or a combination of options, that cannot work."""
 
 
+class UnreachableBudgetError(ConfigError):
+    """A method cannot make a clip as cheap as asked."""
+
+
 class BackboneError(LiteError, ValueError):
     """A checkpoint that cannot be loaded faithfully, or does not fit the dataset."""
 

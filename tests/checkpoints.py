@@ -26,7 +26,13 @@ BASE = {"image_size": 224, "num_frames": 16}
 
 
 def save_videomae(
-    folder: Path, *, num_labels: int = 5, seed: int = 0, short_side: int | None = None, **sizes: int
+    folder: Path,
+    *,
+    num_labels: int = 5,
+    seed: int = 0,
+    short_side: int | None = None,
+    use_mean_pooling: bool = True,
+    **sizes: int,
 ) -> Path:
     """Write `config.json`, `model.safetensors` and `preprocessor_config.json`; return the folder.
 
@@ -36,7 +42,7 @@ def save_videomae(
     torch.manual_seed(seed)
     config = VideoMAEConfig(
         **{**TINY, **sizes},
-        use_mean_pooling=True,
+        use_mean_pooling=use_mean_pooling,
         id2label={i: f"class {i}" for i in range(num_labels)},
         label2id={f"class {i}": i for i in range(num_labels)},
     )

@@ -11,15 +11,24 @@ import pytest
 if TYPE_CHECKING:
     from pipeline.store.reader import Store
 
-_BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "clips"
+_BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")
 def clips_dir() -> Path:
     """The folder of real clips; set LITE_CLIPS to use another. Skips loudly without one."""
-    folder = Path(os.environ.get("LITE_CLIPS", _BESIDE_THE_CHECKOUT))
+    folder = Path(os.environ.get("LITE_CLIPS", _BESIDE_THE_CHECKOUT / "clips"))
     if not folder.is_dir():
         pytest.skip(f"NO REAL CLIPS at {folder}: set LITE_CLIPS to a folder that has them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def peers_dir() -> Path:
+    """Numbers that other methods' own code gave; set LITE_PEERS to use another folder."""
+    folder = Path(os.environ.get("LITE_PEERS", _BESIDE_THE_CHECKOUT / "peers"))
+    if not folder.is_dir():
+        pytest.skip(f"NO REFERENCE NUMBERS at {folder}: set LITE_PEERS to a folder that has them")
     return folder
 
 

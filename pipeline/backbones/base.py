@@ -179,6 +179,9 @@ class Backbone(nn.Module, ABC):
                 x = block(x)
                 continue
             x, seen = block.attend(x, want or NOTHING, by_size=by_size)
+            if want is None:
+                x = block.mlp(x)
+                continue
             x = block.mlp(reducer.between(layer, x, seen))
             x = reducer.after(layer, x, seen)
         return x

@@ -95,7 +95,7 @@ class VideoMAEBackbone(Backbone):
         self.preprocessing = read_preprocessing(folder, config.image_size)
         self.digest = checkpoint_digest(folder)
         self.prefix = 0 if config.use_mean_pooling else 1
-        self.to(device=device, dtype=dtype)
+        self.eval().to(device=device, dtype=dtype)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         # Hugging Face keeps the position table as a plain attribute, which `.to` passes over: every

@@ -42,6 +42,8 @@ class EvalConfig(ClipConfig):
     """Canonical names of the methods, in the order of the table."""
     keep_ratios: tuple[float, ...]
     """Budgets, as the share of tokens kept that costs as much, descending."""
+    left_out: tuple[tuple[str, float], ...] = ()
+    """Method and budget of what would be a condition, but for the method not getting so cheap."""
     num_seeds: int = 3
     """Seeds 0, 1, ... of `random`."""
     shard_size: int = 64
@@ -78,6 +80,7 @@ class EvalConfig(ClipConfig):
                 for name in self.names
                 for seed in range(self.num_seeds if name.is_random else 1)
                 for ratio in reduced
+                if (str(name), ratio) not in self.left_out
             ),
         )
 

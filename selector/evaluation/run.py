@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -12,10 +13,9 @@ from typing import Any, NamedTuple, TextIO
 import pyarrow as pa
 
 from datasets_spec import load_spec
-from pipeline.backbones import Backbone
 from pipeline.clips.inputs import ClipRequest, read_inputs
 from pipeline.config import RunConfig
-from pipeline.errors import ClipStatus
+from pipeline.errors import ClipStatus, UnreachableBudgetError
 from pipeline.shards.progress import Progress
 from pipeline.shards.run import run_job
 from pipeline.shards.scheduler import Loss
@@ -29,6 +29,8 @@ from selector.methods.keep import KEEP_RATIOS
 from selector.methods.names import MethodName, Parts, make_method, require_selectors
 from selector.methods.rank.motion_vectors import require_motion_vectors
 from selector.training.files import selector_digest
+
+logger = logging.getLogger(__name__)
 
 NUM_PROBED = 16
 """Clips looked at for whether their codec carries motion vectors."""
@@ -75,15 +77,19 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
     if any(method.name == "motion-vectors" for method in request.methods):
         paths = plan["path"].slice(0, NUM_PROBED).to_pylist()
         require_motion_vectors(str(Path(request.data_root) / path) for path in paths)
+    costs = CostModel(backbone)
+    parts = Parts(backbone, selectors=request.selectors, sampling=inputs.config.sampling)
+    methods = {str(name): make_method(name, parts) for name in request.methods}
     config = EvalConfig(
         **vars(inputs.config),
         selectors=dict(request.selectors),
         selector_digests={m: selector_digest(d) for m, d in request.selectors.items()},
         methods=tuple(map(str, request.methods)),
         keep_ratios=request.keep_ratios,
+        left_out=_unreachable(methods, request.keep_ratios, costs),
         num_seeds=request.num_seeds,
     )
-    return _info(config, plan.num_rows, inputs.label_names, backbone), plan
+    return _info(config, plan.num_rows, inputs.label_names, methods, costs), plan
 
 
 def evaluate(
@@ -124,12 +130,28 @@ def evaluate(
         return EvalResult(evaluation=evaluation, given_up=given_up)
 
 
+def _unreachable(
+    methods: Mapping[str, Method], keep_ratios: Sequence[float], costs: CostModel
+) -> tuple[tuple[str, float], ...]:
+    """Methods and budgets of which the method cannot get so cheap on this backbone."""
+    found = []
+    for name, method in methods.items():
+        for ratio in keep_ratios:
+            try:
+                method.setting(ratio, costs)
+            except UnreachableBudgetError as error:
+                logger.warning("keep ratio %g is left out: %s", ratio, error)
+                found.append((name, ratio))
+    return tuple(found)
+
+
 def _info(
-    config: EvalConfig, num_clips: int, label_names: list[str], backbone: Backbone
+    config: EvalConfig,
+    num_clips: int,
+    label_names: list[str],
+    methods: Mapping[str, Method],
+    costs: CostModel,
 ) -> EvaluationInfo:
-    costs = CostModel(backbone)
-    parts = Parts(backbone, selectors=config.selectors, sampling=config.sampling)
-    methods = {str(name): make_method(name, parts) for name in config.names}
     conditions = [_cost_out(methods.get(c.method), c.keep_ratio, costs) for c in config.conditions]
     return EvaluationInfo(
         config=config,

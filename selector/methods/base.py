@@ -27,7 +27,7 @@ import torch
 from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import Evidence, Reducer, Tokens, Wanted
 from pipeline.clips.views import View
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UnreachableBudgetError
 from selector.methods.cost import CostModel, Flow, TokenCounts
 from selector.methods.keep import num_kept
 
@@ -111,7 +111,8 @@ class Method(ABC):
         Embedding, blocks and head count; what deciding costs does not, as in the paper's tables.
 
         Raises:
-            ConfigError: a keep ratio outside (0, 1], or one so small that no setting is as cheap.
+            ConfigError: a keep ratio outside (0, 1].
+            UnreachableBudgetError: one so small that no setting is as cheap.
         """
         target = costs.blocks(num_kept(costs.num_tokens, keep_ratio))
         return cheapest_above(self, costs.flow, costs, target)
@@ -121,7 +122,7 @@ def cheapest_above(method: Method, flow: Flow, costs: CostModel, gmacs: float) -
     """The first setting of a method whose blocks and head cost at most so much, by bisection.
 
     Raises:
-        ConfigError: its cheapest setting costs more.
+        UnreachableBudgetError: its cheapest setting costs more.
     """
     knobs = method.knobs(flow)
 
@@ -130,7 +131,7 @@ def cheapest_above(method: Method, flow: Flow, costs: CostModel, gmacs: float) -
 
     low, high = 0, len(knobs) - 1
     if cost(high) > gmacs:
-        raise ConfigError(
+        raise UnreachableBudgetError(
             f"{method} cannot get down to {gmacs:.4g} GMACs here: its cheapest setting costs "
             f"{cost(high):.4g}; ask for a larger keep ratio"
         )
@@ -151,50 +152,50 @@ class Chain(Method):
     """
 
     def __init__(self, first: Method, second: Method) -> None:
-        self._methods = (first, second)
+        self.first, self.second = first, second
 
     def __str__(self) -> str:
-        return "+".join(map(str, self._methods))
+        return "+".join(map(str, (self.first, self.second)))
 
     def fits(self, backbone: Backbone) -> str | None:
         """The first of the two that does not, says why."""
-        return next(filter(None, (each.fits(backbone) for each in self._methods)), None)
+        return next(filter(None, (each.fits(backbone) for each in (self.first, self.second))), None)
 
     def prepare(self, batch: ClipBatch) -> tuple[Any, Any]:
         """Both prepare."""
-        first, second = self._methods
+        first, second = self.first, self.second
         return first.prepare(batch), second.prepare(batch)
 
     def reasons(self, prepared: tuple[Any, Any]) -> Mapping[int, str]:
         """Of either."""
-        first, second = self._methods
+        first, second = self.first, self.second
         return {**second.reasons(prepared[1]), **first.reasons(prepared[0])}
 
     def reducer(self, prepared: tuple[Any, Any], setting: Setting) -> Reducer:
         """One after the other."""
-        parts = zip(self._methods, prepared, setting, strict=True)
+        parts = zip((self.first, self.second), prepared, setting, strict=True)
         return ChainedReducers(tuple(method.reducer(p, s) for method, p, s in parts))
 
     def knobs(self, flow: Flow) -> Sequence[Setting]:
         """Both at their dearest, and both at their cheapest: what lies between is a surface."""
-        first, second = (method.knobs(flow) for method in self._methods)
+        first, second = (method.knobs(flow) for method in (self.first, self.second))
         return [(first[0], second[0]), (first[-1], second[-1])]
 
     def counts(self, setting: Setting, flow: Flow) -> TokenCounts:
         """Of the second, on what the first leaves."""
-        first, second = self._methods
+        first, second = self.first, self.second
         return second.counts(setting[1], flow._replace(num=first.counts(setting[0], flow).head))
 
     def overhead(self, setting: Setting, flow: Flow) -> float | None:
         """The sum; None if either has none."""
-        first, second = self._methods
+        first, second = self.first, self.second
         left = flow._replace(num=first.counts(setting[0], flow).head)
         costs = first.overhead(setting[0], flow), second.overhead(setting[1], left)
         return None if costs[0] is None or costs[1] is None else costs[0] + costs[1]
 
     def setting(self, keep_ratio: float, costs: CostModel) -> Setting:
         """See the class."""
-        first, second = self._methods
+        first, second = self.first, self.second
         kept = first.setting(keep_ratio**0.5, costs)
         left = costs.flow._replace(num=first.counts(kept, costs.flow).head)
         target = costs.blocks(num_kept(costs.num_tokens, keep_ratio))

@@ -23,15 +23,16 @@ from pipeline.errors import BackboneError, ConfigError, StoreMismatchError
 from selector.evaluation.files import Evaluation
 from selector.evaluation.results import read_outcomes
 from selector.evaluation.worker import EvalWorker
+from selector.methods.cost import CostModel
 from selector.methods.keep import num_kept
 from selector.methods.rank import chance
-from selector.methods.spread import DEFAULT_SPREAD, spread_offsets
+from selector.methods.spread import DEFAULT_SPREAD, even_lattice, spread_offsets
 from selector.training.files import save_selector, selector_digest
 from tests.builds import file_hashes, make_dataset
 from tests.checkpoints import save_videomae
 from tests.evaluations import run_evaluation
 from tests.lite_models import make_selector
-from tests.plain import plain_logits, token_maps
+from tests.plain import layers, plain_logits, token_maps
 
 NUM_VIDEOS, MISSING = 11, 3
 
@@ -98,6 +99,70 @@ def test_every_row_is_what_its_clip_gives_alone(finished, data, backbone):
             assert row["label_rank"] == (expected > expected[label]).sum()
             assert row["confidence"] == pytest.approx(probs.max().item(), abs=1e-5)
             assert row["true_prob"] == pytest.approx(probs[label].item(), abs=1e-5)
+
+
+def test_methods_inside_the_blocks_and_chains_are_rows_like_any_other(
+    tmp_path, data, tiny_backbone, backbone
+):
+    """ToMe written out: keys, cosines, means, block by block."""
+    result = run_evaluation(tmp_path, data, tiny_backbone, "tome,uniform+tome", keep_ratios=(0.7,))
+    info = result.evaluation.info
+    merged, (kept, then_merged) = info.settings[1:]
+    rows = result.evaluation.rows().set_index(["clip_id", "method"])
+    lattice = torch.from_numpy(even_lattice(backbone.grid))
+    for clip in (0, 5):
+        tokens = tokens_of(backbone, data, clip)
+        best = lattice.argsort(descending=True, stable=True)[:kept].sort().values
+        for method, values, pairs in (
+            ("tome", tokens, merged),
+            ("uniform+tome", tokens[:, best], then_merged),
+        ):
+            logits, left = plain_tome(backbone, values[0], pairs)
+            row = rows.loc[(clip, method)]
+            assert row["prediction"] == logits.argmax()
+            assert row["true_prob"] == pytest.approx(logits.softmax(-1)[clip % 5].item(), abs=1e-5)
+            assert row["num_kept"] == left
+            assert row["gmacs_backbone"] <= CostModel(backbone).at(num_kept(8, 0.7)).backbone
+            assert row["gmacs"] > row["gmacs_backbone"]
+
+
+def plain_tome(backbone, values, pairs):
+    """One clip (K, D) -> logits (C,) and how many tokens reached the head."""
+    size = torch.ones(len(values))
+    with torch.no_grad():
+        for layer in layers(backbone):
+            attention = layer.attention
+            normed = layer.layernorm_before(values[None])
+            hidden = attention(normed)[0] + values
+            keys = attention.attention.key(normed)[0].unflatten(-1, (2, -1)).mean(1)
+            keys = keys / keys.norm(dim=-1, keepdim=True)
+            even, odd = list(range(0, len(keys), 2)), list(range(1, len(keys), 2))
+            similar = keys[even] @ keys[odd].T if odd else torch.empty(len(even), 0)
+            r = min(pairs, len(keys) // 2)
+            order = sorted(range(len(even)), key=lambda i: -similar[i].max().item()) if r else []
+            sums, sizes = hidden * size[:, None], size.clone()
+            for i in order[:r]:
+                target = odd[int(similar[i].argmax())]
+                sums[target] += hidden[even[i]] * size[even[i]]
+                sizes[target] += size[even[i]]
+            keep = [even[i] for i in order[r:]] + odd if r else list(range(len(keys)))
+            values, size = (sums / sizes[:, None])[keep], sizes[keep]
+            values = layer.output(
+                layer.intermediate(layer.layernorm_after(values[None])), values[None]
+            )[0]
+        pooled = backbone.model.fc_norm(values.mean(0, keepdim=True))
+        return backbone.model.classifier(pooled)[0], len(values)
+
+
+def test_a_budget_that_a_method_cannot_meet_is_left_out_and_said(
+    tmp_path, data, tiny_backbone, caplog
+):
+    result = run_evaluation(tmp_path, data, tiny_backbone, "tome,uniform", keep_ratios=(0.7, 0.125))
+    config = result.evaluation.config
+    assert config.left_out == (("tome", 0.125),)
+    done = [(c.method, c.keep_ratio) for c in config.conditions]
+    assert done == [("full", 1.0), ("tome", 0.7), ("uniform", 0.7), ("uniform", 0.125)]
+    assert "keep ratio 0.125 is left out: tome cannot get down to" in caplog.text
 
 
 def test_a_missing_video_is_rows_with_a_status(finished):

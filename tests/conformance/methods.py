@@ -1,0 +1,266 @@
+"""What must be true of every method on every backbone it fits; a test class gives two fixtures.
+
+class TestToMe(MethodTests):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backbone(cls): ...            # small, on the CPU, in fp32
+    @pytest.fixture(scope="class")
+    @classmethod
+    def method(cls, backbone): ...    # made for it
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.backbones.base import Backbone
+from pipeline.backbones.tokens import Evidence, Reducer, Tokens, Wanted
+from pipeline.clips.views import View
+from pipeline.errors import UnreachableBudgetError
+from selector.methods.base import ClipBatch, Method, Setting
+from selector.methods.cost import CostModel, TokenCounts, without_data
+from tests.conformance.backbones import SEEDS, close, examples
+
+RATIOS = (0.9, 0.7, 0.5, 0.3)
+
+
+def make_batch(backbone: Backbone, clip_ids: Sequence[int]) -> ClipBatch:
+    """Clips that depend on their number alone: a bright square that wanders over a still scene."""
+    side, frames = backbone.image_size, []
+    for clip in clip_ids:
+        rng = np.random.default_rng(clip)
+        scene = rng.integers(0, 200, (1, side, side, 3)).repeat(backbone.num_frames, axis=0)
+        for t in range(backbone.num_frames):
+            y, x = rng.integers(0, side - 8, 2)
+            scene[t, y : y + 8, x : x + 8] = 255
+        frames.append(scene.astype(np.uint8))
+    pixels = backbone.pixel_values(np.stack(frames))
+    return ClipBatch(
+        backbone=backbone,
+        frames=np.stack(frames),
+        pixel_values=pixels,
+        tokens=backbone.embed(pixels),
+        labels=torch.tensor([clip % backbone.num_classes for clip in clip_ids]),
+        clip_ids=tuple(clip_ids),
+        paths=(None,) * len(clip_ids),
+        views=(View(),) * len(clip_ids),
+    )
+
+
+class Watched(Reducer):
+    """Passes everything on to a reducer and notes how many tokens there are, and their places."""
+
+    def __init__(self, reducer: Reducer) -> None:
+        self.inner = reducer
+        self.proportional = reducer.proportional
+        self.attention: list[int] = []
+        self.mlp: list[int] = []
+
+    def wants(self, layer: int) -> Wanted:
+        return self.inner.wants(layer) or frozenset()
+
+    def before(self, x: Tokens) -> Tokens:
+        x = self.inner.before(x)
+        self.attention.append(x.num)
+        return x
+
+    def between(self, layer: int, x: Tokens, seen: Evidence) -> Tokens:
+        if self.inner.wants(layer) is not None:
+            x = self.inner.between(layer, x, seen)
+        self.mlp.append(x.num)
+        return x
+
+    def after(self, layer: int, x: Tokens, seen: Evidence) -> Tokens:
+        if self.inner.wants(layer) is not None:
+            x = self.inner.after(layer, x, seen)
+        self.attention.append(x.num)
+        return x
+
+    @property
+    def counts(self) -> TokenCounts:
+        return TokenCounts(tuple(self.attention[:-1]), tuple(self.mlp), self.attention[-1])
+
+
+class MethodTests:
+    looks_at_labels = False
+
+    @pytest.fixture(autouse=True)
+    def without_gradients(self):
+        with torch.no_grad():
+            yield
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def costs(cls, backbone: Backbone) -> CostModel:
+        return CostModel(backbone)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bought(cls, method: Method, costs: CostModel) -> dict[float, Setting]:
+        """Keep ratio -> setting, for those that the method can get down to."""
+        found = {}
+        for ratio in RATIOS:
+            try:
+                found[ratio] = method.setting(ratio, costs)
+            except UnreachableBudgetError:
+                cheapest = method.counts(method.knobs(costs.flow)[-1], costs.flow)
+                target = costs.blocks(int(costs.num_tokens * ratio + 1e-9))
+                assert costs.blocks(cheapest) > target
+        assert len(found) > 1
+        return found
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def settings(cls, bought: dict[float, Setting]) -> list[Setting]:
+        return list(bought.values())
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def batch(cls, backbone: Backbone) -> ClipBatch:
+        with torch.no_grad():
+            return make_batch(backbone, (0, 1, 2))
+
+    def test_it_fits(self, method: Method, backbone: Backbone):
+        assert method.fits(backbone) is None
+
+    def test_at_its_dearest_it_is_the_full_model(
+        self, method: Method, backbone: Backbone, batch: ClipBatch, costs: CostModel
+    ):
+        dearest = method.knobs(costs.flow)[0]
+        reducer = method.reducer(method.prepare(batch), dearest)
+        assert torch.equal(backbone.run(batch.tokens, reducer), backbone.run(batch.tokens))
+        full = TokenCounts.constant(costs.flow.num, costs.flow.num_layers)
+        assert method.counts(dearest, costs.flow) == full
+
+    def test_tokens_run_as_it_says(
+        self,
+        method: Method,
+        backbone: Backbone,
+        batch: ClipBatch,
+        costs: CostModel,
+        settings: list[Setting],
+    ):
+        prepared = method.prepare(batch)
+        for setting in settings:
+            watched = Watched(method.reducer(prepared, setting))
+            backbone.run(batch.tokens, watched)
+            assert watched.counts == method.counts(setting, costs.flow)
+
+    def test_a_budget_buys_the_dearest_setting_within_it(
+        self, method: Method, costs: CostModel, bought: dict[float, Setting]
+    ):
+        knobs = list(method.knobs(costs.flow))
+        for ratio, setting in bought.items():
+            target = costs.blocks(int(costs.num_tokens * ratio + 1e-9))
+            assert costs.blocks(method.counts(setting, costs.flow)) <= target
+            if setting in knobs and (at := knobs.index(setting)):
+                assert costs.blocks(method.counts(knobs[at - 1], costs.flow)) > target
+
+    def test_cheaper_settings_are_never_dearer(self, method: Method, costs: CostModel):
+        counted = [costs.blocks(method.counts(s, costs.flow)) for s in method.knobs(costs.flow)]
+        assert counted == sorted(counted, reverse=True)
+
+    def test_its_cost_is_that_of_the_run(
+        self, method: Method, backbone: Backbone, costs: CostModel, settings: list[Setting]
+    ):
+        """Counted on the meta device, the comparisons inside the blocks included."""
+        with torch.no_grad():
+            one = make_batch(backbone, (0,))
+        prepared, tokens = on_meta(method.prepare(one)), on_meta(one.tokens)
+        twin = without_data(backbone)
+        for setting in settings:
+            reducer = method.reducer(prepared, setting)
+            with FlopCounterMode(display=False) as counter:
+                twin.run(tokens, reducer)
+            counts = method.counts(setting, costs.flow)
+            expected = costs.blocks(counts) + self.overhead_of_the_run(method, setting, costs)
+            assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=1e-9)
+
+    @examples
+    @given(seed=SEEDS)
+    def test_a_permuted_batch_gives_the_permuted_result(
+        self, method: Method, backbone: Backbone, settings: list[Setting], seed: int
+    ):
+        ids = [seed % 100, seed % 100 + 1, seed % 100 + 2]
+        order = torch.randperm(3, generator=torch.Generator().manual_seed(seed)).tolist()
+        straight, mixed = make_batch(backbone, ids), make_batch(backbone, [ids[i] for i in order])
+        for setting in settings:
+            expected = self.logits(method, straight, setting)[order]
+            close(self.logits(method, mixed, setting), expected)
+
+    def test_a_clip_alone_is_the_clip_in_its_batch(
+        self, method: Method, backbone: Backbone, batch: ClipBatch, settings: list[Setting]
+    ):
+        for setting in settings:
+            together = self.logits(method, batch, setting)
+            for clip in range(3):
+                alone = self.logits(method, make_batch(backbone, (clip,)), setting)
+                close(alone, together[clip : clip + 1])
+
+    def test_only_an_oracle_sees_the_label(
+        self, method: Method, batch: ClipBatch, backbone: Backbone, settings: list[Setting]
+    ):
+        other = replace(batch, labels=(batch.labels + 1) % backbone.num_classes)
+        changed = [
+            not torch.equal(self.logits(method, batch, s), self.logits(method, other, s))
+            for s in settings
+        ]
+        assert any(changed) == self.looks_at_labels
+
+    def test_what_is_left_is_part_of_the_clip(
+        self,
+        method: Method,
+        backbone: Backbone,
+        batch: ClipBatch,
+        settings: list[Setting],
+    ):
+        """Places once each, the prefix in front, and every token of the grid accounted for."""
+        prepared = method.prepare(batch)
+        for setting in settings:
+            left = backbone.encode(batch.tokens.tracked(), method.reducer(prepared, setting))
+            assert left.group is not None
+            for clip in range(len(left)):
+                places = left.place[clip].tolist()
+                assert (
+                    places[: backbone.prefix]
+                    == batch.tokens.place[clip].tolist()[: backbone.prefix]
+                )
+                assert len(set(places)) == left.num
+                group = left.group[clip]
+                on_grid = left.place[clip, backbone.off_grid :]
+                # A token is in its own group, wherever it went.
+                assert group[on_grid].tolist() == torch.arange(backbone.off_grid, left.num).tolist()
+                self.check_sizes(left, clip, backbone)
+
+    def check_sizes(self, left: Tokens, clip: int, backbone: Backbone) -> None:
+        """A token's size is the number of tokens in its group."""
+        if left.size is None:
+            return
+        group = left.group[clip]
+        members = torch.bincount(group[group >= 0], minlength=left.num)
+        on_grid = slice(backbone.off_grid, None)
+        assert torch.equal(left.size[clip, on_grid], members[on_grid].to(left.size.dtype))
+
+    def overhead_of_the_run(self, method: Method, setting: Setting, costs: CostModel) -> float:
+        """GMACs of deciding that are spent inside the blocks."""
+        return method.overhead(setting, costs.flow) or 0.0
+
+    def logits(self, method: Method, batch: ClipBatch, setting: Setting) -> torch.Tensor:
+        return batch.backbone.run(batch.tokens, method.reducer(method.prepare(batch), setting))
+
+
+def on_meta(value: Any) -> Any:
+    """A copy with all tensors on the meta device."""
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    stream.seek(0)
+    return torch.load(stream, map_location="meta", weights_only=False)

@@ -1,0 +1,52 @@
+"""Every backbone adapter keeps the promises of `tests/conformance/backbones.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import VideoMAEForVideoClassification
+
+from pipeline.backbones import load_backbone
+from tests.checkpoints import save_videomae
+from tests.conformance.backbones import BackboneTests
+
+
+def videomae_logits(folder: Path):
+    model = VideoMAEForVideoClassification.from_pretrained(folder).eval()
+    return lambda pixels: model(pixels).logits
+
+
+class TestVideoMAE(BackboneTests):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, tmp_path_factory):
+        return save_videomae(tmp_path_factory.mktemp("videomae"), image_size=24, num_frames=6)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backbone(cls, folder):
+        return load_backbone(str(folder))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def plain(cls, folder):
+        return videomae_logits(folder)
+
+
+class TestVideoMAEThatReadsItsFirstToken(TestVideoMAE):
+    """What fine-tuning the pre-trained release gives: no mean pooling, but a final norm."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, tmp_path_factory):
+        return save_videomae(
+            tmp_path_factory.mktemp("first"), image_size=24, num_frames=6, use_mean_pooling=False
+        )
+
+    def test_the_first_token_is_of_the_grid_and_stays(self, backbone):
+        assert (backbone.prefix, backbone.off_grid) == (1, 0)
+        with torch.no_grad():
+            tokens = backbone.embed(torch.zeros(1, 6, 3, 24, 24))
+        assert tokens.place[0, 0] == 0

@@ -1,0 +1,96 @@
+"""Every method keeps the promises of `tests/conformance/methods.py`, on every backbone it fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.backbones import load_backbone
+from selector.methods.names import METHODS, Parts, make_method, parse_method
+from selector.training.files import save_selector
+from tests.checkpoints import save_videomae
+from tests.conformance.methods import MethodTests
+from tests.lite_models import make_selector
+
+SIZES = {"image_size": 32, "num_frames": 6, "num_hidden_layers": 5}
+BACKBONES = {
+    "mean": {"use_mean_pooling": True},
+    "first token": {"use_mean_pooling": False},
+}
+BEFORE = (
+    "random",
+    "uniform",
+    "lite",
+    "lite-spread",
+    "attention",
+    "motion",
+    "motion-pixels",
+    "oracle-predicted[embeddings,hirescam]",
+)
+LABELLED = ("oracle[embeddings,hirescam]", "oracle[embeddings,occlusion]")
+INSIDE = ("tome", "tome[inflect=-1,prop-attn]", "tome[inflect=1]")
+CHAINS = ("lite+tome", "random+tome[prop-attn]")
+# They need a file or a detector of their own, and have their own tests.
+APART = ("motion-vectors", "saliency")
+
+
+def test_none_is_forgotten():
+    tested = {parse_method(name).name for name in (*BEFORE, *LABELLED, *INSIDE)}
+    assert tested | set(APART) == set(METHODS)
+
+
+class OnVideoMAE(MethodTests):
+    @pytest.fixture(scope="class", params=BACKBONES)
+    @classmethod
+    def folder(cls, request, tmp_path_factory) -> Path:
+        folder = tmp_path_factory.mktemp("videomae")
+        return save_videomae(folder, **SIZES, **BACKBONES[request.param])
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backbone(cls, folder):
+        return load_backbone(str(folder))
+
+    @classmethod
+    def make(cls, name, backbone, folder, tmp_path_factory):
+        selector = tmp_path_factory.mktemp("selector")
+        save_selector(make_selector(backbone, str(folder)), selector)
+        return make_method(parse_method(name), Parts(backbone, selectors={"lite": str(selector)}))
+
+
+class TestBefore(OnVideoMAE):
+    @pytest.fixture(scope="class", params=BEFORE)
+    @classmethod
+    def method(cls, request, backbone, folder, tmp_path_factory):
+        return cls.make(request.param, backbone, folder, tmp_path_factory)
+
+    def overhead_of_the_run(self, method, setting, costs):
+        return 0.0
+
+
+class TestOracles(OnVideoMAE):
+    looks_at_labels = True
+
+    @pytest.fixture(scope="class", params=LABELLED)
+    @classmethod
+    def method(cls, request, backbone, folder, tmp_path_factory):
+        return cls.make(request.param, backbone, folder, tmp_path_factory)
+
+
+class TestInside(OnVideoMAE):
+    @pytest.fixture(scope="class", params=INSIDE)
+    @classmethod
+    def method(cls, request, backbone, folder, tmp_path_factory):
+        return cls.make(request.param, backbone, folder, tmp_path_factory)
+
+
+class TestChains(OnVideoMAE):
+    @pytest.fixture(scope="class", params=CHAINS)
+    @classmethod
+    def method(cls, request, backbone, folder, tmp_path_factory):
+        return cls.make(request.param, backbone, folder, tmp_path_factory)
+
+    def overhead_of_the_run(self, method, setting, costs):
+        first = method.first.overhead(setting[0], costs.flow)
+        return method.overhead(setting, costs.flow) - first
