@@ -43,6 +43,10 @@ class BackboneError(LiteError, ValueError):
     """A checkpoint that cannot be loaded faithfully, or does not fit the dataset."""
 
 
+class HubError(LiteError, OSError):
+    """The Hugging Face hub lacks what was asked for, refuses it, or is out of reach."""
+
+
 class DecodeError(LiteError):
     """A video that could not be decoded.
 

@@ -10,7 +10,7 @@ from pipeline.errors import BackboneError
 
 __all__ = ["DTYPES", "Backbone", "backbone_digest", "load_backbone"]
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def load_backbone(
@@ -22,7 +22,7 @@ def load_backbone(
         name_or_path: a folder that `save_pretrained` wrote, a hub id, or `synthetic`.
         revision: commit, tag or branch of a hub id.
         device: torch device of the weights.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `fp16`.
 
     Raises:
         BackboneError: it is not found, of an unknown architecture, or does not load faithfully.

@@ -1,4 +1,4 @@
-"""Finding a checkpoint, naming its identity, and reading what its processor does.
+"""Finding a checkpoint, the files it consists of, and its identity.
 
 A checkpoint is a local folder, a hub id (fetched once into Hugging Face's cache), or `synthetic`,
 the small one shipped with this package.
@@ -8,76 +8,153 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from pipeline.backbones.base import Preprocessing
-from pipeline.errors import BackboneError
+from pipeline.backbones import hub
+from pipeline.backbones.preprocessing import PROCESSOR_NAMES
+from pipeline.errors import BackboneError, HubError
 
 SHIPPED = Path(__file__).parent / "checkpoints"
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-_BILINEAR = 2  # PIL's number, as processor configurations store it
+CONFIG_NAME = "config.json"
+_ADAPTER = "adapter_config.json"
+# In the order in which transformers looks for them; an index names the files of its shards.
+_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+_WEIGHTS = (*_SAFETENSORS, "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def find_checkpoint(name_or_path: str, revision: str | None = None) -> Path:
     """Return the local folder of a checkpoint, downloading a hub id if need be.
 
+    A hub id that lies complete in the local cache is not looked up on the hub; of another one only
+    the weights that are loaded are fetched, not their copies in other formats.
+
     Raises:
         BackboneError: neither a folder with a `config.json`, nor shipped, nor reachable on the hub.
     """
-    return _find(name_or_path, revision, ["*.json", *_WEIGHTS])
+    return _local(name_or_path) or _from_hub(name_or_path, revision, _download)
 
 
 def find_config(name_or_path: str, revision: str | None = None) -> Path:
     """`find_checkpoint` for its `config.json` alone: no weights are downloaded."""
-    return _find(name_or_path, revision, ["config.json"])
+    return _local(name_or_path) or _from_hub(
+        name_or_path, revision, lambda name, at: hub.download(name, at, [CONFIG_NAME])
+    )
 
 
-def _find(name_or_path: str, revision: str | None, needed: list[str]) -> Path:
-    if (SHIPPED / name_or_path / "config.json").is_file():
+def _local(name_or_path: str) -> Path | None:
+    if (SHIPPED / name_or_path / CONFIG_NAME).is_file():
         return SHIPPED / name_or_path
     folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise BackboneError(
-                f"{folder} holds no config.json: give the folder that save_pretrained wrote"
-            )
-        return folder
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name_or_path, revision=revision, allow_patterns=needed))
-    except Exception as error:  # the hub client raises a dozen unrelated types
+    if folder.is_file():
+        raise BackboneError(f"{folder} is a file; give the folder that save_pretrained wrote")
+    if not folder.is_dir():
+        return None
+    if not (folder / CONFIG_NAME).is_file():
         raise BackboneError(
-            f"backbone {name_or_path!r} is neither a folder here nor a checkpoint on the hub "
-            f"(revision {revision or 'main'}): {type(error).__name__}: {error}"
+            f"{folder} holds no {CONFIG_NAME}: give the folder that save_pretrained wrote"
+        )
+    return folder
+
+
+def _from_hub(name: str, revision: str | None, fetch: Callable[[str, str | None], Path]) -> Path:
+    try:
+        return fetch(name, revision)
+    except HubError as error:
+        raise BackboneError(
+            f"backbone {name!r} is neither a folder here nor a checkpoint on the hub: {error}"
         ) from error
 
 
+def _download(repo_id: str, revision: str | None) -> Path:
+    there = hub.cached(repo_id, revision, ["*.json"])
+    if there is not None and _is_complete(there, _SAFETENSORS):
+        return there
+    try:
+        folder = hub.download(repo_id, revision, ["*.json"])
+        names = hub.list_files(repo_id, revision)
+        wanted = _weight_names(names, lambda name: (folder / name).read_bytes(), repo_id)
+        return hub.download(repo_id, revision, ["*.json", *wanted])
+    except HubError:
+        if there is not None and _is_complete(there, _WEIGHTS):
+            return there  # in a format that is not preferred, but all that can be had
+        raise
+
+
+def _is_complete(folder: Path, accepted: Collection[str]) -> bool:
+    has = [(folder / name).is_file() for name in (CONFIG_NAME, *PROCESSOR_NAMES)]
+    if not has[0] or not any(has[1:]):
+        return False
+    try:
+        weight_files(folder)
+    except BackboneError:
+        return False
+    return any((folder / name).is_file() for name in accepted)
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """The weight files of a checkpoint; safetensors are preferred, as Hugging Face does.
+    """The files of a checkpoint that hold the weights which transformers loads, and no others.
 
     Raises:
-        BackboneError: there are none.
+        BackboneError: there are none, one of them is missing, or an adapter would be loaded too.
     """
-    for pattern in _WEIGHTS:
-        if files := sorted(folder.glob(pattern)):
-            return files
-    raise BackboneError(f"{folder} holds no weights ({' or '.join(_WEIGHTS)})")
+    names = [path.name for path in folder.iterdir()]
+    files = [
+        folder / name
+        for name in _weight_names(names, lambda name: (folder / name).read_bytes(), str(folder))
+    ]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise BackboneError(
+            f"{folder} lacks {', '.join(missing[:3])}, which its index lists: copy the whole "
+            "checkpoint"
+        )
+    return files
+
+
+def _weight_names(names: Collection[str], read: Callable[[str], bytes], where: str) -> list[str]:
+    """Sorted names of the weight files among all names of a checkpoint's files.
+
+    Args:
+        names: of all files.
+        read: the content of one.
+        where: names the checkpoint in errors.
+    """
+    if _ADAPTER in names:
+        # With peft installed, transformers loads the adapter on top of the weights; without, not.
+        raise BackboneError(
+            f"{where} holds an adapter ({_ADAPTER}), whose weights may or may not be in the "
+            "checkpoint's already: save the model with the adapter merged "
+            "(merge_and_unload().save_pretrained) into a folder of its own, or remove that file"
+        )
+    explicit = _parsed(read, CONFIG_NAME, where).get("transformers_weights")
+    first = next((name for name in ([explicit] if explicit else _WEIGHTS) if name in names), None)
+    if first is None:
+        others = sorted(n for n in names if n.endswith((".safetensors", ".bin", ".pt", ".pth")))
+        seen = f" (it has {', '.join(others[:3])}, which transformers does not load)" * bool(others)
+        raise BackboneError(
+            f"{where} holds no weights: {explicit or ', '.join(_WEIGHTS)}{seen}; give the folder "
+            "that save_pretrained wrote"
+        )
+    if not first.endswith(".index.json"):
+        return [first]
+    shards = _parsed(read, first, where).get("weight_map")
+    listed = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
+    if not listed or any(Path(name).name != name for name in listed):
+        raise BackboneError(f"{where}: {first} does not list the files of this folder's weights")
+    return sorted(listed)
 
 
 def checkpoint_digest(folder: Path) -> str:
     """Hex SHA-256 over weights, model and processor configuration: the checkpoint's identity."""
     digest = hashlib.sha256()
-    configs = [p for p in sorted(folder.glob("*.json")) if p.name in _IDENTITY]
-    for path in [*configs, *weight_files(folder)]:
+    configs = [folder / name for name in (CONFIG_NAME, *PROCESSOR_NAMES)]
+    for path in [*(path for path in configs if path.is_file()), *weight_files(folder)]:
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-_IDENTITY = {"config.json", "preprocessor_config.json", "video_preprocessor_config.json"}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -86,54 +163,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         BackboneError: it is not JSON.
     """
+    return _parsed(lambda name: (folder / name).read_bytes(), CONFIG_NAME, str(folder))
+
+
+def _parsed(read: Callable[[str], bytes], name: str, where: str) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / "config.json").read_text()))
-    except (OSError, ValueError) as error:
-        raise BackboneError(f"cannot read {folder / 'config.json'}: {error}") from error
-
-
-def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
-    """Read mean, scale and sizes from the checkpoint's own processor configuration.
-
-    Raises:
-        BackboneError: there is none, or it asks for steps that this pipeline does not reproduce
-            exactly (another interpolation, no resize, a crop that is not the model's input).
-    """
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        raise BackboneError(
-            f"{folder} holds no preprocessor_config.json: save the checkpoint's image processor "
-            "beside the weights (VideoMAEImageProcessor(...).save_pretrained(folder))"
-        )
-    from transformers import VideoMAEImageProcessor
-
-    processor = VideoMAEImageProcessor.from_pretrained(folder)
-    size, crop = dict(processor.size), dict(processor.crop_size)
-    short_side = size.get("shortest_edge") or 0
-    wanted = {
-        "do_resize": (processor.do_resize, True),
-        "do_center_crop": (processor.do_center_crop, True),
-        "do_rescale": (processor.do_rescale, True),
-        "do_normalize": (processor.do_normalize, True),
-        "resample": (int(processor.resample), _BILINEAR),
-        "crop_size": ((crop.get("height"), crop.get("width")), (image_size, image_size)),
-    }
-    wrong = [f"{k} is {have!r}, not {need!r}" for k, (have, need) in wanted.items() if have != need]
-    if short_side < image_size:
-        wrong.append(f"size is {size!r}, not {{'shortest_edge': at least {image_size}}}")
-    if wrong:
-        raise BackboneError(f"{path} asks for steps not reproduced here: {'; '.join(wrong)}")
-    scale = 1.0 / processor.rescale_factor
-    return Preprocessing(
-        short_side=short_side,
-        crop_size=image_size,
-        mean=_per_channel(processor.image_mean, scale),
-        std=_per_channel(processor.image_std, scale),
-    )
-
-
-def _per_channel(values: list[float] | float, scale: float) -> tuple[float, float, float]:
-    if isinstance(values, float):
-        values = [values] * 3
-    red, green, blue = (v * scale for v in values)
-    return red, green, blue
+        return dict(json.loads(read(name)))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise BackboneError(f"cannot read {name} in {where}: {error}") from error

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.backbones.base import Backbone, Block
-from pipeline.backbones.checkpoint import checkpoint_digest, read_preprocessing, weight_files
+from pipeline.backbones.checkpoint import checkpoint_digest, weight_files
+from pipeline.backbones.preprocessing import read_preprocessing
 from pipeline.backbones.tokens import (
     Evidence,
     Tokens,
@@ -25,6 +26,7 @@ from pipeline.clips.grid import TokenGrid
 from pipeline.errors import BackboneError
 
 _QV_BIAS = re.compile(r"(?P<attention>.*layer\.(\d+)\.attention\.attention)\.(?P<name>[a-z_.]+)$")
+_KEYS = ("missing_keys", "unexpected_keys")
 # Old checkpoints call the biases of query and value q_bias and v_bias.
 _MODULE_OF = {"q_bias": "query", "query.bias": "query", "v_bias": "value", "value.bias": "value"}
 
@@ -137,45 +139,78 @@ def load_strictly(folder: Path) -> Any:
     from transformers import VideoMAEForVideoClassification
     from transformers.utils import logging as hf_logging
 
+    files = weight_files(folder)
     loader: Any = VideoMAEForVideoClassification  # its stubs do not know output_loading_info
     show_bar = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()  # one bar a worker is noise
     try:
         model, info = loader.from_pretrained(
-            folder, output_loading_info=True, attn_implementation="sdpa", dtype=torch.float32
+            folder,
+            output_loading_info=True,
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+            trust_remote_code=False,
         )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise BackboneError(f"cannot load {folder}: {error}") from error
+    except Exception as error:  # a damaged file may raise anything in one of three parsers
+        raise BackboneError(f"cannot load {folder}: {type(error).__name__}: {error}") from error
     finally:
         if show_bar:
             hf_logging.enable_progress_bar()
     faults = [
         f"{kind.replace('_', ' ')}: {_first(info[kind])}"
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+        for kind in (*_KEYS, "mismatched_keys", "error_msgs")
         if info.get(kind)
     ]
     if faults:
-        hint = ""
-        if any("classifier" in str(key) for key in info["missing_keys"]):
-            hint = "; a pre-training checkpoint must be fine-tuned for classification first"
+        hint = _advice(*([str(key) for key in info[kind]] for kind in _KEYS))
         raise BackboneError(f"{folder} does not load faithfully: {'; '.join(faults)}{hint}")
-    _check_biases(model, folder)
-    if model.config.num_frames % model.config.tubelet_size:
-        raise BackboneError(
-            f"{folder}: num_frames {model.config.num_frames} is no multiple of tubelet_size "
-            f"{model.config.tubelet_size}"
-        )
+    _check_biases(model, files)
+    _check_sizes(model.config, folder)
     return model.eval().requires_grad_(False)
 
 
-def _check_biases(model: Any, folder: Path) -> None:
+def _advice(missing: list[str], unexpected: list[str]) -> str:
+    """What to do about keys that do not match."""
+    prefixes = {
+        key.removesuffix(name) for key in unexpected for name in missing if key.endswith("." + name)
+    }
+    if prefixes:
+        return (
+            f"; the keys carry the prefix {min(prefixes, key=len)!r} of a wrapper: save the model "
+            "inside it (torch.compile: model._orig_mod; DataParallel: model.module)"
+        )
+    if any("classifier" in key for key in missing):
+        return "; a pre-training checkpoint must be fine-tuned for classification first"
+    return ""
+
+
+def _check_sizes(config: Any, folder: Path) -> None:
+    """Refuse shapes that a clip of whole tubelets and patches in three colours does not have."""
+    wrong = []
+    if config.num_channels != 3:
+        wrong.append(f"num_channels is {config.num_channels}, and videos have 3")
+    sizes = {name: getattr(config, name) for name in ("image_size", "patch_size")}
+    wrong += [f"{k} is {v!r}, not one number" for k, v in sizes.items() if not isinstance(v, int)]
+    if not wrong and config.image_size % config.patch_size:
+        wrong.append(
+            f"image_size {config.image_size} is no multiple of patch_size {config.patch_size}"
+        )
+    if config.num_frames % config.tubelet_size:
+        wrong.append(
+            f"num_frames {config.num_frames} is no multiple of tubelet_size {config.tubelet_size}"
+        )
+    if wrong:
+        raise BackboneError(f"{folder} cannot be used here: {'; '.join(wrong)}")
+
+
+def _check_biases(model: Any, files: list[Path]) -> None:
     """Compare the loaded query and value biases with the file's.
 
     Some transformers 5.x releases renamed q_bias/v_bias without converting old files and loaded
     zeros, with no key reported missing; accuracy falls without a word.
     """
     wrong = []
-    for file in weight_files(folder):
+    for file in files:
         for key, stored in _read_biases(file):
             match = _QV_BIAS.match(key)
             assert match is not None
@@ -188,8 +223,8 @@ def _check_biases(model: Any, folder: Path) -> None:
                 wrong.append(key)
     if wrong:
         raise BackboneError(
-            f"{folder}: this transformers release loaded other values than the file holds for "
-            f"{_first(wrong)}; install a release that converts VideoMAE's q_bias and v_bias"
+            f"{files[0].parent}: this transformers release loaded other values than the file holds "
+            f"for {_first(wrong)}; install a release that converts VideoMAE's q_bias and v_bias"
         )
 
 
