@@ -29,11 +29,12 @@ import pyarrow as pa
 from pipeline.clips.grid import TokenGrid
 from pipeline.config import OracleConfig
 from pipeline.store import layout
+from pipeline.store.commits import Commits, commit_bytes
 from pipeline.store.reader import open_store
 from pipeline.store.result import ShardResult
 from pipeline.store.root import Root
-from pipeline.store.tables import parquet_bytes
-from pipeline.store.writer import create_store, write_shard
+from pipeline.store.shard_writer import ShardWriter
+from pipeline.store.writer import create_store
 
 GRID = TokenGrid(8, 14, 14)
 NUM_DISTINCT = 4
@@ -104,29 +105,20 @@ def write_store(path: Path, num_clips: int, args: argparse.Namespace) -> None:
     ).cast(layout.PLAN_SCHEMA)
     root = Root(path)
     with create_store(root, config, plan, GRID, args.hidden_size, []) as writer:
+        shards, info = ShardWriter(root), writer.info
         for shard in range(NUM_DISTINCT):
-            write_shard(root, shard, _random_result(shard, config, args.hidden_size))
-        outcomes = [
-            open_store(root).clips().drop(columns=plan.column_names).iloc[rows.start : rows.stop]
-            for rows in map(writer.info.rows, range(NUM_DISTINCT))
-        ]
-        for shard in range(NUM_DISTINCT, writer.info.num_shards):
-            for array in writer.info.arrays:
-                os.link(
-                    root.join(array.chunk_key(shard % NUM_DISTINCT)),
-                    root.join(array.chunk_key(shard)),
-                )
-            rows = writer.info.rows(shard)
-            table = pa.Table.from_arrays(
-                plan.slice(rows.start, args.shard_size).combine_chunks().columns
-                + pa.Table.from_pandas(
-                    outcomes[shard % NUM_DISTINCT],
-                    pa.schema([layout.CLIPS_SCHEMA.field(n) for n in layout.OUTCOME_COLUMNS]),
-                    preserve_index=False,
-                ).columns,
-                schema=layout.CLIPS_SCHEMA,
-            )
-            root.put(layout.clips_path(shard), parquet_bytes(table))
+            shards.write(shard, _random_result(shard, config, args.hidden_size))
+        commits = dict(Commits(root, info).read_each(range(NUM_DISTINCT)))
+        for shard in range(NUM_DISTINCT, info.num_shards):
+            source, files = shard % NUM_DISTINCT, {}
+            for array in info.arrays:
+                old, new = array.chunk_key(source), array.chunk_key(shard)
+                os.link(root.join(old), root.join(new))
+                files[new] = commits[source].files[old]
+            columns = commits[source].table(layout.OUTCOME_COLUMNS).combine_chunks().columns
+            planned = shards.plan(shard).combine_chunks().columns
+            table = pa.Table.from_arrays(planned + columns, schema=layout.CLIPS_SCHEMA)
+            root.put(info.commit_path(shard), commit_bytes(table, info, shard, files))
 
 
 def _random_result(shard: int, config: OracleConfig, hidden_size: int) -> ShardResult:

@@ -16,7 +16,6 @@ from pipeline.errors import ClipStatus
 from pipeline.store.root import Root
 from selector.evaluation.config import FULL, EvalConfig
 from selector.evaluation.files import Evaluation, EvaluationInfo, begun
-from selector.evaluation.layout import results_bytes, results_path
 from selector.evaluation.run import EvalRequest, EvalResult, evaluate
 from selector.evaluation.shard_rows import ShardRows
 from selector.methods.names import parse_methods
@@ -105,7 +104,7 @@ def make_evaluation(
                 if clip in part["clip_id"]:
                     position = part["clip_id"].index(clip)
                     rows.fail(position, ClipStatus.MODEL_ERROR, "made to fail", column)
-            root.put(results_path(shard), results_bytes(rows.to_table()))
+            evaluation.commit(shard, rows.to_table())
     return evaluation
 
 

@@ -11,7 +11,8 @@ from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ClipStatus
 from pipeline.store.reader import Store, open_store
 from pipeline.store.root import Root
-from pipeline.store.writer import create_store, write_shard
+from pipeline.store.shard_writer import ShardWriter
+from pipeline.store.writer import create_store
 from tests.stores import LABEL_NAMES, make_config, make_plan, make_result
 
 GRID = TokenGrid(2, 4, 4)
@@ -37,7 +38,7 @@ def make_learnable_store(
             for row, clip in enumerate(result.clips):
                 if clip is not None and clip["status"] == ClipStatus.OK:
                     _teach(result, row, writer.info.rows(shard).start + row)
-            write_shard(root, shard, result)
+            ShardWriter(root).write(shard, result)
     return open_store(root)
 
 

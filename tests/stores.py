@@ -18,7 +18,8 @@ from pipeline.errors import ClipStatus
 from pipeline.store import layout
 from pipeline.store.reader import Store, open_store
 from pipeline.store.result import ShardResult
-from pipeline.store.writer import StoreWriter, create_store, write_shard
+from pipeline.store.shard_writer import ShardWriter
+from pipeline.store.writer import StoreWriter, create_store
 
 GRID = TokenGrid(2, 3, 4)
 HIDDEN_SIZE = 6
@@ -139,7 +140,7 @@ def make_store(
                     len(writer.info.label_names),
                     degenerate=True,
                 )
-            write_shard(writer.root, shard, result)
+            ShardWriter(writer.root).write(shard, result)
     return open_store(begun.root)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -20,10 +19,9 @@ from pipeline.oracle.worker import OracleWorker
 from pipeline.shards.progress import Progress
 from pipeline.shards.run import run_job
 from pipeline.shards.scheduler import Loss
-from pipeline.store.layout import clips_path
 from pipeline.store.reader import PENDING, open_store
 from pipeline.store.root import Root
-from pipeline.store.writer import StoreWriter, create_store, read_parquet
+from pipeline.store.writer import StoreWriter, create_store
 
 DEFAULT_TOKENS_PER_CLIP = 128
 
@@ -147,7 +145,7 @@ def build(
                 shards,
                 progress=_progress(writer, shards, progress_stream, again=again is not None),
                 # A shard that is done again was committed before, which says nothing.
-                committed=lambda shard: None if again is not None else _committed(writer, shard),
+                committed=lambda shard: None if again is not None else writer.counts(shard),
             )
 
         given_up = run(writer.pending(), None)
@@ -166,10 +164,3 @@ def _progress(
     total = sum(summary.values())
     done = total - summary[PENDING]
     return Progress(total=total, done=done, failed=done - summary[ClipStatus.OK], stream=stream)
-
-
-def _committed(writer: StoreWriter, shard: int) -> dict[str, int] | None:
-    """Clips per status of a shard; None where it is not committed."""
-    if shard not in writer.committed():
-        return None
-    return Counter(read_parquet(writer.root, clips_path(shard), ["status"])["status"].to_pylist())

@@ -15,10 +15,9 @@ from pipeline.errors import DecodeError
 from pipeline.oracle.scorer import Scored, Scorer
 from pipeline.shards.loader import Batch
 from pipeline.shards.worker import ShardJob, ShardWorker
-from pipeline.store.info import read_info
 from pipeline.store.result import ShardResult
 from pipeline.store.root import Root
-from pipeline.store.writer import committed_shards, load_result, read_plan, write_shard
+from pipeline.store.shard_writer import ShardWriter
 
 
 @dataclass(frozen=True)
@@ -69,21 +68,17 @@ class OracleWorker(ShardWorker[_Job]):
     ) -> None:
         self._scorer = Scorer(config, run_config)
         super().__init__(config, run_config, root, self._scorer.backbone)
-        self._root, self._retry = root, retry
-        self._info = read_info(root)
+        self._store, self._retry = ShardWriter(root), retry
 
     def begin(self, shard: int) -> _Job:
         """A shard's plan and its rows: none yet, or those that a retry does not touch."""
-        plan = read_plan(self._root, shard).to_pydict()
-        if self._retry is not None and shard in committed_shards(self._root):
-            result = load_result(self._root, shard)
+        plan = self._store.plan(shard).to_pydict()
+        result = None if self._retry is None else self._store.load(shard)
+        if self._retry is not None and result is not None:
             todo = [p for p, row in enumerate(result.clips) if row and row["status"] in self._retry]
             return _Job(shard=shard, plan=plan, todo=todo, result=result)
-        num_clips, config = len(plan["clip_id"]), self._info.config
-        result = ShardResult(
-            num_clips, self._info.grid, config.tokens_per_clip, self._info.hidden_size
-        )
-        return _Job(shard=shard, plan=plan, todo=range(num_clips), result=result)
+        result = self._store.new_result(shard)
+        return _Job(shard=shard, plan=plan, todo=range(len(result)), result=result)
 
     def compute(self, job: _Job, batch: Batch) -> None:
         """Score a batch; its rows are filled in while the next shard has the model."""
@@ -93,9 +88,9 @@ class OracleWorker(ShardWorker[_Job]):
 
     def commit(self, job: _Job) -> None:
         """Fill in the rows and write the shard."""
-        for step in job.scored:
-            _record(job, step)
-        write_shard(self._root, job.shard, job.result)
+        while job.scored:
+            _record(job, job.scored.pop())  # and let go of it: the shard is in memory once
+        self._store.write(job.shard, job.result)
 
 
 def _record(job: _Job, step: _Step) -> None:

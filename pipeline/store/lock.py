@@ -83,8 +83,9 @@ def writing(root: Root, shard: int | None = None) -> Iterator[None]:
 
 def _open(root: Root, rel: str) -> int:
     path = Path(root.join(rel))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    with root.changing():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
 
 def _no_locks(root: Root, error: OSError) -> StoreError:

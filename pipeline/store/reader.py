@@ -10,10 +10,10 @@ Only committed shards are visible, so a store may be read while it is being writ
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,14 @@ from pipeline.clips.grid import TokenGrid
 from pipeline.config import OracleConfig
 from pipeline.errors import ClipStatus, StoreError
 from pipeline.store import layout
-from pipeline.store.info import read_info
+from pipeline.store.arrays import decode, metadata_path
+from pipeline.store.commits import Commit, Commits
+from pipeline.store.info import StoreInfo
+from pipeline.store.manifest import read_checked
 from pipeline.store.root import Root
-from pipeline.store.tables import committed_shards
+from pipeline.store.tables import read_table
+
+T = TypeVar("T")
 
 PENDING = "pending"
 """Key of `Store.summary` for clips whose shard is not committed."""
@@ -60,7 +65,8 @@ class Store:
 
     def __init__(self, root: Root) -> None:
         self.root = root
-        self.info = read_info(root)
+        self.info = StoreInfo.read(root)
+        self._commits = Commits(root, self.info)
 
     def __repr__(self) -> str:
         return f"Store({self.root.url!r}, {self.num_clips} clips, grid {tuple(self.grid)})"
@@ -83,7 +89,7 @@ class Store:
     @property
     def label_names(self) -> list[str]:
         """Index = class id; empty where the dataset names none."""
-        return self.info.label_names
+        return list(self.info.label_names)
 
     @property
     def num_clips(self) -> int:
@@ -97,17 +103,19 @@ class Store:
 
     def shards(self) -> list[int]:
         """Committed shards, ascending, listed afresh."""
-        return sorted(committed_shards(self.root))
+        return self._commits.shards()
 
     def plan(self) -> pd.DataFrame:
         """Every clip there is to do, in order of `clip_id`."""
-        return self._read([layout.PLAN], layout.PLAN_SCHEMA).to_pandas()
+        data = read_checked(self.root, self.info, layout.PLAN)
+        return read_table(data, f"{self.root}/{layout.PLAN}").to_pandas()
 
     def clips(
         self,
         columns: Collection[str] | None = None,
         status: str | Collection[str] | None = None,
         names: bool = False,
+        shards: Iterable[int] | None = None,
     ) -> pd.DataFrame:
         """One row per committed clip, in order of `clip_id`.
 
@@ -115,17 +123,19 @@ class Store:
             columns: of `layout.CLIPS_SCHEMA`; None gives all.
             status: keep the clips with this status, or one of these.
             names: add `label_name` and `prediction_name` (missing where the class is unknown).
+            shards: of these committed shards; None reads all.
 
         Raises:
-            StoreError: no such column or status.
+            StoreError: no such column or status, or the clips table of a shard is damaged.
         """
-        where = None
+        conditions = []
         if status is not None:
             wanted = [str(s) for s in ([status] if isinstance(status, str) else status)]
             _known("status", wanted, list(ClipStatus))
-            where = pads.field("status").isin(wanted)
-        paths = [layout.clips_path(shard) for shard in self.shards()]
-        frame = self._read(paths, layout.CLIPS_SCHEMA, columns, where).to_pandas()
+            conditions.append(pads.field("status").isin(wanted))
+        choice = _Choice(layout.CLIPS_SCHEMA, columns, {"status"} if conditions else (), conditions)
+        records = self._commits.read_each(self.shards() if shards is None else sorted(shards))
+        frame = choice.join(choice.of(commit.table(choice.read)) for _, commit in records)
         if names:
             for column in ("label", "prediction"):
                 if column in frame:
@@ -148,24 +158,39 @@ class Store:
             labels: keep these class ids.
             min_score: keep scores of at least this.
             columns: of `layout.TOKENS_SCHEMA`; None gives all.
+
+        Raises:
+            StoreError: no such column, or the token table of a shard is damaged.
         """
         shards = self.shards()
-        where = None
-        conditions = []
+        conditions, filtered = [], set()
         if clips is not None:
             ids = sorted({int(clip) for clip in clips})
             needed = {clip // self.config.shard_size for clip in ids}
             shards = [shard for shard in shards if shard in needed]
             conditions.append(pads.field("clip_id").isin(pa.array(ids, pa.int32())))
+            filtered.add("clip_id")
         if labels is not None:
             wanted = sorted({int(label) for label in labels})
             conditions.append(pads.field("label").isin(pa.array(wanted, pa.int16())))
+            filtered.add("label")
         if min_score is not None:
             conditions.append(pads.field("score") >= pa.scalar(min_score, pa.float32()))
-        for condition in conditions:
-            where = condition if where is None else where & condition
-        paths = [layout.tokens_path(shard) for shard in shards]
-        return self._read(paths, layout.TOKENS_SCHEMA, columns, where).to_pandas()
+            filtered.add("score")
+        choice = _Choice(layout.TOKENS_SCHEMA, columns, filtered, conditions)
+
+        def tables() -> Iterator[pa.Table]:
+            for shard, commit in self._commits.read_each(shards):
+
+                def read(commit: Commit, rel: str = layout.tokens_path(shard)) -> pa.Table:
+                    data = commit.read(rel)
+                    return choice.of(read_table(data, f"{self.root}/{rel}", choice.read))
+
+                found = self._beside(shard, commit, read)
+                if found is not None:
+                    yield found
+
+        return choice.join(tables())
 
     @property
     def scores(self) -> zarr.Array[Any]:
@@ -187,38 +212,43 @@ class Store:
         """int16 (clip, k) token numbers of the embeddings, lazy; None where it keeps none."""
         return self._array("embedding_index") if self._has_embeddings else None
 
-    def read_shard(self, shard: int) -> ShardData:
+    def read_shard(self, shard: int, *, embeddings: bool = True) -> ShardData:
         """Everything about one committed shard, with `cam` in its own units.
+
+        Args:
+            shard: its number.
+            embeddings: whether to read them and their index, where the store keeps any.
 
         Raises:
             StoreError: no such shard, not committed, or damaged.
         """
-        rows = self.info.rows(shard)
-        committed = self.shards()
-        if shard not in committed:
-            raise StoreError(
-                f"shard {shard} of {self.root} is not committed ({len(committed)} of "
-                f"{self.num_shards} are): run the same build-oracle again to complete the store"
+        commit = self._commits.read(shard)
+        specs = [s for s in self.info.arrays if embeddings or s.name in ("scores", "cam")]
+
+        def read(commit: Commit) -> ShardData:
+            clips = commit.table().to_pandas()
+            arrays = {spec.name: self._rows(spec, shard, commit) for spec in specs}
+            # What was read is of one commit only if that one still stands.
+            if self._commits.read(shard) != commit:
+                raise StoreError(f"shard {shard} of {self.root} is being done again")
+            scale = clips["cam_scale"].to_numpy(np.float32)[:, None, None, None]
+            return ShardData(
+                shard=shard,
+                clips=clips,
+                scores=arrays["scores"].astype(np.float32),
+                cam=arrays["cam"].astype(np.float32) * scale,
+                embeddings=arrays.get("embeddings"),
+                embedding_index=arrays.get("embedding_index"),
             )
-        clips = self._read([layout.clips_path(shard)], layout.CLIPS_SCHEMA).to_pandas()
-        arrays: dict[str, Any] = {}
-        for name in self._array_names:
-            try:
-                arrays[name] = self._array(name)[rows]
-            except (ValueError, RuntimeError, OSError) as error:
-                raise StoreError(
-                    f"{self.root}/{layout.ZARR}/{name} cannot be read at shard {shard} "
-                    f"({error}); see `lite-pipeline verify`"
-                ) from error
-        scale = clips["cam_scale"].to_numpy(np.float32)[:, None, None, None]
-        return ShardData(
-            shard=shard,
-            clips=clips,
-            scores=arrays["scores"].astype(np.float32),
-            cam=arrays["cam"].astype(np.float32) * scale,
-            embeddings=arrays.get("embeddings"),
-            embedding_index=arrays.get("embedding_index"),
-        )
+
+        found = None if commit is None else self._beside(shard, commit, read)
+        if found is None:
+            raise StoreError(
+                f"shard {shard} of {self.root} is not committed ({len(self.shards())} of "
+                f"{self.num_shards} are): run the same build-oracle again to complete the store, "
+                "or wait for the run that is at it"
+            )
+        return found
 
     def summary(self) -> dict[str, int]:
         """Clips per status, `ok` first, then the failures there are, then `pending`.
@@ -230,54 +260,72 @@ class Store:
         kept = {s: n for s, n in found.items() if n or s == ClipStatus.OK.value}
         return kept | {PENDING: self.num_clips - sum(found.values())}
 
+    def _beside(self, shard: int, commit: Commit, read: Callable[[Commit], T]) -> T | None:
+        """What `read` finds of a shard beside its commit record; None if that is gone meanwhile.
+
+        A retry removes the record, replaces the shard's files and commits anew. So what looks like
+        damage is read again if the record is another by now.
+        """
+        while True:
+            try:
+                return read(commit)
+            except StoreError as error:
+                now = self._commits.read(shard)
+                if now == commit:
+                    raise StoreError(f"{error}; see `lite-pipeline verify`") from error
+            if now is None:
+                return None
+            commit = now
+
+    def _rows(self, spec: layout.ArraySpec, shard: int, commit: Commit) -> npt.NDArray[Any]:
+        # The chunks carry checksums of their own, and embeddings are too many to hash them twice.
+        data = commit.read(spec.chunk_key(shard), check=spec.name != "embeddings")
+        num_clips = self.info.num_clips_of(shard)
+        return decode(spec, self._metadata[spec.name], shard, num_clips, data)
+
     @cached_property
-    def _group(self) -> zarr.Group:
-        try:
-            return zarr.open_group(**self.root.zarr_location(layout.ZARR), mode="r")
-        except (FileNotFoundError, ValueError) as error:
-            raise StoreError(
-                f"{self.root}/{layout.ZARR} cannot be opened ({error}); see `lite-pipeline verify`"
-            ) from error
+    def _metadata(self) -> dict[str | None, bytes]:
+        names: list[str | None] = [None, *(spec.name for spec in self.info.arrays)]
+        return {name: read_checked(self.root, self.info, metadata_path(name)) for name in names}
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        _ = self._metadata  # sound, or Zarr would be at a loss for words
+        array = zarr.open_array(**self.root.zarr_location(f"{layout.ZARR}/{name}"), mode="r")
+        assert isinstance(array, zarr.Array)
+        return array
 
     @property
     def _has_embeddings(self) -> bool:
         return self.config.tokens_per_clip != 0
 
-    @property
-    def _array_names(self) -> list[str]:
-        return [spec.name for spec in self.info.arrays]
 
-    def _array(self, name: str) -> zarr.Array[Any]:
-        try:
-            array = self._group[name]
-        except KeyError as error:
-            raise StoreError(
-                f"{self.root}/{layout.ZARR} has no array {name!r}; see `lite-pipeline verify`"
-            ) from error
-        assert isinstance(array, zarr.Array)
-        return array
+class _Choice:
+    """Columns and rows of a table: what is asked for, and what must be read for it."""
 
-    def _read(
+    def __init__(
         self,
-        paths: list[str],
         schema: pa.Schema,
-        columns: Collection[str] | None = None,
-        where: Any = None,
-    ) -> pa.Table:
-        """Rows of several files in their order; an explicit schema, so that none is guessed."""
+        columns: Collection[str] | None,
+        filtered: Collection[str],
+        conditions: Iterable[Any],
+    ) -> None:
         if columns is not None:
             _known("column", columns, schema.names)
-        chosen = schema.names if columns is None else list(columns)
-        if not paths:
-            return schema.empty_table().select(chosen)
-        full = [self.root.join(path) for path in paths]
-        try:
-            found = pads.dataset(full, schema=schema, format="parquet", filesystem=self.root.fs)
-            return found.to_table(columns=chosen, filter=where)
-        except (pa.ArrowException, OSError) as error:
-            raise StoreError(
-                f"{self.root} is damaged ({error}); `lite-pipeline verify` says where"
-            ) from error
+        self._schema = schema
+        self._columns = schema.names if columns is None else list(columns)
+        self._conditions = list(conditions)
+        self.read = list(dict.fromkeys([*self._columns, *filtered]))
+
+    def of(self, table: pa.Table) -> pa.Table:
+        """The chosen rows and columns of a table that has the columns `read`."""
+        for condition in self._conditions:
+            table = table.filter(condition)
+        return table.select(self._columns)
+
+    def join(self, tables: Iterable[pa.Table]) -> pd.DataFrame:
+        """All of them as pandas sees them."""
+        empty = self._schema.empty_table().select(self._columns)
+        return pa.concat_tables([empty, *tables]).to_pandas()
 
 
 def open_store(url: str | os.PathLike[str] | Root, **storage_options: Any) -> Store:

@@ -17,7 +17,7 @@ from pipeline.store import layout
 class ShardResult:
     """The rows of one shard, all unset at first; every row must be set before it is written.
 
-    Row `i` of every member is the `i`-th clip of the shard.
+    Row `i` of every member is the `i`-th clip of the shard. A row takes no memory until it is set.
 
     Attributes:
         scores: float16 (n, t, y, x), in [0, 1]; NaN unless the clip is ok.
@@ -31,10 +31,10 @@ class ShardResult:
         self, num_clips: int, grid: TokenGrid, tokens_per_clip: int, hidden_size: int
     ) -> None:
         k = layout.num_kept_tokens(grid, tokens_per_clip)
-        self.scores = np.full((num_clips, *grid), np.nan, np.float16)
-        self.cam = np.full((num_clips, *grid), np.nan, np.float16)
-        self.embeddings = np.full((num_clips, k, hidden_size), np.nan, np.float16) if k else None
-        self.embedding_index = np.full((num_clips, k), -1, np.int16) if k else None
+        self.scores = np.zeros((num_clips, *grid), np.float16)
+        self.cam = np.zeros((num_clips, *grid), np.float16)
+        self.embeddings = np.zeros((num_clips, k, hidden_size), np.float16) if k else None
+        self.embedding_index = np.zeros((num_clips, k), np.int16) if k else None
         self.clips: list[dict[str, Any] | None] = [None] * num_clips
 
     def __len__(self) -> int:

@@ -7,19 +7,26 @@ file when a streaming writer raises).
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, without_passwords
 
-TEMP_SUFFIX = ".tmp"  # ours; the name starts with "." so that pandas and DuckDB skip it
-ZARR_TEMP_SUFFIX = ".partial"  # left by Zarr's LocalStore when its process is killed
+TEMP_SUFFIX = ".tmp"  # the name starts with "." so that pandas and DuckDB skip it
+_TEMP_NAME = re.compile(r"\..+\.[0-9a-f]{32}" + re.escape(TEMP_SUFFIX))
+
+_PLACES = "a folder, or an object store such as s3://bucket/path (`pip install lite-pipeline[s3]`)"
+_READ_AT_ONCE = 32
+"""Files that are fetched together; an object store answers each after tens of milliseconds."""
 
 
 class Root:
@@ -28,17 +35,20 @@ class Root:
     Args:
         url: where; a relative folder is made absolute, as workers may run elsewhere.
         storage_options: passed to fsspec; `s3://` needs none where the environment has them.
+
+    Raises:
+        StoreError: a place that cannot hold a store, or a URL with a password in it.
     """
 
     def __init__(self, url: str | os.PathLike[str], **storage_options: Any) -> None:
         text = os.fspath(url)
         self.storage_options = storage_options
+        _refuse_unsuitable(text)
         try:
             self.fs, path = fsspec.core.url_to_fs(text, **storage_options)
-        except (ImportError, ValueError) as error:
+        except (ImportError, ValueError, OSError) as error:
             raise StoreError(
-                f"cannot open a store at {text!r}: {error}. Stores live in a folder or at an "
-                "fsspec URL; s3:// needs `pip install lite-pipeline[s3]`"
+                without_passwords(f"cannot open {text!r}: {error}. It must be {_PLACES}")
             ) from error
         self.path = path.rstrip("/")
         self.local = isinstance(self.fs, LocalFileSystem)
@@ -54,24 +64,18 @@ class Root:
         """`rel` as a path of `self.fs`."""
         return f"{self.path}/{rel}"
 
-    def put(self, rel: str, data: bytes) -> None:
-        """Writes a whole file, replacing an old one; on a folder it survives a power cut."""
-        if not self.local:
-            self.fs.pipe_file(self.join(rel), data)
-            return
-        path = Path(self.join(rel))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMP_SUFFIX}")
-        try:
-            with temp.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temp.replace(path)
-        except BaseException:
-            temp.unlink(missing_ok=True)
-            raise
-        _sync(path.parent)
+    def put(self, rel: str, data: bytes | memoryview) -> None:
+        """Writes a whole file, replacing an old one; on a folder it survives a power cut.
+
+        Raises:
+            StoreError: the place may only be read.
+            OSError: it cannot be written for another reason, such as a full disk.
+        """
+        with self.changing():
+            if self.local:
+                write_file(Path(self.join(rel)), data)
+            else:
+                self.fs.pipe_file(self.join(rel), bytes(data))
 
     def get(self, rel: str) -> bytes:
         """A whole file.
@@ -82,6 +86,17 @@ class Root:
         data: bytes = self.fs.cat_file(self.join(rel))
         return data
 
+    def get_each(self, rels: Sequence[str]) -> Iterator[bytes | None]:
+        """Whole files in their order, several at once from an object store; None: not there."""
+        for start in range(0, len(rels), _READ_AT_ONCE):
+            paths = [self.join(rel) for rel in rels[start : start + _READ_AT_ONCE]]
+            found = self.fs.cat(paths, on_error="return")
+            for path in paths:
+                data = found.pop(path)
+                if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+                    raise data
+                yield data if isinstance(data, bytes) else None
+
     def exists(self, rel: str = "") -> bool:
         """Whether there is a file or folder at `rel`, asking the store and not a cache."""
         self.fs.invalidate_cache()
@@ -90,7 +105,8 @@ class Root:
     def remove(self, rel: str) -> None:
         """Removes a file if it is there."""
         try:
-            self.fs.rm_file(self.join(rel))
+            with self.changing():
+                self.fs.rm_file(self.join(rel))
         except FileNotFoundError:
             return
         if self.local:
@@ -111,18 +127,63 @@ class Root:
         found = self.fs.find(self.path)
         return sorted(path[len(self.path) + 1 :] for path in found)
 
-    def sync(self, rels: Iterable[str]) -> None:
-        """Forces files that others wrote (Zarr does not) to disk, with their folders."""
-        if not self.local:
-            return
-        paths = [Path(self.join(rel)) for rel in rels]
-        for path in [*paths, *sorted({path.parent for path in paths})]:
-            _sync(path)
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around what writes there: says so where the place may only be read."""
+        try:
+            yield
+        except OSError as error:
+            if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
+                raise
+            raise StoreError(
+                f"{self} cannot be written ({error.strerror or error}), and this command writes "
+                "there: get write access, or name another place"
+            ) from error
 
     def zarr_location(self, rel: str) -> dict[str, Any]:
         """Keyword arguments that open `rel` with Zarr: `store` and `storage_options`."""
         options = None if self.local else self.storage_options
         return {"store": f"{self.url}/{rel}", "storage_options": options}
+
+
+def write_file(path: Path, data: bytes | memoryview) -> None:
+    """Writes a whole file or nothing, whatever dies, and makes its folders if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMP_SUFFIX}")
+    try:
+        with temp.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temp.replace(path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that `write_file` gives until the file is whole."""
+    return _TEMP_NAME.fullmatch(name) is not None
+
+
+def _refuse_unsuitable(url: str) -> None:
+    """Refuses what fsspec would open, but where files are not there whole or not at all."""
+    scheme, found, _ = url.partition("://")
+    if not found:
+        return
+    if without_passwords(url) != url:
+        raise StoreError(
+            f"{without_passwords(url)} has a password in it, which would be written into logs and "
+            "files: give credentials by the environment (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or a profile)"
+        )
+    try:
+        kind = fsspec.get_filesystem_class(scheme)
+    except (ImportError, ValueError):
+        return  # opening it says why
+    if kind is not LocalFileSystem and (not kind.async_impl or scheme in ("http", "https")):
+        raise StoreError(f"{url} cannot hold a store: it must be {_PLACES}")
 
 
 def _sync(path: Path) -> None:

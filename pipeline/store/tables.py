@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,66 +14,65 @@ import pyarrow.parquet as pq
 from pipeline.errors import ClipStatus, StoreError
 from pipeline.store import layout
 from pipeline.store.result import ShardResult
-from pipeline.store.root import Root
+
+_PLAN_GROUP_ROWS = 1 << 16
 
 
-def committed_shards(root: Root) -> set[int]:
-    """Shards with a commit record, listed afresh."""
-    shards = (layout.parse_shard_name(name) for name in root.names(layout.CLIPS))
-    return {shard for shard in shards if shard is not None}
+def parquet_bytes(
+    table: pa.Table,
+    *,
+    group_rows: int | None = None,
+    split: Collection[str] = (),
+    footer: Mapping[str, str] | None = None,
+) -> bytes:
+    """A whole Parquet file in memory, so that it is put in one go; one row group by default.
 
-
-def read_plan(root: Root, shard: int | None = None) -> pa.Table:
-    """The frozen plan, or the rows of one shard of it, in order of `clip_id`."""
-    filters = None if shard is None else [("shard", "=", shard)]
-    return read_parquet(root, layout.PLAN, filters=filters)
-
-
-def read_parquet(
-    root: Root, rel: str, columns: Collection[str] | None = None, filters: Any = None
-) -> pa.Table:
-    """One Parquet file of the store.
-
-    Raises:
-        StoreError: missing or damaged.
+    Args:
+        table: the rows.
+        group_rows: rows of a row group.
+        split: columns of floats (of a list, `NAME.list.element`) to be stored byte by byte, which
+            compresses better.
+        footer: further key-value metadata of the file, not of its Arrow schema.
     """
-    try:
-        return pq.read_table(
-            root.join(rel),
-            columns=None if columns is None else list(columns),
-            filters=filters,
-            filesystem=root.fs,
-            partitioning=None,  # or a folder called "a=b" above the store becomes a column
-            page_checksum_verification=True,
-        )
-    except FileNotFoundError as error:
-        raise StoreError(f"{root}/{rel} is missing; see `lite-pipeline verify`") from error
-    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
-        raise StoreError(f"{root}/{rel} cannot be read ({error})") from error
-
-
-def parquet_bytes(table: pa.Table, group_rows: int | None = None) -> bytes:
-    """A whole Parquet file in memory, so that it is put in one go; one row group by default."""
     sink = pa.BufferOutputStream()
-    names = set(table.schema.names)
-    split = {"score"} & names
-    pq.write_table(
-        table,
+    columns = [name for name in table.schema.names if name not in {s.split(".")[0] for s in split}]
+    with pq.ParquetWriter(
         sink,
-        row_group_size=group_rows or max(1, table.num_rows),
+        table.schema,
         compression="zstd",
         compression_level=3,
-        use_dictionary=[name for name in table.schema.names if name not in split],
+        use_dictionary=columns,
         column_encoding=dict.fromkeys(split, "BYTE_STREAM_SPLIT") or None,
         max_rows_per_page=1 << 20,  # small pages would hide most of the gain of the split
         write_page_checksum=True,
-    )
+    ) as writer:
+        writer.write_table(table, row_group_size=group_rows or max(1, table.num_rows))
+        if footer:
+            writer.add_key_value_metadata(dict(footer))
     data: bytes = sink.getvalue().to_pybytes()
     return data
 
 
+def read_table(data: bytes, where: str, columns: Collection[str] | None = None) -> pa.Table:
+    """The rows of a Parquet file in memory; `where` names it in errors.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    names = None if columns is None else list(columns)
+    try:
+        return pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{where} cannot be read ({error})") from error
+
+
+def plan_bytes(plan: pa.Table, shard_size: int) -> bytes:
+    """The file of a plan; row groups of whole shards."""
+    return parquet_bytes(plan, group_rows=max(1, _PLAN_GROUP_ROWS // shard_size) * shard_size)
+
+
 def clips_table(plan: pa.Table, result: ShardResult) -> pa.Table:
-    """The commit record: what the plan says of each clip, and what became of it."""
+    """The rows of a commit record: what the plan says of each clip, and what became of it."""
     rows = pa.Table.from_pylist(
         result.clips,
         schema=pa.schema([layout.CLIPS_SCHEMA.field(name) for name in layout.OUTCOME_COLUMNS]),
@@ -101,5 +100,12 @@ def tokens_table(clips: pa.Table, scores: npt.NDArray[np.float16]) -> pa.Table:
         x,
         scores[ok].astype(np.float32).ravel(),
     ]
-    arrays = [pa.array(c, f.type) for c, f in zip(columns, layout.TOKENS_SCHEMA, strict=True)]
+    arrays: list[Any] = [
+        pa.array(c, f.type) for c, f in zip(columns, layout.TOKENS_SCHEMA, strict=True)
+    ]
     return pa.Table.from_arrays(arrays, schema=layout.TOKENS_SCHEMA)
+
+
+def tokens_bytes(tokens: pa.Table) -> bytes:
+    """The file of a token table."""
+    return parquet_bytes(tokens, split=["score"])

@@ -1,47 +1,55 @@
 """Recounts and re-checks everything in a store, one shard in memory at a time.
 
+First the bytes: every committed file has a digest, in `store.json` or in its shard's commit record,
+which cover themselves. Then what they say, which must hold whatever wrote them.
+
 Damage is reported and never raised, so that one broken file does not hide the next.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import zarr
 
 from pipeline.clips.plan import plan_digest
 from pipeline.errors import ClipStatus, StoreError, StoreNotFoundError
 from pipeline.store import layout
-from pipeline.store.info import StoreInfo, read_info
-from pipeline.store.result import concentration
+from pipeline.store.arrays import decode, metadata_files, metadata_path
+from pipeline.store.commits import Commit, Commits
+from pipeline.store.info import STORE, StoreInfo
+from pipeline.store.inventory import take_inventory
+from pipeline.store.manifest import partition_in_path, rewrites
 from pipeline.store.root import Root
-from pipeline.store.tables import committed_shards, read_parquet, read_plan, tokens_table
+from pipeline.store.seal import digest
+from pipeline.store.tables import read_table
+from pipeline.store.verify_rows import array_faults, clips_faults, tokens_faults
 
-_RERUN = "run the same `lite-pipeline build-oracle` again to complete it"
+_RERUN = f"run the same `lite-pipeline {STORE.command}` again to complete it"
+_REWRITTEN = rewrites(STORE)
 _LOST = "put it back from a copy, or build into another folder"
-_F16 = 2.0**-11  # relative rounding error of float16
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One thing that is wrong, or worth a note.
 
     Attributes:
         where: path inside the store.
         what: what is wrong with it, with the values.
         remedy: what to do about it.
+        harmless: the store is sound all the same.
     """
 
     where: str
     what: str
     remedy: str
+    harmless: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}; {self.remedy}"
@@ -57,305 +65,171 @@ def verify_store(
         on_shard: called with (shards checked, shards to check) after each.
 
     Returns:
-        What is wrong, in the order of the layout; empty for a sound and complete store.
+        What is wrong, in the order of the layout, and then what is worth a note; the store is sound
+        and complete if nothing but harmless notes is left.
 
     Raises:
         StoreNotFoundError: there is nothing at all at that place.
     """
     root = url if isinstance(url, Root) else Root(url)
     try:
-        info = read_info(root)
+        info = StoreInfo.read(root)
     except StoreNotFoundError as error:
         if not root.names():
             raise
         return [Problem(layout.STORE_JSON, str(error), _LOST)]
     except StoreError as error:
         return [Problem(layout.STORE_JSON, str(error), _LOST)]
-    plan, problems = _check_plan(root, info)
-    arrays, found = _check_arrays(root, info)
-    problems += found
-    committed = committed_shards(root) & set(range(info.num_shards))
-    files = set(root.walk())
-    for done, shard in enumerate(sorted(committed), start=1):
-        where = f"shard {shard}"
-        try:
-            problems += _check_shard(root, info, shard, plan, arrays, files)
-        except Exception as error:
-            problems.append(_damaged(where, shard, f"cannot be checked ({_one_line(error)})"))
+    check = _Check(root, info)
+    problems = check.beginning()
+    shards = check.commits.shards()
+    for done, shard in enumerate(shards, start=1):
+        problems += check.shard(shard)
         if on_shard is not None:
-            on_shard(done, len(committed))
-    problems += _check_complete(info, committed)
-    problems += _check_files(info, committed, files)
+            on_shard(done, len(shards))
+    committed = check.commits.shards()
+    problems += _missing_shards(info, committed)
+    problems += _other_files(root, info, committed)
     return problems
 
 
-def _check_plan(root: Root, info: StoreInfo) -> tuple[pa.Table | None, list[Problem]]:
-    def bad(what: str) -> tuple[None, list[Problem]]:
-        return None, [Problem(layout.PLAN, what, _LOST)]
+class _Check:
+    """One store under check."""
 
-    try:
-        plan = read_plan(root)
-    except Exception as error:
-        return bad(_one_line(error))
-    if not plan.schema.equals(layout.PLAN_SCHEMA):
-        return bad("its columns are not those of a plan")
-    if plan.num_rows != info.num_clips:
-        return bad(f"{plan.num_rows} clips, store.json says {info.num_clips}")
-    ids = np.arange(plan.num_rows)
-    if not np.array_equal(plan["clip_id"].to_numpy(), ids):
-        return bad("clip_id does not count 0, 1, 2, ...")
-    if not np.array_equal(plan["shard"].to_numpy(), ids // info.config.shard_size):
-        return bad(f"shard is not clip_id // {info.config.shard_size}")
-    digest = plan_digest(plan)
-    if digest != info.config.plan_digest:
-        return bad(f"its digest is {digest[:12]}, store.json has {info.config.plan_digest[:12]}")
-    return plan, []
+    def __init__(self, root: Root, info: StoreInfo) -> None:
+        self._root, self._info = root, info
+        self.commits = Commits(root, info)
+        self._plan: pa.Table | None = None
+        self._metadata = metadata_files(info.arrays)
 
+    def beginning(self) -> list[Problem]:
+        """The files written before `store.json`, under its digests."""
+        problems, info = [], self._info
+        for rel, wanted in info.files.items():
+            try:
+                data = self._root.get(rel)
+            except FileNotFoundError:
+                problems.append(Problem(rel, "missing", _REWRITTEN))
+                continue
+            if digest(data) != wanted:
+                problems.append(Problem(rel, "damaged: it is not as it was written", _REWRITTEN))
+            elif rel == layout.PLAN:
+                problems += [Problem(rel, what, _LOST) for what in self._check_plan(data)]
+            else:
+                self._metadata[rel] = data
+        return problems
 
-def _check_arrays(root: Root, info: StoreInfo) -> tuple[dict[str, Any], list[Problem]]:
-    arrays: dict[str, Any] = {}
-    problems = []
-    for spec in info.arrays:
-        where = f"{layout.ZARR}/{spec.name}/zarr.json"
+    def _check_plan(self, data: bytes) -> list[str]:
+        info = self._info
+        plan = read_table(data, layout.PLAN)
+        if not plan.schema.equals(layout.PLAN_SCHEMA):
+            return ["its columns are not those of a plan"]
+        if plan.num_rows != info.num_clips:
+            return [f"{plan.num_rows} clips, store.json says {info.num_clips}"]
+        ids = np.arange(plan.num_rows)
+        if not np.array_equal(plan["clip_id"].to_numpy(), ids):
+            return ["clip_id does not count 0, 1, 2, ..."]
+        if not np.array_equal(plan["shard"].to_numpy(), ids // info.config.shard_size):
+            return [f"shard is not clip_id // {info.config.shard_size}"]
+        found, wanted = plan_digest(plan), info.config.plan_digest
+        if found != wanted:
+            return [f"its digest is {found[:12]}, store.json has {wanted[:12]}"]
+        self._plan = plan
+        return []
+
+    def shard(self, shard: int) -> list[Problem]:
+        """A committed shard; checked again if it was done again meanwhile."""
+        where = self._info.commit_path(shard)
         try:
-            array = zarr.open_array(**root.zarr_location(f"{layout.ZARR}/{spec.name}"), mode="r")
+            commit = self.commits.read(shard)
+            while commit is not None:
+                problems = self._check_shard(shard, commit)
+                now = self.commits.read(shard) if problems else commit
+                if now == commit:
+                    return problems
+                commit = now
         except Exception as error:
-            what = f"the array cannot be opened ({_one_line(error)})"
-            problems.append(Problem(where, what, _LOST))
-            continue
-        inner, outer = (spec.chunk_clips, *spec.shape[1:]), (spec.shard_clips, *spec.shape[1:])
-        wanted = (spec.shape, spec.dtype, inner, outer, spec.dims)
-        got = (array.shape, str(array.dtype), array.chunks, array.shards)
-        names = getattr(array.metadata, "dimension_names", None)
-        if (*got, names) != wanted:
-            what = f"shape, dtype, chunks, shards, dimensions are {(*got, names)}, not {wanted}"
-            problems.append(Problem(where, what, _LOST))
-        else:
-            arrays[spec.name] = array
-    return arrays, problems
+            return [_damaged(where, shard, _one_line(error))]
+        return []
 
+    def _check_shard(self, shard: int, commit: Commit) -> list[Problem]:
+        """The rows of a commit record, then the files that it names."""
+        info, where = self._info, commit.path
+        clips = commit.table()
+        rows = info.rows(shard)
+        problems = [_damaged(where, shard, w) for w in clips_faults(info, rows, clips, self._plan)]
+        if problems:
+            return problems  # without sound rows nothing else of the shard can be judged
+        ok = np.array([status == ClipStatus.OK for status in clips["status"].to_pylist()])
+        values: dict[str, npt.NDArray[Any]] = {}
+        for spec in info.arrays:
+            key = spec.chunk_key(shard)
+            try:
+                data = commit.read(key)
+                metadata = self._metadata[metadata_path(spec.name)]
+                values[spec.name] = decode(spec, metadata, shard, len(ok), data)
+            except StoreError as error:
+                problems.append(_damaged(key, shard, _one_line(error)))
+                continue
+            faults = array_faults(info, rows, spec.name, values, ok, clips)
+            problems += [_damaged(key, shard, what) for what in faults]
+            if spec.name == "embeddings":
+                del values[spec.name]  # the largest, and nothing else is judged by it
+        return problems + self._check_tokens(shard, commit, clips, values.get("scores"))
 
-def _check_shard(
-    root: Root,
-    info: StoreInfo,
-    shard: int,
-    plan: pa.Table | None,
-    arrays: dict[str, Any],
-    files: set[str],
-) -> list[Problem]:
-    rows = info.rows(shard)
-    where = layout.clips_path(shard)
-    try:
-        clips = read_parquet(root, where)
-    except StoreError as error:
-        return [_damaged(where, shard, str(error))]
-    problems = [_damaged(where, shard, what) for what in _clips_faults(info, rows, clips, plan)]
-    if problems:
-        return problems  # without sound rows nothing else of the shard can be judged
-    ok = np.array([status == ClipStatus.OK for status in clips["status"].to_pylist()])
-    values = {}
-    for spec in info.arrays:
-        if spec.name not in arrays:
-            continue
-        key = spec.chunk_key(shard)
-        if key not in files:
-            problems.append(_damaged(key, shard, "missing, though the shard is committed"))
-            continue
+    def _check_tokens(
+        self, shard: int, commit: Commit, clips: pa.Table, scores: npt.NDArray[Any] | None
+    ) -> list[Problem]:
+        where = layout.tokens_path(shard)
         try:
-            values[spec.name] = arrays[spec.name][rows]
-        except Exception as error:
-            problems.append(_damaged(key, shard, f"cannot be decoded ({_one_line(error)})"))
-    for spec in info.arrays:
-        if spec.name in values:
-            problems += [
-                _damaged(spec.chunk_key(shard), shard, what)
-                for what in _array_faults(info, rows, spec.name, values, ok, clips)
-            ]
-    if "scores" in values:
-        problems += _check_tokens(root, shard, clips, values["scores"])
-    return problems
+            tokens = read_table(commit.read(where), where)
+        except StoreError as error:
+            return [_damaged(where, shard, _one_line(error))]
+        faults = [] if scores is None else tokens_faults(tokens, clips, scores)
+        return [_damaged(where, shard, what) for what in faults]
 
 
-def _clips_faults(
-    info: StoreInfo, rows: slice, clips: pa.Table, plan: pa.Table | None
-) -> Iterator[str]:
-    """What is wrong with the rows of a commit record, by themselves and against the plan."""
-    if not clips.schema.equals(layout.CLIPS_SCHEMA):
-        yield "its columns are not those of a clips table"
-        return
-    if not np.array_equal(clips["clip_id"].to_numpy(), np.arange(rows.start, rows.stop)):
-        yield f"clip_id is not {rows.start} to {rows.stop - 1}, each once"
-        return
-    if plan is not None:
-        planned = plan.slice(rows.start, rows.stop - rows.start)
-        for name in layout.PLAN_SCHEMA.names:
-            if not clips[name].equals(planned[name]):
-                yield f"{name} is not what the plan says"
-    statuses = clips["status"].to_pylist()
-    unknown = sorted({str(status) for status in statuses} - {str(s) for s in ClipStatus})
-    if unknown:
-        yield f"unknown status {', '.join(unknown)}"
-        return
-    frame = clips.to_pandas()
-    ok = (frame["status"] == ClipStatus.OK.value).to_numpy()
-    if (frame["error"].notna().to_numpy() == ok).any():
-        yield "error must be there exactly where a clip failed"
-    good = frame[ok]
-    prediction = good["prediction"].to_numpy()
-    if any(len(top) == 0 or top[0] != p for top, p in zip(good["top5"], prediction, strict=True)):
-        yield "the first of top5 is not the prediction"
-    if info.label_names and not ((prediction >= 0) & (prediction < len(info.label_names))).all():
-        yield f"a prediction is not one of {len(info.label_names)} classes"
-    if not good["confidence"].between(0, 1 + 1e-5).all():
-        yield "a confidence is not in [0, 1]"
-    known = good[good["true_prob"].notna()]
-    if not np.allclose(np.exp(-known["loss"]), known["true_prob"], atol=1e-3):
-        yield "loss is not -log(true_prob)"
-    used = set(good["decoder"]) - {info.config.decoder}
-    if used:
-        yield f"decoded by {', '.join(sorted(used))}, store.json says {info.config.decoder}"
-
-
-def _array_faults(
-    info: StoreInfo,
-    rows: slice,
-    name: str,
-    values: dict[str, npt.NDArray[Any]],
-    ok: npt.NDArray[np.bool_],
-    clips: pa.Table,
-) -> Iterator[str]:
-    """What is wrong with one array's rows of a shard."""
-    array = values[name]
-    flat = array.reshape(len(array), -1)
-
-    def clip_ids(bad: npt.NDArray[np.bool_]) -> str:
-        ids = rows.start + np.flatnonzero(bad)
-        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-        return f"clip {', '.join(map(str, ids[:_SHOWN]))}{more}"
-
-    if name == "embedding_index":
-        ascending = (np.diff(flat.astype(np.int32), axis=1) > 0).all(axis=1)
-        inside = ((flat >= 0) & (flat < info.grid.num_tokens)).all(axis=1)
-        if (bad := ok & ~(ascending & inside)).any():
-            yield f"not ascending token numbers at {clip_ids(bad)}"
-        if (bad := ~ok & (flat != -1).any(axis=1)).any():
-            yield f"not -1, though it failed, at {clip_ids(bad)}"
-        return
-    # The exponent bits say "not finite"; 10x faster than isfinite on float16.
-    finite: npt.NDArray[np.bool_] = ((flat.view(np.uint16) & 0x7C00) != 0x7C00).all(axis=1)
-    if (bad := ok & ~finite).any():
-        yield f"NaN or infinite, though it is ok, at {clip_ids(bad)}"
-    not_nan = np.zeros(len(flat), bool)
-    not_nan[~ok] = ~np.isnan(flat[~ok]).all(axis=1)
-    if not_nan.any():
-        yield f"not NaN, though it failed, at {clip_ids(not_nan)}"
-    sound = ok & finite
-    flat32 = np.where(sound[:, None], flat, 0).astype(np.float32) if name != "embeddings" else flat
-    if name == "scores":
-        if (bad := ok & ((flat32 < 0) | (flat32 > 1)).any(axis=1)).any():
-            yield f"outside [0, 1] at {clip_ids(bad)}"
-        degenerate = clips["degenerate"].to_numpy()
-        # Min-max scaling reaches both ends exactly, unless there was nothing to scale.
-        ends = (flat32.min(axis=1) == 0) & (flat32.max(axis=1) == np.where(degenerate, 0, 1))
-        if (bad := sound & ~ends).any():
-            yield f"not scaled from 0 to 1 (or all 0, if degenerate) at {clip_ids(bad)}"
-        if (bad := sound & ~_same_concentration(flat, sound, clips)).any():
-            yield f"top10_share or gini of the clips table is another at {clip_ids(bad)}"
-    if name == "cam":
-        scale = clips["cam_scale"].to_numpy(zero_copy_only=False)
-        largest = np.abs(flat32).max(axis=1)
-        if (bad := sound & ~((largest == 1) | ((largest == 0) & (scale == 0)))).any():
-            yield f"its largest magnitude is not 1 at {clip_ids(bad)}"
-        if "scores" in values:
-            scores = values["scores"].reshape(len(flat), -1)
-            if (bad := sound & ~_scores_fit(scores, flat32)).any():
-                yield f"the scores are not its positive part scaled to [0, 1] at {clip_ids(bad)}"
-
-
-def _same_concentration(
-    scores: npt.NDArray[Any], of: npt.NDArray[np.bool_], clips: pa.Table
-) -> npt.NDArray[np.bool_]:
-    result = np.zeros(len(scores), bool)
-    stored = zip(clips["top10_share"].to_pylist(), clips["gini"].to_pylist(), strict=True)
-    for row, pair in enumerate(stored):
-        if of[row]:
-            result[row] = all(
-                (a is None) == (b is None) and (a is None or math.isclose(a, b, abs_tol=1e-4))
-                for a, b in zip(concentration(scores[row]), pair, strict=True)
-            )
-    return result
-
-
-def _scores_fit(scores: npt.NDArray[Any], cam: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Whether scores (n, N) are min-max of relu(cam) (n, N), as far as float16 can tell.
-
-    Rounding moves a cam value by up to 2^-11 of itself, and min-max scaling blows that up by the
-    ratio of the largest value to the range.
-    """
-    positive = np.maximum(cam, 0)
-    low, high = positive.min(axis=1, keepdims=True), positive.max(axis=1, keepdims=True)
-    span = high - low
-    with np.errstate(divide="ignore", invalid="ignore"):
-        expected = np.where(span > 0, (positive - low) / span, 0)
-        slack = np.where(span > 0, 4 * (_F16 * high + 2.0**-24) / span, 0) + 2 * _F16
-    difference = np.abs(expected - scores.astype(np.float32))
-    # A cam that is constant once rounded says nothing about its scores.
-    unknown = ((span == 0) & (high > 0)).ravel()
-    fits: npt.NDArray[np.bool_] = (difference <= slack).all(axis=1) | unknown
-    return fits
-
-
-def _check_tokens(
-    root: Root, shard: int, clips: pa.Table, scores: npt.NDArray[Any]
-) -> list[Problem]:
-    where = layout.tokens_path(shard)
-    try:
-        tokens = read_parquet(root, where)
-    except StoreError as error:
-        return [_damaged(where, shard, str(error))]
-    if not tokens.schema.equals(layout.TOKENS_SCHEMA):
-        return [_damaged(where, shard, "its columns are not those of a token table")]
-    expected = tokens_table(clips, scores)
-    if tokens.num_rows != expected.num_rows:
-        what = f"{tokens.num_rows} rows instead of {expected.num_rows}"
-        return [_damaged(where, shard, what)]
-    different = [name for name in expected.schema.names if not tokens[name].equals(expected[name])]
-    if different:
-        what = f"{', '.join(different)} not the same as in the clips table and the scores array"
-        return [_damaged(where, shard, what)]
-    return []
-
-
-def _check_complete(info: StoreInfo, committed: set[int]) -> list[Problem]:
-    missing = sorted(set(range(info.num_shards)) - committed)
+def _missing_shards(info: StoreInfo, committed: Collection[int]) -> list[Problem]:
+    missing = sorted(set(range(info.num_shards)) - set(committed))
     if not missing:
         return []
-    clips = sum(info.rows(shard).stop - info.rows(shard).start for shard in missing)
+    clips = sum(map(info.num_clips_of, missing))
     shown = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
     what = f"{len(missing)} of {info.num_shards} shards ({clips} clips) are missing: {shown}"
     return [Problem(layout.CLIPS, what, _RERUN)]
 
 
-def _check_files(info: StoreInfo, committed: set[int], files: set[str]) -> list[Problem]:
-    """Files that do not belong to the store, or that a killed run left."""
-    shards = range(info.num_shards)
-    expected = {layout.STORE_JSON, layout.PLAN, f"{layout.ZARR}/zarr.json"}
-    expected |= {layout.clips_path(shard) for shard in shards}
-    expected |= {layout.tokens_path(shard) for shard in committed}
-    for spec in info.arrays:
-        expected.add(f"{layout.ZARR}/{spec.name}/zarr.json")
-        expected |= {spec.chunk_key(shard) for shard in shards}
-    problems = []
-    for path in sorted(files - expected):
-        folder, _, name = path.rpartition("/")
-        if path.startswith(f"{layout.RUNS}/"):
-            continue
-        if name.startswith(".") or name.endswith(".partial") or folder == layout.TOKENS:
-            remedy = "left by a killed run; the next run removes it"
-        else:
-            remedy = "remove it"
-        problems.append(Problem(path, "does not belong to the store", remedy))
+def _other_files(root: Root, info: StoreInfo, committed: Collection[int]) -> list[Problem]:
+    """Files that are no part of the data: first what does harm, then what is worth a note."""
+    found = take_inventory(info, root.walk(), committed)
+    problems = [
+        Problem(path, f"a copy of {original} by a program that shares files", _COPY_REMEDY)
+        for path, original in found.copies.items()
+    ]
+    problems += [
+        Problem(path, "does not belong to the store, and its readers take it for data", "move it")
+        for path in found.foreign
+    ]
+    note = Problem("", "", "", harmless=True)
+    what, remedy = "left by a killed run", "the next run removes it"
+    problems += [replace(note, where=w, what=what, remedy=remedy) for w in found.leftovers]
+    partition = partition_in_path(root, info.KIND)
+    if partition is not None:
+        what = f"pandas and DuckDB take {partition!r} above the store for a column"
+        remedy = "move the store, or read it with partitioning=None or hive_partitioning=false"
+        problems.append(replace(note, where=str(root), what=what, remedy=remedy))
+    beside: dict[str, int] = {}
+    for path in found.outsiders:
+        first, _, rest = path.partition("/")
+        name = f"{first}/" if rest and first not in info.KIND.folders else path
+        beside[name] = beside.get(name, 0) + 1
+    for name, count in beside.items():
+        what = "not part of the store" + (f" ({count} files)" if count > 1 else "")
+        problems.append(replace(note, where=name, what=what, remedy="nothing to do"))
     return problems
+
+
+_COPY_REMEDY = "two machines wrote one store, or a file was copied: see which is right, remove it"
 
 
 def _damaged(where: str, shard: int, what: str) -> Problem:

@@ -113,10 +113,11 @@ def analyze_store(
     for done, shard in enumerate(shards, start=1):
         rows = store.info.rows(int(shard))
         at = clips.index.slice_indexer(rows.start, rows.stop - 1)
-        scores, cam = _read_maps(store, rows)
+        data = store.read_shard(int(shard), embeddings=False)
+        scores = data.scores.reshape(len(data.scores), -1)
+        cam = data.cam.reshape(len(data.cam), -1)
         for label in np.unique(class_of[at]):
             counts[label] += dist.count_scores(scores[class_of[at] == label])
-        cam *= clips["cam_scale"].to_numpy(np.float32)[at, None]
         relative = _over_mean(cam)
         by_group[RAW] += tails.count_values(cam, group_of[at], NUM_GROUPS)
         by_group[RELATIVE] += tails.count_values(relative, group_of[at], NUM_GROUPS)
@@ -189,18 +190,6 @@ def class_trends(classes: pd.DataFrame, num_draws: int = 2000, seed: int = 0) ->
         observed = float(spearman(*known.T[:, None])[0])
         rows.append((measure, len(known), observed, float(low), float(high)))
     return pd.DataFrame(rows, columns=["measure", "num_classes", "spearman", "low", "high"])
-
-
-def _read_maps(store: Store, rows: slice) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
-    """Scores and scaled cams of some clips, (n, tokens) each; embeddings stay unread."""
-    try:
-        scores, cam = np.asarray(store.scores[rows]), np.asarray(store.cam[rows], np.float32)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise StoreError(
-            f"{store.root}: the maps of clips {rows.start} to {rows.stop - 1} cannot be read "
-            f"({error}); `lite-pipeline verify` says what is damaged"
-        ) from error
-    return scores.reshape(len(scores), -1), cam.reshape(len(cam), -1)
 
 
 def _video_groups(video_ids: pd.Series) -> npt.NDArray[np.int64]:

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.errors import StoreError, StoreMismatchError, StoreNotFoundError
-from pipeline.store.layout import num_shards, parse_shard_name, shard_rows
-from pipeline.store.lock import StoreLock
-from pipeline.store.root import TEMP_SUFFIX, Root
+from pipeline.errors import StoreError
+from pipeline.store.commits import Commits, commit_bytes
+from pipeline.store.layout import PLAN
+from pipeline.store.manifest import FolderInfo, FolderKind, begin, read_checked
+from pipeline.store.root import Root
+from pipeline.store.tables import plan_bytes, read_table
 from selector.evaluation import layout
 from selector.evaluation.config import EvalConfig
 from selector.evaluation.timing import Timing
 
+EVALUATION = FolderKind(
+    noun="evaluation",
+    manifest=layout.EVALUATION_JSON,
+    schema_version=layout.SCHEMA_VERSION,
+    commits=layout.RESULTS,
+    folders=frozenset({layout.RESULTS}),
+    command="evaluate --out",
+    columns=frozenset(layout.results_schema(num_views=2).names),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationInfo:
-    """The contents of `evaluation.json`; no clock, host or path of this machine's."""
+class EvaluationInfo(FolderInfo):
+    """The contents of `evaluation.json`; no path of this machine's."""
+
+    KIND: ClassVar[FolderKind] = EVALUATION
 
     config: EvalConfig
-    num_clips: int
-    label_names: tuple[str, ...]
-    """Index = class id."""
     settings: tuple[Any, ...]
     """The method's setting, for each of the configuration's conditions; None for the full model."""
     num_kept: tuple[int, ...]
@@ -40,46 +50,20 @@ class EvaluationInfo:
     gmacs_embed: float
     """GMACs of embedding one view, part of every condition's."""
 
-    @property
-    def num_shards(self) -> int:
-        """Shards of the plan."""
-        return num_shards(self.num_clips, self.config.shard_size)
+    def shard_files(self, shard: int) -> list[str]:
+        """None: the results are the commit record."""
+        return []
 
-    def num_clips_of(self, shard: int) -> int:
-        """Clips of a shard; the last may be short."""
-        rows = shard_rows(shard, self.config.shard_size, self.num_clips)
-        return rows.stop - rows.start
-
-    def to_json(self) -> bytes:
-        """Canonical JSON, ending in a newline."""
-        content = {
-            "schema_version": layout.SCHEMA_VERSION,
-            "fingerprint": self.config.fingerprint(),
-        } | {f.name: getattr(self, f.name) for f in fields(self)}
-        content["config"] = self.config.to_dict()
-        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    def content(self) -> dict[str, Any]:
+        """JSON values of all fields but the configuration and the files."""
+        names = [f.name for f in fields(self) if f.name not in ("config", "files")]
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_json(cls, text: bytes, where: str = layout.EVALUATION_JSON) -> EvaluationInfo:
-        """The inverse of `to_json`; `where` names the file in errors.
-
-        Raises:
-            ValueError: it is something else.
-            StoreError: it is of another schema.
-        """
-        content = json.loads(text)
-        version, fingerprint = content.pop("schema_version"), content.pop("fingerprint")
-        if version != layout.SCHEMA_VERSION:
-            raise StoreError(
-                f"{where} has schema version {version}, this release reads "
-                f"{layout.SCHEMA_VERSION}: evaluate into another folder, or use the release that "
-                "wrote it"
-            )
-        content["config"] = EvalConfig(**_tuples(content["config"]))
-        info = cls(**_tuples(content))
-        if info.config.fingerprint() != fingerprint:
-            raise ValueError("the fingerprint is not that of the configuration beside it")
-        return info
+    def from_content(cls, content: dict[str, Any]) -> EvaluationInfo:
+        """The inverse of `content`, with `config` and `files` beside it."""
+        config = EvalConfig(**_tuples(content.pop("config")))
+        return cls(config=config, **_tuples(content))
 
 
 class Evaluation:
@@ -95,21 +79,8 @@ class Evaluation:
 
     def __init__(self, url: str | Root) -> None:
         self.root = url if isinstance(url, Root) else Root(url)
-        where = f"{self.root}/{layout.EVALUATION_JSON}"
-        try:
-            text = self.root.get(layout.EVALUATION_JSON)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise StoreNotFoundError(
-                f"no evaluation at {self.root}: begin one with `lite-pipeline evaluate --out "
-                f"{self.root}`"
-            ) from error
-        try:
-            self.info = EvaluationInfo.from_json(text, where)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StoreError(
-                f"{where} is damaged ({type(error).__name__}: {error}): restore it from a copy, "
-                "or evaluate into another folder"
-            ) from error
+        self.info = EvaluationInfo.read(self.root)
+        self._commits = Commits(self.root, self.info)
 
     @property
     def config(self) -> EvalConfig:
@@ -117,31 +88,58 @@ class Evaluation:
         return self.info.config
 
     def plan(self, shard: int | None = None) -> pa.Table:
-        """The frozen plan, or the rows of one shard, in order of `clip_id`."""
-        filters = None if shard is None else [("shard", "=", shard)]
-        return _read(self.root, layout.PLAN, filters=filters)
+        """The frozen plan, or the rows of one shard, in order of `clip_id`.
+
+        Raises:
+            StoreError: no such shard, or the plan is damaged.
+        """
+        if shard is None:
+            return self._plan
+        rows = self.info.rows(shard)
+        return self._plan.slice(rows.start, rows.stop - rows.start)
+
+    @cached_property
+    def _plan(self) -> pa.Table:
+        return read_table(read_checked(self.root, self.info, PLAN), f"{self.root}/{PLAN}")
 
     def shards(self) -> list[int]:
         """Committed shards, ascending, listed afresh."""
-        found = (parse_shard_name(name) for name in self.root.names(layout.RESULTS))
-        return sorted(shard for shard in found if shard is not None)
+        return self._commits.shards()
 
     def pending(self) -> list[int]:
         """Shards still to do, ascending."""
-        return sorted(set(range(self.info.num_shards)) - set(self.shards()))
+        return self._commits.pending()
+
+    def commit(self, shard: int, rows: pa.Table) -> None:
+        """Commits a shard.
+
+        Args:
+            shard: its number.
+            rows: `layout.results_schema`, clip-major.
+        """
+        split = layout.split_columns(rows)
+        data = commit_bytes(rows, self.info, shard, {}, split)
+        self.root.put(self.info.commit_path(shard), data)
 
     def read_shard(self, shard: int, columns: Collection[str] | None = None) -> pa.Table:
         """One shard's rows, clip-major.
 
         Raises:
-            StoreError: missing, damaged, or not a rectangle of clips and conditions.
+            StoreError: not committed, damaged, or not a rectangle of clips and conditions.
         """
-        table = _read(self.root, layout.results_path(shard), columns)
+        where, again = self.info.commit_path(shard), "run the same evaluation again"
+        try:
+            commit = self._commits.read(shard)
+            table = None if commit is None else commit.table(columns)
+        except StoreError as error:
+            raise StoreError(f"{error}: remove it and {again}") from error
+        if table is None:
+            raise StoreError(f"{self.root}/{where} is missing: {again}")
         wanted = self.info.num_clips_of(shard) * len(self.config.conditions)
         if table.num_rows != wanted:
             raise StoreError(
-                f"{self.root}/{layout.results_path(shard)} has {table.num_rows} rows instead of "
-                f"{wanted}: remove it and run the same evaluation again"
+                f"{self.root}/{where} has {table.num_rows} rows instead of {wanted}: remove it "
+                f"and {again}"
             )
         return table
 
@@ -176,53 +174,11 @@ def begun(root: Root, wanted: EvaluationInfo, plan: pa.Table) -> Iterator[Evalua
         StoreMismatchError: the folder holds another evaluation; lists the fields that differ.
         StoreError: another run is writing, or the folder holds something else.
     """
-    _refuse_foreign(root)
-    lock = StoreLock(root)
+    _, lock = begin(root, wanted, {PLAN: plan_bytes(plan, wanted.config.shard_size)})
     try:
-        if root.exists(layout.EVALUATION_JSON):
-            _check_continues(Evaluation(root).info, wanted, root)
-        else:
-            root.put(layout.PLAN, layout.results_bytes(plan))
-            root.put(layout.EVALUATION_JSON, wanted.to_json())
-        for path in root.walk():
-            if path.rpartition("/")[2].startswith(".") and path.endswith(TEMP_SUFFIX):
-                root.remove(path)
         yield Evaluation(root)
     finally:
         lock.release()
-
-
-def _refuse_foreign(root: Root) -> None:
-    names = [name for name in root.names() if not name.endswith(TEMP_SUFFIX)]
-    foreign = sorted(set(names) - {layout.PLAN, layout.RUNS})
-    if layout.EVALUATION_JSON not in names and foreign:
-        raise StoreError(
-            f"{root} is no evaluation and not empty (found {', '.join(foreign[:5])}): use a new "
-            "folder"
-        )
-
-
-def _check_continues(stored: EvaluationInfo, wanted: EvaluationInfo, root: Root) -> None:
-    old, new = stored.config.identity(), wanted.config.identity()
-    old, new = old | {"label_names": stored.label_names}, new | {"label_names": wanted.label_names}
-    lines = [
-        f"  {name}: {_short(name, old[name])} -> {_short(name, new[name])}"
-        for name in old
-        if old[name] != new[name]
-    ]
-    if lines:
-        raise StoreMismatchError(
-            f"{root} holds another evaluation (stored -> asked for):\n" + "\n".join(lines) + "\n"
-            "Ask for the stored values to continue it, or evaluate into another folder."
-        )
-
-
-def _short(name: str, value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item[:12]}" for key, item in value.items()) or "none"
-    if name.endswith("_digest"):
-        return str(value)[:12]
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _tuples(content: dict[str, Any]) -> dict[str, Any]:
@@ -232,23 +188,3 @@ def _tuples(content: dict[str, Any]) -> dict[str, Any]:
 
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-def _read(
-    root: Root, rel: str, columns: Collection[str] | None = None, filters: Any = None
-) -> pa.Table:
-    try:
-        return pq.read_table(
-            root.join(rel),
-            columns=None if columns is None else list(columns),
-            filters=filters,
-            filesystem=root.fs,
-            partitioning=None,
-            page_checksum_verification=True,
-        )
-    except FileNotFoundError as error:
-        raise StoreError(f"{root}/{rel} is missing: run the same evaluation again") from error
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(
-            f"{root}/{rel} cannot be read ({error}): remove it and run the same evaluation again"
-        ) from error

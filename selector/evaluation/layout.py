@@ -13,11 +13,8 @@ Rows are clip-major: all conditions of a clip stand together, in the order of
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.store.layout import LOCK, PLAN, RUNS, shard_name
-
-__all__ = ["LOCK", "PLAN", "RUNS"]
+from pipeline.store.layout import RUNS
 
 SCHEMA_VERSION = 3
 
@@ -65,31 +62,11 @@ def results_schema(num_views: int) -> pa.Schema:
     return pa.schema([*_FIELDS, _LOG_PROBS] if num_views > 1 else _FIELDS, _METADATA)
 
 
-def results_path(shard: int) -> str:
-    """Path of a shard's results inside the folder."""
-    return f"{RESULTS}/{shard_name(shard)}"
-
-
 def timings_path(shard: int) -> str:
     """Path of the seconds that a shard took, by what they went to."""
     return f"{TIMINGS}/shard-{shard:05d}.json"
 
 
-def results_bytes(table: pa.Table) -> bytes:
-    """A whole Parquet file in memory, so that it is put in one go; one row group."""
-    sink = pa.BufferOutputStream()
-    names = table.schema.names
-    split = {_SPLIT_COLUMN: "BYTE_STREAM_SPLIT"} if _LOG_PROBS.name in names else None
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=max(1, table.num_rows),
-        compression="zstd",
-        compression_level=3,
-        use_dictionary=[name for name in names if name != _LOG_PROBS.name],
-        column_encoding=split,
-        max_rows_per_page=1 << 20,
-        write_page_checksum=True,
-    )
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+def split_columns(table: pa.Table) -> list[str]:
+    """Columns of a results file that are stored byte by byte."""
+    return [_SPLIT_COLUMN] if _LOG_PROBS.name in table.schema.names else []

@@ -17,7 +17,7 @@ from pipeline.shards.worker import ShardJob, ShardWorker
 from pipeline.store.root import Root
 from selector.evaluation.config import FULL, EvalConfig
 from selector.evaluation.files import Evaluation
-from selector.evaluation.layout import results_bytes, results_path, timings_path
+from selector.evaluation.layout import timings_path
 from selector.evaluation.shard_rows import ShardRows
 from selector.evaluation.timing import Stopwatch
 from selector.methods.base import ClipBatch, Method, Setting
@@ -109,9 +109,8 @@ class EvalWorker(ShardWorker[_Job]):
 
     def commit(self, job: _Job) -> None:
         """Write the results, which are the commit record, and then the timing."""
-        root = self._evaluation.root
-        root.put(results_path(job.shard), results_bytes(job.rows.to_table()))
-        root.put(timings_path(job.shard), job.watch.timing.to_json())
+        self._evaluation.commit(job.shard, job.rows.to_table())
+        self._evaluation.root.put(timings_path(job.shard), job.watch.timing.to_json())
 
     def _embed(self, batch: Batch, job: _Job) -> ClipBatch:
         backbone, plan, at = self._backbone, job.plan, batch.positions

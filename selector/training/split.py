@@ -17,8 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ClipStatus, ConfigError, StoreError
-from pipeline.store import layout
-from pipeline.store.tables import read_parquet
 
 if TYPE_CHECKING:
     from pipeline.store.reader import Store
@@ -84,8 +82,7 @@ def split_store(
     split, failed, num_committed = StoreSplit(), Counter[str](), 0
     for shard in store.shards():
         # One shard at a time: a table of all clips would grow with the store.
-        path = layout.clips_path(shard)
-        clips = read_parquet(store.root, path, ["video_id", "status", "degenerate"]).to_pandas()
+        clips = store.clips(["video_id", "status", "degenerate"], shards=[shard])
         num_committed += len(clips)
         ok = (clips["status"] == ClipStatus.OK).to_numpy(dtype=bool)
         flat = ok & clips["degenerate"].to_numpy(dtype=bool)

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ClipStatus
+from pipeline.store.tables import parquet_bytes
 from selector.evaluation.files import Evaluation
-from selector.evaluation.layout import results_bytes
 from selector.evaluation.worker import EvalWorker
 
 
@@ -54,4 +54,4 @@ def check_that_only_it_failed(out: Path, undisturbed: Path, clip: int) -> None:
 
 
 def _others(rows: pa.Table, clip: int) -> bytes:
-    return results_bytes(rows.filter(pc.field("clip_id") != clip))
+    return parquet_bytes(rows.filter(pc.field("clip_id") != clip))

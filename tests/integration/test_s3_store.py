@@ -16,10 +16,11 @@ import pytest
 
 from pipeline.errors import ClipStatus, StoreError, StoreMismatchError, StoreNotFoundError
 from pipeline.store import layout
+from pipeline.store.inventory import remove_leftovers
 from pipeline.store.reader import open_store
 from pipeline.store.root import Root
+from pipeline.store.shard_writer import ShardWriter
 from pipeline.store.verify import verify_store
-from pipeline.store.writer import load_result, remove_leftovers, select_retry, write_shard
 from tests.stores import file_hashes, make_result, make_store
 
 s3fs = pytest.importorskip("s3fs")
@@ -95,14 +96,13 @@ def test_continuing_retrying_and_cleaning(bucket: str) -> None:
     store = make_store(f"{bucket}/s", 10, failed=FAILED)
     with pytest.raises(StoreMismatchError, match="method: gradcam -> hirescam"):
         make_store(f"{bucket}/s", 10, method="hirescam")
-    assert select_retry(store.root) == [0]
     before = object_hashes(f"{bucket}/s")
-    write_shard(store.root, 0, load_result(store.root, 0))
+    ShardWriter(store.root).write(0, ShardWriter(store.root).load(0))
     assert object_hashes(f"{bucket}/s") == before
-    write_shard(store.root, 0, make_result(store, 0))
+    ShardWriter(store.root).write(0, make_result(store, 0))
     assert store.summary() == {"ok": 10, "pending": 0}
     store.root.remove(layout.clips_path(1))
-    assert remove_leftovers(store.root) == [layout.tokens_path(1)]
+    assert remove_leftovers(store.root, store.info) == sorted(store.info.shard_files(1))
 
 
 def test_verify_sees_damage(bucket: str) -> None:
@@ -125,9 +125,9 @@ def test_another_process_sees_what_this_one_wrote(bucket: str) -> None:
     script = (
         "import sys\n"
         "from pipeline.store.root import Root\n"
-        "from pipeline.store.writer import committed_shards\n"
+        "from pipeline.store.reader import open_store\n"
         "root = Root(sys.argv[1])\n"
-        "assert committed_shards(root) == {0, 1}\n"
+        "assert open_store(root).shards() == [0, 1]\n"
         "root.remove('clips/shard-00001.parquet')\n"
     )
     folder = Path(__file__).parents[2]

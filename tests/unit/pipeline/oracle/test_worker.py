@@ -12,8 +12,9 @@ from pipeline.oracle.worker import OracleWorker, _classify
 from pipeline.shards.executor import Attempt
 from pipeline.store.reader import open_store
 from pipeline.store.root import Root
+from pipeline.store.shard_writer import ShardWriter
 from pipeline.store.verify import verify_store
-from pipeline.store.writer import create_store, load_result
+from pipeline.store.writer import create_store
 from tests.builds import (
     file_hashes,
     make_dataset,
@@ -114,11 +115,11 @@ def test_a_clip_the_model_raises_on_is_a_row_and_its_neighbour_keeps_its_bits(
 ):
     worker = make_worker()
     worker.run(0, Attempt())
-    healthy = load_result(Root(tmp_path / "store"), 0)
+    healthy = ShardWriter(Root(tmp_path / "store")).load(0)
     worker._scorer = FailsOn(worker._scorer, 1)
     report = worker.run(0, Attempt())
     assert report.counts == {"ok": 3, "model_error": 1}
-    broken = load_result(Root(tmp_path / "store"), 0)
+    broken = ShardWriter(Root(tmp_path / "store")).load(0)
     assert broken.clips[1]["error"] == "ValueError: odd input"
     for row in (0, 2, 3):
         assert broken.clips[row] == healthy.clips[row]

@@ -80,5 +80,5 @@ def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
 
 
 def test_an_unknown_scheme_says_so() -> None:
-    with pytest.raises(StoreError, match="cannot open a store at 'nosuch://bucket'"):
+    with pytest.raises(StoreError, match="cannot open 'nosuch://bucket'"):
         Root("nosuch://bucket")

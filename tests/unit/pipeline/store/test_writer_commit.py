@@ -13,15 +13,11 @@ import pytest
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ClipStatus, StoreError
 from pipeline.store import layout
-from pipeline.store.reader import Store
-from pipeline.store.root import Root
-from pipeline.store.tables import parquet_bytes
+from pipeline.store.inventory import remove_leftovers
+from pipeline.store.reader import Store, open_store
+from pipeline.store.shard_writer import ShardWriter
+from pipeline.store.tables import tokens_bytes
 from pipeline.store.verify import verify_store
-from pipeline.store.writer import (
-    read_plan,
-    remove_leftovers,
-    write_shard,
-)
 from tests.stores import (
     begin_store,
     file_hashes,
@@ -106,7 +102,7 @@ def test_a_token_costs_two_bytes() -> None:
     scores = (np.random.default_rng(0).random(len(n)) ** 8).astype(np.float16)
     columns = [n // 1568, n * 0, n // 196 % 8, n // 14 % 14, n % 14, scores.astype(np.float32)]
     table = pa.table(columns, names=layout.TOKENS_SCHEMA.names).cast(layout.TOKENS_SCHEMA)
-    assert len(parquet_bytes(table)) / len(n) < 1.95
+    assert len(tokens_bytes(table)) / len(n) < 1.95
 
 
 def test_one_row_group_even_beyond_pyarrows_limit(tmp_path: Path) -> None:
@@ -137,20 +133,27 @@ def test_an_uncommitted_shard_does_not_exist_for_readers(tmp_path: Path) -> None
 
 
 def test_leftovers_go_and_nothing_else(tmp_path: Path) -> None:
-    make_store(tmp_path / "s", 10)
-    root = Root(tmp_path / "s")
+    store = make_store(tmp_path / "s", 10)
+    root = store.root
     sound = file_hashes(tmp_path / "s")
     root.remove(layout.clips_path(2))  # as if killed between the token table and the commit
     left = [
-        "clips/.shard-00002.parquet.0123.tmp",
-        "oracle.zarr/scores/c.2.0.0.0.4567.partial",
-        "tokens/.shard-00002.parquet.89ab.tmp",
+        f"clips/.shard-00002.parquet.{'01' * 16}.tmp",
+        f"oracle.zarr/cam/.c.2.0.0.0.{'2f' * 16}.tmp",
+        "oracle.zarr/cam/c.2.0.0.0",
+        "oracle.zarr/embedding_index/c.2.0",
+        "oracle.zarr/embeddings/c.2.0.0",
+        "oracle.zarr/scores/c.2.0.0.0",
         "tokens/shard-00002.parquet",
     ]
-    for path in left[:3]:
+    theirs = ["tokens/my-notes.csv", ".git/HEAD", "README.md", ".x.tmp", "clips/.x.0.tmp"]
+    for path in [*left[:2], *theirs]:
+        (tmp_path / "s" / path).parent.mkdir(exist_ok=True)
         (tmp_path / "s" / path).write_bytes(b"half")
-    assert remove_leftovers(root) == left
-    gone = {"tokens/shard-00002.parquet", "clips/shard-00002.parquet"}
+    assert remove_leftovers(root, store.info) == left
+    for path in theirs:
+        (tmp_path / "s" / path).unlink()
+    gone = {*left, "clips/shard-00002.parquet"}
     assert file_hashes(tmp_path / "s") == {k: v for k, v in sound.items() if k not in gone}
     make_store(tmp_path / "s", 10)
     assert file_hashes(tmp_path / "s") == sound
@@ -165,7 +168,7 @@ def test_a_damaged_array_file_does_not_stop_its_own_repair(
     sound = file_hashes(tmp_path / "s")
     spec = next(spec for spec in store.info.arrays if spec.name == array)
     (tmp_path / "s" / spec.chunk_key(shard)).write_bytes(b"garbage")
-    write_shard(store.root, shard, make_result(store, shard))
+    ShardWriter(store.root).write(shard, make_result(store, shard))
     assert file_hashes(tmp_path / "s") == sound
 
 
@@ -195,22 +198,28 @@ def test_results_that_break_the_rules_are_not_committed(tmp_path: Path) -> None:
             else:
                 result = make_result(writer, 0)
             with pytest.raises(StoreError, match=message):
-                write_shard(root, shard, result)
+                ShardWriter(root).write(shard, result)
         with pytest.raises(StoreError, match="shard 3 does not exist: the plan has 3"):
-            write_shard(root, 3, make_result(writer, 0))
-        assert writer.committed() == set()
+            ShardWriter(root).write(3, make_result(writer, 0))
+        assert writer.committed() == []
         assert writer.pending() == [0, 1, 2]
 
 
 def test_plan_columns_come_from_the_frozen_plan(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", 10)
-    assert read_plan(store.root).num_rows == 10
-    part = read_plan(store.root, 1)
+    part = ShardWriter(store.root).plan(1)
     assert part["clip_id"].to_pylist() == [4, 5, 6, 7]
     pd.testing.assert_frame_equal(store.clips(layout.PLAN_SCHEMA.names), store.plan())
 
 
 def test_a_store_below_a_hive_like_folder_gains_no_columns(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "label=9" / "s", 10)
+    """A store is not begun there, but one may be moved."""
+    make_store(tmp_path / "s", 10)
+    (tmp_path / "label=9").mkdir()
+    (tmp_path / "s").rename(tmp_path / "label=9" / "s")
+    store = open_store(tmp_path / "label=9" / "s")
     assert store.clips(["label"])["label"].tolist()[:4] == [0, 1, 2, 0]
-    assert verify_store(store.root) == []
+    assert set(store.tokens(columns=["label"])["label"]) == {0, 1, 2}
+    assert [p.what for p in verify_store(store.root)] == [
+        "pandas and DuckDB take 'label=9' above the store for a column"
+    ]

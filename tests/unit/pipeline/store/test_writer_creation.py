@@ -8,6 +8,7 @@ import logging
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import zarr
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError, StoreError, StoreMismatchError
 from pipeline.store import layout
+from pipeline.store.info import StoreInfo
 from pipeline.store.lock import writing
 from pipeline.store.reader import open_store
 from pipeline.store.root import Root
-from pipeline.store.writer import (
-    create_store,
-)
+from pipeline.store.seal import BLANK, seal
+from pipeline.store.writer import create_store
 from tests.stores import (
     GRID,
     HIDDEN_SIZE,
@@ -48,6 +49,8 @@ def test_store_json_holds_no_clock_host_or_place(tmp_path: Path) -> None:
         "num_shards",
         "label_names",
         "libraries",
+        "files",
+        "seal",
     }
     assert str(tmp_path) not in json.dumps(content)
     assert content["libraries"]["zarr"] == zarr.__version__
@@ -62,16 +65,16 @@ def test_another_configuration_is_refused_with_every_difference(tmp_path: Path) 
             str(tmp_path / "s"), other, make_plan(9, 4), TokenGrid(2, 3, 5), 7, ["pushing", "x"]
         )
     lines = str(caught.value).splitlines()
-    assert lines[0] == (f"{tmp_path}/s was built by another configuration (stored -> asked for):")
+    assert lines[0] == (f"{tmp_path}/s was begun by another configuration (stored -> asked for):")
     assert "  decoder: pyav -> decord" in lines
     assert "  method: gradcam -> hirescam" in lines
-    assert "  grid: (2, 3, 4) -> (2, 3, 5)" in lines
+    assert "  token_grid: (2, 3, 4) -> (2, 3, 5)" in lines
     assert "  hidden_size: 6 -> 7" in lines
     assert "  num_clips: 10 -> 9" in lines
     assert "  label_names: 3 names -> 2 names; class 1 is 'x', was 'pulling'" in lines
     assert any(line.startswith("  plan_digest: ") and "--limit" in line for line in lines)
-    assert "backbone" not in str(caught.value)  # where the weights lie is not their identity
-    assert "build into another folder" in lines[-1]
+    assert "backbone:" not in str(caught.value)  # where the weights lie is not their identity
+    assert "choose another folder" in lines[-1]
     assert file_hashes(tmp_path / "s") == before
 
 
@@ -85,7 +88,9 @@ def test_the_lock_is_free_again_after_a_refusal(tmp_path: Path) -> None:
 def test_a_newer_library_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     begin_store(tmp_path / "s").close()
     path = tmp_path / "s" / "store.json"
-    path.write_text(re.sub(r'"torch": "[^"]*"', '"torch": "1.0"', path.read_text()))
+    info = StoreInfo.from_json(path.read_bytes(), "")
+    older = dict(info.libraries) | {"torch": "1.0"}
+    path.write_bytes(replace(info, libraries=older).to_json())
     with caplog.at_level(logging.WARNING):
         begin_store(tmp_path / "s").close()
     assert any("begun with torch 1.0 and goes on with" in text for text in caplog.messages)
@@ -94,9 +99,10 @@ def test_a_newer_library_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptu
 def test_a_future_schema_is_refused(tmp_path: Path) -> None:
     begin_store(tmp_path / "s").close()
     path = tmp_path / "s" / "store.json"
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
+    content = json.loads(path.read_text()) | {"schema_version": 3, "seal": BLANK}
+    path.write_bytes(seal(json.dumps(content).encode()))
     for opening in (lambda: begin_store(tmp_path / "s"), lambda: open_store(tmp_path / "s")):
-        with pytest.raises(StoreError, match="schema version 3, this release reads up to 2"):
+        with pytest.raises(StoreError, match="schema version 3, this release reads 2: update"):
             opening()
 
 
@@ -105,7 +111,9 @@ def test_a_store_of_the_first_schema_is_to_be_built_again(tmp_path: Path) -> Non
     path = tmp_path / "s" / "store.json"
     path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
     for opening in (lambda: begin_store(tmp_path / "s"), lambda: open_store(tmp_path / "s")):
-        with pytest.raises(StoreError, match="build it again with `lite-pipeline build-oracle`"):
+        with pytest.raises(
+            StoreError, match="run `lite-pipeline build-oracle --store` with the opt"
+        ):
             opening()
 
 
@@ -201,7 +209,7 @@ def test_a_shard_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_run_that_ends_well_leaves_no_rubbish_of_workers_that_died(tmp_path: Path) -> None:
-    rubbish = tmp_path / "s" / "oracle.zarr" / "cam" / "c.0.0.0.0.1234.partial"
+    rubbish = tmp_path / "s" / "oracle.zarr" / "cam" / f".c.0.0.0.0.{'1234' * 8}.tmp"
     with begin_store(tmp_path / "s"):
         rubbish.write_bytes(b"half")
     assert not rubbish.exists()

@@ -10,7 +10,6 @@ import pytest
 from pipeline.errors import StoreError, StoreMismatchError, StoreNotFoundError
 from pipeline.store.root import Root
 from selector.evaluation.files import Evaluation, EvaluationInfo, begun
-from selector.evaluation.layout import results_path
 from selector.evaluation.timing import Timing
 from tests.evaluations import make_evaluation, make_info, make_plan
 
@@ -20,7 +19,7 @@ LOGITS = np.random.default_rng(0).normal(size=(6, 3, 3))
 
 def test_evaluation_json_reads_back_as_it_was():
     info = make_info(make_plan(LABELS), 3, methods=("random", "oracle[embeddings,fem]"))
-    assert EvaluationInfo.from_json(info.to_json()) == info
+    assert EvaluationInfo.from_json(info.to_json(), "") == info
 
 
 def test_an_evaluation_of_two_selectors_reads_back_and_is_known_by_their_digests(tmp_path):
@@ -103,7 +102,7 @@ def test_two_runs_at_once_are_refused(tmp_path):
     ):
         pass
     with begun(Root(str(tmp_path)), info, plan) as evaluation:
-        assert evaluation.info == info
+        assert evaluation.config == info.config
 
 
 def test_a_start_killed_before_evaluation_json_is_begun_again(tmp_path):
@@ -114,7 +113,7 @@ def test_a_start_killed_before_evaluation_json_is_begun_again(tmp_path):
 
 def test_temporary_files_of_a_killed_run_are_removed(tmp_path):
     make_evaluation(tmp_path, LOGITS, LABELS, shards=[0])
-    left = tmp_path / "results" / ".shard-00001.parquet.0123.tmp"
+    left = tmp_path / "results" / f".shard-00001.parquet.{'0123' * 8}.tmp"
     left.write_bytes(b"half")
     assert Evaluation(str(tmp_path)).shards() == [0]
     make_evaluation(tmp_path, LOGITS, LABELS)
@@ -138,19 +137,19 @@ def test_a_changed_configuration_does_not_pass_as_the_old_one(tmp_path):
     make_evaluation(tmp_path, LOGITS, LABELS)
     path = tmp_path / "evaluation.json"
     path.write_text(path.read_text().replace('"num_seeds": 2', '"num_seeds": 3'))
-    with pytest.raises(StoreError, match="fingerprint"):
+    with pytest.raises(StoreError, match="not as it was written"):
         Evaluation(str(tmp_path))
 
 
 def test_a_damaged_or_short_shard_is_an_error_that_names_it(tmp_path):
     evaluation = make_evaluation(tmp_path, LOGITS, LABELS)
-    path = tmp_path / results_path(0)
+    path = tmp_path / evaluation.info.commit_path(0)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StoreError, match="shard-00000"):
         evaluation.read_shard(0)
-    path.write_bytes((tmp_path / results_path(1)).read_bytes())  # of another shard, and shorter
-    with pytest.raises(StoreError, match="6 rows instead of 12"):
+    path.write_bytes((tmp_path / evaluation.info.commit_path(1)).read_bytes())
+    with pytest.raises(StoreError, match="the file of another shard"):
         evaluation.read_shard(0)
 
 

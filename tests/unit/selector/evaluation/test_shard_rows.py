@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ClipStatus
-from selector.evaluation.layout import results_bytes, results_schema
+from pipeline.store.tables import parquet_bytes
+from selector.evaluation.layout import results_schema, split_columns
 from selector.evaluation.shard_rows import ShardRows
 from tests.evaluations import make_info, make_plan
 
@@ -99,7 +100,7 @@ def test_several_views_keep_log_probabilities_that_float16_can_hold(tmp_path):
     for condition in range(NUM_CONDITIONS):
         rows.set([0, 1], condition, logits)
     rows.fail(1, ClipStatus.DECODE_ERROR, "bad", 1)
-    (tmp_path / "rows.parquet").write_bytes(results_bytes(rows.to_table()))
+    (tmp_path / "rows.parquet").write_bytes(_file(rows))
     table = pq.read_table(tmp_path / "rows.parquet")
     assert table.schema.equals(results_schema(2))
     got = table["log_probs"].to_pylist()
@@ -122,11 +123,16 @@ def test_the_mass_stands_in_its_own_cells_and_nowhere_else():
     assert rows.to_table()["mass"].to_pylist() == [None, None, 0.75, None, 0.5, 0.25]
 
 
+def _file(rows):
+    table = rows.to_table()
+    return parquet_bytes(table, split=split_columns(table))
+
+
 def test_equal_rows_are_equal_bytes():
     def made():
         rows = make_rows()
         for condition in range(NUM_CONDITIONS):
             rows.set([0, 1], condition, np.ones((2, 7), np.float32))
-        return results_bytes(rows.to_table())
+        return _file(rows)
 
     assert made() == made()
