@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 
 DECODERS = ("pyav", "decord", "torchcodec")
 TARGETS = ("label", "predicted")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 # For the reader of a store, not for its identity: the same weights may live in another folder.
 INFORMATIVE = {"informative": True}

@@ -6,6 +6,7 @@ import torch
 
 from pipeline.backbones.base import Backbone
 from pipeline.backbones.checkpoint import checkpoint_digest, find_checkpoint, read_config
+from pipeline.config import require_one_of
 from pipeline.errors import BackboneError
 
 __all__ = ["DTYPES", "Backbone", "backbone_digest", "load_backbone"]
@@ -25,8 +26,10 @@ def load_backbone(
         precision: `fp32`, `bf16` or `fp16`.
 
     Raises:
+        ConfigError: no such precision.
         BackboneError: it is not found, of an unknown architecture, or does not load faithfully.
     """
+    require_one_of("precision", precision, DTYPES)
     folder = find_checkpoint(name_or_path, revision)
     model_type = read_config(folder).get("model_type")
     if model_type != "videomae":

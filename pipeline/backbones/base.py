@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbones.inputs import normalised_clips, raw_clips
 from pipeline.backbones.tokens import NOTHING, Evidence, Reducer, Tokens, Wanted
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError
@@ -143,24 +144,44 @@ class Backbone(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.parameters()).device
+        return self._first_weight().device
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the forward pass."""
-        return next(self.parameters()).dtype
+        return self._first_weight().dtype
+
+    def _first_weight(self) -> Tensor:
+        weight = next(self.parameters(), None)
+        if weight is not None:
+            return weight
+        # In replicas of nn.DataParallel the weights are plain attributes.
+        attributes = (value for module in self.modules() for value in vars(module).values())
+        return next(v for v in attributes if isinstance(v, Tensor) and v.is_floating_point())
 
     def pixel_values(self, clips: np.ndarray | Tensor) -> Tensor:
         """Normalise uint8 clips (B, T, H, W, 3) to (B, T, 3, H, W) on the backbone's device.
 
         Equal bit for bit (in fp32) to the checkpoint's Hugging Face processor, which folds the
         rescaling into mean and standard deviation as is done here.
+
+        Raises:
+            ConfigError: another shape or type; see `pipeline.backbones.inputs`.
         """
-        frames = torch.as_tensor(clips).to(self.device, non_blocking=True)
-        frames = frames.permute(0, 1, 4, 2, 3).to(torch.float32)
+        frames = raw_clips(clips, self)
+        # From uint8 this is always a copy: the caller's frames are not written into.
+        frames = frames.to(self.device, non_blocking=True).permute(0, 1, 4, 2, 3).to(torch.float32)
         mean = torch.tensor(self.preprocessing.mean, device=self.device).view(3, 1, 1)
         std = torch.tensor(self.preprocessing.std, device=self.device).view(3, 1, 1)
         return frames.sub_(mean).div_(std).to(self.dtype)
+
+    def checked(self, pixel_values: Tensor) -> Tensor:
+        """A user's normalised frames (B, T, 3, H, W), on the backbone's device and in its dtype.
+
+        Raises:
+            ConfigError: another shape or type, or raw frames; see `pipeline.backbones.inputs`.
+        """
+        return normalised_clips(pixel_values, self)
 
     def encode(self, x: Tokens, reducer: Reducer | None = None) -> Tokens:
         """What is left of any tokens of a clip after the last block.
@@ -188,11 +209,13 @@ class Backbone(nn.Module, ABC):
 
     def run(self, x: Tokens, reducer: Reducer | None = None) -> Tensor:
         """Classify from any tokens of a clip: float32 logits (B, num_classes); see `encode`."""
+        if x.values.shape[0] == 0:  # what Hugging Face's reshapes do not take
+            return x.values.new_empty((0, self.num_classes), dtype=torch.float32)
         return self.head(self.encode(x, reducer))
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Classify (B, T, 3, H, W) from all tokens; equals the plain model."""
-        return self.run(self.embed(pixel_values))
+        return self.run(self.embed(self.checked(pixel_values)))
 
     def resolve_layer(self, layer: str) -> str:
         """Write a layer's name with its absolute index: `blocks.-1.mlp` -> `blocks.11.mlp`.

@@ -72,7 +72,7 @@ class Tokens:
     def tracked(self) -> Tokens:
         """The same, from now on with `group`; to be called on all tokens of the grid."""
         where = torch.arange(self.num - self.off_grid, device=self.place.device) + self.off_grid
-        return replace(self, group=where.expand(len(self), -1))
+        return replace(self, group=where.expand(self.values.shape[0], -1))
 
 
 def grid_tokens(values: Tensor, *, prefix: int = 0, off_grid: int = 0) -> Tokens:
@@ -84,7 +84,7 @@ def grid_tokens(values: Tensor, *, prefix: int = 0, off_grid: int = 0) -> Tokens
         off_grid: see `Tokens`.
     """
     place = torch.arange(values.shape[1], device=values.device) - off_grid
-    place = place.clamp_min(-1).expand(len(values), -1)
+    place = place.clamp_min(-1).expand(values.shape[0], -1)
     return Tokens(values, place, prefix=prefix, off_grid=off_grid)
 
 
@@ -152,7 +152,7 @@ def reduce(x: Tokens, reduction: Reduction) -> Tokens:
     A merged token is the mean of its parts, weighted by their sizes, and has its target's place.
     """
     keep, merge = reduction.keep, reduction.merge
-    rows = torch.arange(len(keep), device=keep.device)[:, None]
+    rows = torch.arange(keep.shape[0], device=keep.device)[:, None]
     values, place = x.values[rows, keep], x.place[rows, keep]
     size = None if x.size is None else x.size[rows, keep]
     # Where each old position went, -1 where it was dropped.
@@ -190,7 +190,7 @@ def _merge(
         added = added * merge.weight.to(added.dtype)
     if merge.erase is not None:
         size = size.masked_fill(merge.erase.gather(1, keep), 0)
-    rows = torch.arange(len(keep), device=keep.device)[:, None]
+    rows = torch.arange(keep.shape[0], device=keep.device)[:, None]
     coming = x.values[rows, merge.source] * added[..., None]
     total = size.scatter_add(1, target, added)
     summed = (values * size[..., None]).scatter_add(1, target[..., None].expand_as(coming), coming)

@@ -46,7 +46,9 @@ Limit = Annotated[
     typer.Option(help="Take an even sample of this many videos.", rich_help_panel=WHAT),
 ]
 Decoder = Annotated[str, typer.Option(help=f"One of {', '.join(DECODERS)}.", rich_help_panel=WHAT)]
-Precision = Annotated[str, typer.Option(help=f"{' or '.join(PRECISIONS)}.", rich_help_panel=WHAT)]
+Precision = Annotated[
+    str, typer.Option(help=f"One of {', '.join(PRECISIONS)}.", rich_help_panel=WHAT)
+]
 ShardSize = Annotated[
     int,
     typer.Option(help="Clips per shard, the unit of work and commit.", rich_help_panel=WHAT),

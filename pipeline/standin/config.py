@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.clips.grid import TokenGrid
-from pipeline.config import PRECISIONS
+from pipeline.config import require_one_of
 from pipeline.errors import ConfigError
 
 
@@ -48,10 +48,7 @@ class BackboneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
-            )
+        require_one_of("precision", self.precision, ("fp32", "bf16"))  # fp16: needs scaled losses
         for name in ("steps", "batch_size", "num_layers", "num_heads", "hidden_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)!r}")

@@ -9,13 +9,15 @@ Axes: B clips, T frames, N tokens of the full grid, K kept tokens, D channels, C
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from transformers.utils import ModelOutput
 
 from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import Tokens, reduce
@@ -26,16 +28,17 @@ from selector.budgets.rules import ThresholdBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.files import load_parts, push_folder, save_parts
 from selector.methods.cost import CostModel, ViewCost
-from selector.methods.keep import best_tokens, num_kept
+from selector.methods.keep import best_tokens, kept_counts
 from selector.methods.spread import spread_offsets
 from selector.training.model import TokenSelector
 
 
-@dataclass(frozen=True)
-class LiteOutput:
-    """What one call gives.
+@dataclass
+class LiteOutput(ModelOutput):
+    """What one call gives: fields by name, by key (`output["logits"]`), or a tuple of those set.
 
     Attributes:
+        loss: float32 scalar, the mean cross-entropy; None without labels.
         logits: float32 (B, C).
         kept: bool (B, N), the tokens that entered block 1.
         budget: int64 (B,), how many they are.
@@ -43,9 +46,11 @@ class LiteOutput:
         confidence: float32 (B,), what a threshold budget went by; else None.
     """
 
-    logits: torch.Tensor
-    kept: torch.Tensor
-    budget: torch.Tensor
+    # transformers wants a default for all fields but the first.
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor = None  # type: ignore[assignment]
+    kept: torch.Tensor = None  # type: ignore[assignment]
+    budget: torch.Tensor = None  # type: ignore[assignment]
     scores: torch.Tensor | None = None
     confidence: torch.Tensor | None = None
 
@@ -76,20 +81,51 @@ class LiteModel(nn.Module):
         selector.config.check_fits(backbone)
         self.backbone = backbone
         self.selector = selector.to(backbone.device).eval().requires_grad_(False)
-        self.config = config or LiteConfig()
         self._offsets: torch.Tensor
-        offsets = spread_offsets(backbone.grid, self.config.spread).to(backbone.device)
-        self.register_buffer("_offsets", offsets, persistent=False)
+        self.register_buffer("_offsets", None, persistent=False)
+        self.confidence: Confidence | None = None
+        self._confidence_name: str | None = None
+        self.config = config or LiteConfig()
         self.backbone_name, self.revision = (
             (backbone_name, revision)
             if backbone_name is not None
             else self.config.backbone_of(selector.config)
         )
-        self.confidence: Confidence | None = (
-            load_confidence(self.config.confidence, backbone)
-            if self.config.needs_confidence
-            else None
-        )
+
+    @property
+    def config(self) -> LiteConfig:
+        """How the model selects unless told otherwise; another one may be set at any time.
+
+        Raises:
+            ConfigError: on setting, the confidence cannot be loaded.
+        """
+        return self._config
+
+    @config.setter
+    def config(self, config: LiteConfig) -> None:
+        kept = self.confidence if self._confidence_name == config.confidence else None
+        if config.needs_confidence and kept is None:
+            kept = load_confidence(config.confidence, self.backbone)
+        self.confidence = kept if config.needs_confidence else None
+        self._confidence_name = config.confidence if config.needs_confidence else None
+        self._offsets = spread_offsets(self.backbone.grid, config.spread).to(self.device)
+        self._config = config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the backbone; logits and scores are float32 in any."""
+        return self.backbone.dtype
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Class names by class id; `LABEL_0` and so on where the checkpoint names none."""
+        names = self.backbone.label_names
+        return {i: names[i] if names else f"LABEL_{i}" for i in range(self.backbone.num_classes)}
 
     @classmethod
     def from_pretrained(
@@ -108,7 +144,7 @@ class LiteModel(nn.Module):
             name_or_path: that folder, or a hub id.
             revision: commit, tag or branch of a hub id.
             device: torch device.
-            precision: `fp32` or `bf16`, of the backbone.
+            precision: `fp32`, `bf16` or `fp16`, of the backbone.
             backbone: checkpoint to use in place of the one the folder holds or names.
             spread: to use in place of the folder's; an adaptive budget that was calibrated with
                 another one is forgotten.
@@ -150,37 +186,59 @@ class LiteModel(nn.Module):
     def forward(
         self,
         pixel_values: torch.Tensor,
-        keep_ratio: float | None = None,
+        keep_ratio: float | Sequence[float] | torch.Tensor | None = None,
         adaptive: bool = False,
+        labels: torch.Tensor | None = None,
     ) -> LiteOutput:
         """Classify clips.
 
         Args:
             pixel_values: (B, T, 3, H, W) normalised frames, from `model.backbone.pixel_values` or
-                the checkpoint's Hugging Face processor.
-            keep_ratio: share of the tokens kept in every clip; default the configuration's. With
-                1, the selector does not run and the logits are the plain model's.
-            adaptive: give each clip the budget that the calibrated rule sets (LITE++). The
-                decisions are read back to group clips of equal budget, so this path is not one
-                graph for `torch.compile`; the fixed one is.
+                the checkpoint's Hugging Face processor; moved and cast as the model needs them.
+            keep_ratio: share of the tokens kept, of every clip or one for each of the B; default
+                the configuration's. With 1, the selector does not run and the logits are the plain
+                model's.
+            adaptive: give each clip the budget that the calibrated rule sets (LITE++). Where the
+                clips' budgets differ, they are read back to group clips of equal budget, which is
+                not one graph for `torch.compile` and `torch.export`; one for all clips is.
+            labels: int64 (B,) class ids, for the loss.
 
         Raises:
-            ConfigError: another shape, a keep ratio outside (0, 1], or no calibrated budget.
+            ConfigError: another shape or type, a keep ratio outside (0, 1], or no calibrated
+                budget.
         """
-        self._check(pixel_values, keep_ratio, adaptive)
+        self._check(keep_ratio, adaptive)
+        pixel_values = self.backbone.checked(pixel_values)
         tokens = self.backbone.embed(pixel_values)
-        num_tokens = self.backbone.grid.num_tokens
         if adaptive:
-            return self._adaptive(pixel_values, tokens)
-        num = num_kept(num_tokens, self.config.keep_ratio if keep_ratio is None else keep_ratio)
-        device = tokens.values.device
-        budget = torch.full((len(tokens),), num, device=device)
-        if num == num_tokens:
-            kept = torch.ones((len(tokens), num_tokens), dtype=torch.bool, device=device)
-            return LiteOutput(self.backbone.run(tokens), kept, budget)
+            output = self._adaptive(pixel_values, tokens)
+        else:
+            ratio = self.config.keep_ratio if keep_ratio is None else keep_ratio
+            output = self._fixed(tokens, ratio)
+        if labels is not None:
+            output.loss = F.cross_entropy(output.logits, labels.to(output.logits.device))
+        return output
+
+    def _fixed(
+        self, tokens: Tokens, keep_ratio: float | Sequence[float] | torch.Tensor
+    ) -> LiteOutput:
+        num_tokens = self.backbone.grid.num_tokens
+        shape, device = (tokens.values.shape[0], num_tokens), tokens.values.device
+        nums = kept_counts(num_tokens, keep_ratio, shape[0])
+        if isinstance(nums, list):
+            ranking, scores = self.rank(tokens)
+            budget = torch.tensor(nums, dtype=torch.int64, device=device)
+            logits, kept = self.classify(tokens, ranking, budget)
+            return LiteOutput(logits=logits, kept=kept, budget=budget, scores=scores)
+        budget = torch.full(shape[:1], nums, device=device)
+        if nums == num_tokens:
+            kept = torch.ones(shape, dtype=torch.bool, device=device)
+            return LiteOutput(logits=self.backbone.run(tokens), kept=kept, budget=budget)
         ranking, scores = self.rank(tokens)
-        left = reduce(tokens, best_tokens(tokens, ranking, num))
-        return LiteOutput(self.backbone.run(left), _mask(left, num_tokens), budget, scores)
+        left = reduce(tokens, best_tokens(tokens, ranking, nums))
+        logits = self.backbone.run(left)
+        kept = _mask(left, num_tokens)
+        return LiteOutput(logits=logits, kept=kept, budget=budget, scores=scores)
 
     def rank(self, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
         """What decides which tokens stay, and what they are predicted to be worth.
@@ -256,19 +314,19 @@ class LiteModel(nn.Module):
             judged: Judgement = self.confidence(pixel_values, tokens, ranking)
             budget = rule.counts(judged.confidence, ranking.shape[1])
             logits, kept = self.classify(tokens, ranking, budget, judged.answers)
-            return LiteOutput(logits, kept, budget, scores, judged.confidence)
+            return LiteOutput(
+                logits=logits,
+                kept=kept,
+                budget=budget,
+                scores=scores,
+                confidence=judged.confidence,
+            )
         assert rule is not None
         budget = rule.counts(scores, ranking)
         logits, kept = self.classify(tokens, ranking, budget)
-        return LiteOutput(logits, kept, budget, scores)
+        return LiteOutput(logits=logits, kept=kept, budget=budget, scores=scores)
 
-    def _check(self, pixels: torch.Tensor, keep_ratio: float | None, adaptive: bool) -> None:
-        side, num_frames = self.backbone.image_size, self.backbone.num_frames
-        if pixels.dim() != 5 or pixels.shape[1:] != (num_frames, 3, side, side):
-            raise ConfigError(
-                f"pixel_values must be (B, {num_frames}, 3, {side}, {side}), "
-                f"got {tuple(pixels.shape)}"
-            )
+    def _check(self, keep_ratio: object, adaptive: bool) -> None:
         if adaptive and keep_ratio is not None:
             raise ConfigError("give either keep_ratio or adaptive, not both")
         if adaptive and self.config.budget is None:
@@ -277,9 +335,16 @@ class LiteModel(nn.Module):
                 "give a keep_ratio"
             )
 
+    def __prepare_scriptable__(self) -> None:
+        """What torch.jit.script asks first."""
+        raise ConfigError(
+            "TorchScript cannot compile this model; use torch.export.export or torch.compile, "
+            "which can"
+        )
+
 
 def _mask(left: Tokens, num_tokens: int) -> torch.Tensor:
     """Which tokens of the grid are left, bool (B, N)."""
     place = left.place[:, left.off_grid :]
-    mask = torch.zeros((len(left), num_tokens), dtype=torch.bool, device=place.device)
-    return mask.scatter(1, place, True)
+    mask = torch.zeros((place.shape[0], num_tokens), dtype=torch.bool, device=place.device)
+    return mask.scatter(1, place, torch.ones_like(place, dtype=torch.bool))

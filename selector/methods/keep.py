@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Sequence
+
 import torch
 
 from pipeline.backbones.tokens import Reduction, Tokens
@@ -19,9 +22,35 @@ def num_kept(num_tokens: int, keep_ratio: float) -> int:
     Raises:
         ConfigError: `keep_ratio` is outside (0, 1].
     """
+    if isinstance(keep_ratio, bool) or not isinstance(keep_ratio, numbers.Real):
+        raise ConfigError(f"a keep ratio must be a number in (0, 1], got {keep_ratio!r}")
     if not 0 < keep_ratio <= 1:
         raise ConfigError(f"a keep ratio must lie in (0, 1], got {keep_ratio!r}")
     return max(1, int(num_tokens * keep_ratio + 1e-9))
+
+
+def kept_counts(
+    num_tokens: int, keep_ratio: float | Sequence[float] | torch.Tensor, num_clips: int
+) -> int | list[int]:
+    """Tokens kept of every clip where `keep_ratio` is one number, else those of each clip.
+
+    Raises:
+        ConfigError: a ratio is outside (0, 1], or they are not as many as the clips.
+    """
+    if isinstance(keep_ratio, torch.Tensor):
+        # 0.29 is 0.28999999 in float32, and one token less of 100: its shortest decimal is meant.
+        given = keep_ratio.detach().cpu()
+        given = given.float() if given.dtype is torch.bfloat16 else given
+        decimals = [float(str(value)) for value in given.reshape(-1).numpy()]
+        keep_ratio = decimals if given.dim() else decimals[0]
+    if isinstance(keep_ratio, str) or not isinstance(keep_ratio, Sequence):
+        return num_kept(num_tokens, keep_ratio)
+    if len(keep_ratio) != num_clips:
+        raise ConfigError(
+            f"keep ratios must be one for all clips or one for each, got {len(keep_ratio)} for "
+            f"{num_clips} clips"
+        )
+    return [num_kept(num_tokens, ratio) for ratio in keep_ratio]
 
 
 def top_tokens(scores: torch.Tensor, k: int) -> torch.Tensor:
@@ -57,6 +86,6 @@ def best_tokens(x: Tokens, scores: torch.Tensor, k: int) -> Reduction:
         scores[:, :needed] = torch.inf
     keep = top_tokens(scores, min(k, left))
     if x.off_grid:
-        first = torch.arange(x.off_grid, device=keep.device).expand(len(keep), -1)
+        first = torch.arange(x.off_grid, device=keep.device).expand(keep.shape[0], -1)
         keep = torch.cat([first, keep + x.off_grid], dim=1)
     return Reduction(keep)

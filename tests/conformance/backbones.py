@@ -214,6 +214,14 @@ class BackboneTests:
             read = backbone.prefix - backbone.off_grid
             assert (maps.cam[:, read:] != 0).any(), layer
 
+    def test_no_clips_get_no_answers(self, backbone: Backbone):
+        assert backbone(pixels_for(backbone, 0)).shape == (0, backbone.num_classes)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+    def test_other_floats_are_cast(self, backbone: Backbone, dtype: torch.dtype):
+        pixels = pixels_for(backbone, 1).to(dtype)
+        assert torch.equal(backbone(pixels), backbone(pixels.float()))
+
     def test_parameters_are_frozen(self, backbone: Backbone):
         assert not backbone.training
         assert not any(p.requires_grad for p in backbone.parameters())

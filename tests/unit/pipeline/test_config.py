@@ -32,7 +32,7 @@ def test_where_the_checkpoint_lies_is_told_and_not_part_of_the_identity():
     ("changes", "message"),
     [
         ({"decoder": "mp"}, "decoder must be one of pyav, decord, torchcodec, got 'mp'"),
-        ({"precision": "fp8"}, "precision must be one of fp32, bf16"),
+        ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16"),
         ({"target": "guess"}, "target must be one of label, predicted"),
         ({"num_segments": 0}, "num_segments must be at least 1, got 0"),
         ({"num_crops": 0}, "num_crops must be at least 1"),

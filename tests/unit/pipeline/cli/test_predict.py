@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessor
 from typer.testing import CliRunner
 
 from pipeline.cli import app
@@ -99,12 +101,47 @@ def test_the_frames_are_those_that_the_selector_learnt_from(model, video, tiny_b
     assert got == pytest.approx(expected["uniform"], abs=1e-6)
 
 
-def test_several_views_are_averaged_and_all_of_them_paid(model, video):
+def test_several_views_are_all_paid(model, video):
     one = json.loads(run("predict", video, "--model", model, "--json").stdout)[0]
     six = json.loads(run("predict", video, "--model", model, "--json", "--views", "2x3").stdout)[0]
     assert six["kept_tokens"] == [4] * 6
     assert six["gmacs"] == pytest.approx(6 * one["gmacs"])
-    assert sum(item["probability"] for item in six["top"]) == pytest.approx(1)
+
+
+def test_the_mean_probability_of_the_views_decides(tiny_backbone, model, tmp_path):
+    """By Hugging Face's model on views cut by hand: halves of the clip, left, middle and right."""
+    frames = np.random.default_rng(0).integers(0, 256, (8, 16, 32, 3), dtype=np.uint8)
+    video = write_video(
+        tmp_path / "noise.mkv",
+        8,
+        16,
+        32,
+        "ffv1",
+        pixel_format="bgr0",
+        frame=lambda i, *_: frames[i],
+    )
+    shown = run("predict", video, "--model", model, "--json", "--views", "2x3", "--keep-ratio", 1)
+    top = json.loads(shown.stdout)[0]["top"]
+    got = {item["class"]: item["probability"] for item in top}
+
+    processor = VideoMAEImageProcessor.from_pretrained(tiny_backbone, do_resize=False)
+    plain = VideoMAEForVideoClassification.from_pretrained(tiny_backbone).eval()
+    probabilities, logits = [], []
+    for start in (0, 1):
+        for left in (0, 8, 16):
+            view = frames[start::2, :, left : left + 16]
+            with torch.no_grad():
+                found = plain(**processor(list(view), return_tensors="pt")).logits[0].numpy()
+            odds = np.exp(found.astype(np.float64))
+            logits.append(found)
+            probabilities.append(odds / odds.sum())
+    expected = np.mean(probabilities, axis=0)
+    assert [got[i] for i in range(5)] == pytest.approx(list(expected), abs=1e-6)
+    assert [item["class"] for item in top] == np.argsort(-expected).tolist()
+    # The views differ, so that neither one of them nor another mean would do.
+    odds = np.exp(np.mean(logits, axis=0))
+    for other in (*probabilities, odds / odds.sum()):
+        assert np.abs(other - expected).max() > 1e-4
 
 
 def test_a_video_that_fails_is_reported_and_the_others_are_answered(model, video, tmp_path):

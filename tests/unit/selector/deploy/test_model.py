@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import io
+import warnings
+
+import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 from transformers import VideoMAEForVideoClassification
 
 from pipeline.backbones import load_backbone
 from pipeline.errors import ConfigError
 from selector.budgets.rules import MassBudget, ThresholdBudget
 from selector.deploy.config import LiteConfig
-from selector.deploy.model import LiteModel
-from selector.methods.keep import top_tokens
+from selector.deploy.model import LiteModel, LiteOutput
+from selector.methods.keep import kept_counts, top_tokens
 from tests.lite_models import make_model, make_pixels, make_selector
 from tests.plain import plain_logits
 
@@ -156,10 +162,117 @@ def test_no_gradient_is_recorded(model):
     assert not model(make_pixels(1)).logits.requires_grad
 
 
-def test_an_empty_batch_gives_empty_results(tiny_backbone):
-    output = make_model(tiny_backbone, MASS)(make_pixels(0), adaptive=True)
+@pytest.mark.parametrize(
+    "asked", [{"keep_ratio": 0.5}, {"keep_ratio": 1}, {"keep_ratio": []}, {"adaptive": True}]
+)
+@pytest.mark.parametrize("rule", ["mass", "threshold"])
+def test_no_clips_get_no_answers(tiny_backbone, rule, asked):
+    config = MASS if rule == "mass" else thresholds(torch.linspace(0, 1, 4))
+    output = make_model(tiny_backbone, config)(make_pixels(0), **asked)
     assert output.logits.shape == (0, 5)
     assert output.kept.shape == (0, 8)
+    assert output.budget.shape == (0,)
+
+
+def test_clips_may_have_ratios_of_their_own(model):
+    pixels, ratios = make_pixels(4), [0.25, 1.0, 0.5, 0.25]
+    expected = [model(pixels[i : i + 1], keep_ratio=ratio) for i, ratio in enumerate(ratios)]
+    for given in (ratios, tuple(ratios), torch.tensor(ratios), torch.tensor(ratios).bfloat16()):
+        output = model(pixels, keep_ratio=given)
+        assert output.budget.tolist() == [2, 8, 4, 2]
+        for i, alone in enumerate(expected):
+            assert (output.logits[i] - alone.logits).abs().max() < 1e-5
+            assert torch.equal(output.kept[i : i + 1], alone.kept)
+
+
+def test_a_ratio_in_single_precision_means_its_decimal():
+    """In float32, 0.29 is 0.28999999: 28 tokens of 100 instead of 29."""
+    every = torch.arange(1, 101) / 100
+    assert kept_counts(100, every, 100) == list(range(1, 101))
+    assert kept_counts(100, torch.tensor(0.29), 7) == 29
+    assert kept_counts(100, 0.29, 7) == 29
+
+
+def test_labels_give_the_loss(model):
+    pixels, labels = make_pixels(3), torch.tensor([4, 0, 2])
+    output = model(pixels, keep_ratio=0.5, labels=labels)
+    probability = np.exp(output.logits.numpy().astype(np.float64))
+    probability /= probability.sum(axis=1, keepdims=True)
+    expected = -np.log(probability[[0, 1, 2], [4, 0, 2]]).mean()
+    assert output.loss.item() == pytest.approx(expected, rel=1e-5)
+    assert model(pixels).loss is None
+
+
+def test_the_output_is_read_by_name_key_and_place(model):
+    output = model(make_pixels(2), keep_ratio=0.5)
+    assert output["logits"] is output.logits is output[0]
+    assert list(output) == ["logits", "kept", "budget", "scores"]
+    leaves = zip(tree_leaves(output), output.values(), strict=True)
+    assert all(leaf is value for leaf, value in leaves)
+
+
+def test_it_says_where_it_is_and_what_its_classes_are_called(model):
+    assert (model.device, model.dtype) == (torch.device("cpu"), torch.float32)
+    assert model.id2label == {i: f"class {i}" for i in range(5)}
+
+
+def test_another_configuration_may_be_set_and_all_of_it_holds(model, tiny_backbone):
+    changed = make_model(tiny_backbone, MASS)
+    for config in (LiteConfig(spread=2.0), thresholds(torch.linspace(0.1, 0.9, 4)), MASS):
+        changed.config = config
+        fresh = make_model(tiny_backbone, config)
+        for asked in ({"keep_ratio": 0.5}, {"adaptive": True} if config.budget else {}):
+            got, expected = changed(make_pixels(4), **asked), fresh(make_pixels(4), **asked)
+            assert torch.equal(got.logits, expected.logits)
+            assert torch.equal(got.kept, expected.kept)
+        assert (changed.confidence is None) == (fresh.confidence is None)
+
+
+def test_it_exports_for_any_number_of_clips(model):
+    batch = {0: torch.export.Dim.DYNAMIC}
+    exported = torch.export.export(
+        model,
+        (make_pixels(2),),
+        {"keep_ratio": 0.5},
+        dynamic_shapes={"pixel_values": batch, "keep_ratio": None},
+    )
+    file = io.BytesIO()
+    torch.export.save(exported, file)
+    file.seek(0)
+    loaded = torch.export.load(file).module()
+    for num in (1, 2, 5):
+        got, expected = (m(make_pixels(num), keep_ratio=0.5) for m in (loaded, model))
+        assert isinstance(got, LiteOutput)
+        torch.testing.assert_close(got.logits, expected.logits, rtol=0, atol=1e-5)
+        assert torch.equal(got.kept, expected.kept)
+        assert torch.equal(got.budget, expected.budget)
+
+
+def test_several_devices_can_share_a_batch(model, monkeypatch):
+    """What nn.DataParallel does, on one device: copies of the weights, parts of the batch."""
+    replicate = importlib.import_module("torch.nn.parallel.replicate")
+    scatter_gather = importlib.import_module("torch.nn.parallel.scatter_gather")
+    monkeypatch.setattr(
+        replicate,
+        "_broadcast_coalesced_reshape",
+        lambda tensors, devices, detach: [[t.clone() for t in tensors] for _ in devices],
+    )
+    monkeypatch.setattr(
+        scatter_gather.Gather, "apply", lambda device, dim, *parts: torch.cat(parts, dim)
+    )
+    pixels = make_pixels(4)
+    copies = replicate.replicate(model, [0, 1], detach=True)
+    parts = [copy(part, keep_ratio=0.5) for copy, part in zip(copies, pixels.chunk(2), strict=True)]
+    whole, expected = scatter_gather.gather(parts, "cpu"), model(pixels, keep_ratio=0.5)
+    torch.testing.assert_close(whole["logits"], expected.logits, rtol=0, atol=1e-6)
+    assert torch.equal(whole["kept"], expected.kept)
+
+
+def test_torchscript_is_refused_with_a_sentence(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated by itself
+        with pytest.raises(ConfigError, match="use torch.export.export or torch.compile"):
+            torch.jit.script(model)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +280,13 @@ def test_an_empty_batch_gives_empty_results(tiny_backbone):
     [
         (lambda m: m(torch.zeros(1, 3, 4, 16, 16)), r"must be \(B, 4, 3, 16, 16\)"),
         (lambda m: m(make_pixels(1)[0]), "pixel_values must be"),
+        (lambda m: m(make_pixels(1).to(torch.uint8)), "raw uint8 frames"),
+        (lambda m: m(make_pixels(1), keep_ratio="0.5"), "must be a number"),
+        (lambda m: m(make_pixels(1), keep_ratio=True), "must be a number"),
+        (lambda m: m(make_pixels(1), keep_ratio={}), "must be a number"),
+        (lambda m: m(make_pixels(2), keep_ratio=[0.5]), "got 1 for 2 clips"),
+        (lambda m: m(make_pixels(2), keep_ratio=[0.5, 0]), r"\(0, 1\]"),
+        (lambda m: m(make_pixels(2), keep_ratio=torch.full((2, 2), 0.5)), "got 4 for 2 clips"),
         (lambda m: m(make_pixels(1), keep_ratio=0.0), r"\(0, 1\]"),
         (lambda m: m(make_pixels(1), keep_ratio=1.01), r"\(0, 1\]"),
         (lambda m: m(make_pixels(1), keep_ratio=float("nan")), r"\(0, 1\]"),
@@ -207,11 +327,15 @@ def test_inductor_gives_the_same_logits(model):
     torch.testing.assert_close(compiled(make_pixels(2)).logits, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_half_precision_keeps_the_scores_and_logits_single(tiny_backbone):
-    backbone = load_backbone(str(tiny_backbone), precision="bf16")
-    selector = make_selector(backbone, "tiny")
-    model = LiteModel(backbone, selector, MASS)
-    pixels = make_pixels(4).to(torch.bfloat16)
+@pytest.mark.parametrize(("precision", "error"), [("bf16", 0.03), ("fp16", 0.004)])
+def test_half_precision_stays_close_and_keeps_logits_and_scores_single(
+    tiny_backbone, precision, error
+):
+    backbone = load_backbone(str(tiny_backbone), precision=precision)
+    model = LiteModel(backbone, make_selector(backbone, "tiny"), MASS)
+    full, pixels = make_model(tiny_backbone), make_pixels(4)
     for output in (model(pixels, keep_ratio=0.5), model(pixels, adaptive=True)):
         assert output.logits.dtype == output.scores.dtype == torch.float32
         assert torch.isfinite(output.logits).all()
+    expected = full(pixels, keep_ratio=1).logits
+    assert (model(pixels, keep_ratio=1).logits - expected).abs().max() < error * expected.std()
