@@ -67,14 +67,21 @@ def verify(store: Where, as_json: AsJson = False) -> None:
 
     with output.counted("shards") as on_shard:
         problems = verify_store(store, on_shard)
+    harm = [problem for problem in problems if not problem.harmless]
+    notes = [problem for problem in problems if problem.harmless]
     if as_json:
-        rows = [{"where": p.where, "what": p.what, "remedy": p.remedy} for p in problems]
-        output.echo_json({"sound": not problems, "problems": rows})
+        rows, others = (
+            [{"where": p.where, "what": p.what, "remedy": p.remedy} for p in part]
+            for part in (harm, notes)
+        )
+        output.echo_json({"sound": not harm, "problems": rows, "notes": others})
     else:
-        for problem in problems:
+        for problem in harm:
             output.echo(str(problem))
-        output.echo(f"{len(problems)} problem(s)" if problems else "sound and complete")
-    if problems:
+        for note in notes:
+            output.echo(f"note: {note}")
+        output.echo(f"{len(harm)} problem(s)" if harm else "sound and complete")
+    if harm:
         raise typer.Exit(1)
 
 

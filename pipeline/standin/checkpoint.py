@@ -14,8 +14,9 @@ import torch
 from pipeline.errors import ConfigError
 from pipeline.standin.config import BackboneConfig
 from pipeline.standin.model import MEAN, STD
+from pipeline.store.layout import RUNS
 from pipeline.store.lock import StoreLock
-from pipeline.store.root import Root
+from pipeline.store.root import Root, is_temporary, write_file
 
 STATE = "state.pt"
 SETTINGS = "training.json"
@@ -43,12 +44,12 @@ def claimed(out: Path, config: BackboneConfig) -> Iterator[None]:
                 f"{out} was trained with other settings ({'; '.join(differ)}): "
                 "repeat those, or name another folder"
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or not _is_untouched(out)):
         raise ConfigError(f"{out} is not an empty folder; name a new one")
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = StoreLock(Root(str(out)))
-        path.write_text(json.dumps(config.to_dict(), indent=1))
+        write_file(path, json.dumps(config.to_dict(), indent=1).encode())
     except OSError as error:
         raise ConfigError(f"cannot write to {out}: {error}") from error
     try:
@@ -57,13 +58,16 @@ def claimed(out: Path, config: BackboneConfig) -> Iterator[None]:
         lock.release()
 
 
+def _is_untouched(out: Path) -> bool:
+    """Whether no training has begun there; a kill at the start leaves a lock or half a file."""
+    return all(path.name == RUNS or is_temporary(path.name) for path in out.iterdir())
+
+
 def save_state(out: Path, state: dict[str, Any]) -> None:
     """Writes the training's state; a crash leaves the previous one."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    temporary = out / f".{STATE}"
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(out / STATE)
+    write_file(out / STATE, buffer.getvalue())
 
 
 def load_state(out: Path, device: str) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from pipeline.clips.views import frame_indices
 from pipeline.decode import DecodePool, DecodeRequest
 from pipeline.errors import ConfigError, DecodeError
 from pipeline.standin.config import BackboneConfig
+from pipeline.store.root import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def load_clips(
         cache.mkdir(parents=True, exist_ok=True)
         written_for.unlink(missing_ok=True)
         _decode(data_root, split, files, config, workers, on_progress)
-        written_for.write_text(source)  # last: the arrays are complete
+        write_file(written_for, source.encode())  # last: the arrays are complete
     frames, labels, actions = (np.load(path, mmap_mode="r") for path in files)
     return Clips(frames[: len(labels)], np.array(labels), np.array(actions))
 

@@ -32,6 +32,7 @@ from pipeline.standin.model import (
     start_from_principal_components,
     to_patches,
 )
+from pipeline.store.root import write_file
 
 LOG = "log.jsonl"
 VALIDATION_KEEP = (1.0, 0.5, 0.3, 0.1)
@@ -216,9 +217,7 @@ def _forget_after(out: Path, step: int) -> None:
     path = out / LOG
     if path.is_file():
         kept = [json.dumps(entry) + "\n" for entry in read_log(out) if entry["step"] <= step]
-        temporary = out / f".{LOG}"
-        temporary.write_text("".join(kept))
-        temporary.replace(path)
+        write_file(path, "".join(kept).encode())
 
 
 def learning_rate(config: BackboneConfig, step: int) -> float:

@@ -75,7 +75,10 @@ def test_from_video_files_to_pandas(command, tmp_path, data):
         "total": NUM_VIDEOS, "done": NUM_VIDEOS, "ok": 10, "missing_file": 1, "pending": 0,
     }  # fmt: skip
     assert facts["config"]["layer"] == "blocks.2.output", "stored by its absolute number"
-    assert ask("verify", "--store", str(store)) == (0, {"sound": True, "problems": []})
+    assert ask("verify", "--store", str(store)) == (
+        0,
+        {"sound": True, "problems": [], "notes": []},
+    )
     code, rows = ask("failures", "--store", str(store))
     assert code == 0
     assert [(row["path"], row["status"]) for row in rows] == [("v003.mp4", "missing_file")]
