@@ -213,7 +213,7 @@ def test_failures_filter_by_status(command, tmp_path):
     store = str(tmp_path / "store")
     assert ask("failures", "--store", store, "--status", "too_short") == (0, [])
     result = CliRunner().invoke(app, ["failures", "--store", store])
-    assert "missing_file  v003.mp4: no such file" in result.stdout
+    assert "missing_file  v003.mp4  no such file" in result.stdout
     assert "1 failed (1 missing_file)" in result.stdout
     result = CliRunner().invoke(app, ["failures", "--store", store, "--status", "nonsense"])
     assert result.exit_code == 1
