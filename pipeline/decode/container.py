@@ -76,6 +76,10 @@ def metadata_options(version: str) -> dict[str, Any]:
 _COMPLETE = 0.97
 _MISSING_FRAMES = 1.5
 
+# A picture of MPEG-4 begins with a code of 4 bytes. Every video of HMDB51 has a packet of 1 byte
+# before its first B-frame, which DivX left there for an editing program.
+_SMALLEST_PACKET = {"mpeg4": 5}
+
 
 @contextmanager
 def open_video(request: DecodeRequest) -> Iterator[tuple[Any, Any]]:
@@ -116,12 +120,18 @@ class Packets:
     stream: Any
     request: DecodeRequest
     deadline: float
-    num_shown: int = 0
-    """Packets whose frames are shown: the number of frames, in most files."""
+    num_read: int = 0
     num_discarded: int = 0
     """Packets that are decoded and not shown, because an edit list cuts them away."""
+    num_empty: int = 0
+    """Packets too small for a picture."""
     is_broken: bool = False
     """The container can be read no further, and more was promised."""
+
+    @property
+    def num_shown(self) -> int:
+        """Packets whose frames are shown: the number of frames, in most files."""
+        return self.num_read - self.num_discarded - self.num_empty
 
     def __iter__(self) -> Iterator[Any]:
         """Read on.
@@ -129,6 +139,7 @@ class Packets:
         Raises:
             DecodeError: past the deadline, or above `max_frames`.
         """
+        smallest = _SMALLEST_PACKET.get(self.stream.codec_context.name, 0)
         packets = self.container.demux(self.stream)
         while True:
             check_deadline(self.deadline, self.request)
@@ -139,8 +150,11 @@ class Packets:
                 return
             if packet is None or packet.size == 0:  # PyAV's mark of the end
                 return
-            self.num_shown += not packet.is_discard
-            self.num_discarded += packet.is_discard
+            self.num_read += 1
+            if packet.is_discard:
+                self.num_discarded += 1
+            elif packet.size < smallest:
+                self.num_empty += 1
             check_count(self.num_shown, self.request)
             yield packet
 

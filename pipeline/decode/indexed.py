@@ -126,7 +126,6 @@ def survey(request: DecodeRequest, deadline: float) -> Survey:
         first = first or _decode_one(stream, None)
         check_not_short(packets.num_shown if first else 0, request)
         orientation = Orientation.of(first)
-        num_packets = packets.num_shown + packets.num_discarded
         return Survey(
             container=container.format.name,
             stream_index=stream.index,
@@ -141,7 +140,7 @@ def survey(request: DecodeRequest, deadline: float) -> Survey:
             num_shown=packets.num_shown,
             num_discarded=packets.num_discarded,
             starts_with_keyframe=starts_with_keyframe,
-            has_distinct_times=None not in times and len(times) == num_packets,
+            has_distinct_times=None not in times and len(times) == packets.num_read,
             is_cut=packets.is_broken or is_cut(container, stream, packets.num_shown, end),
             orientation=orientation,
             shape=orientation.shape(first.height, first.width),

@@ -36,6 +36,10 @@ from pipeline.errors import ClipStatus, DecodeError
 _MOST_HELD_BYTES = 64 << 20
 """Larger videos are read twice, to be counted and to be decoded."""
 
+_MOST_WAITING_PIXELS = 1 << 24
+"""Of frames that wait to be converted together: a tenth faster than each after its decoding, and
+never done in vain where the number of frames turns out to be another."""
+
 
 def decode(request: DecodeRequest) -> DecodedVideo:
     """Decode the clips of one video.
@@ -106,8 +110,17 @@ def _fill(packets: Packets, source: Iterable[Any], guess: int) -> _Pass:
     filler = ClipFiller(request, slots)
     to_rgb = VideoReformatter()
     orientation = Orientation()
+    waiting: list[tuple[int, Any]] = []
+    most_waiting = 0
     end: int | None = None
     index = num_errors = 0
+
+    def convert() -> None:
+        for number, frame in waiting:
+            rgb: Any = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            filler.add(number, orientation.upright(rgb))
+        waiting.clear()
+
     for part in chain(source, [None]):  # None makes the decoder give what it holds back
         check_deadline(packets.deadline, request)
         try:
@@ -122,18 +135,22 @@ def _fill(packets: Packets, source: Iterable[Any], guess: int) -> _Pass:
             if index == 0:
                 orientation = Orientation.of(frame)
                 filler.set_first_shape(*orientation.shape(frame.height, frame.width))
+                most_waiting = _MOST_WAITING_PIXELS // (frame.height * frame.width)
             if index in slots:
                 if orientation != Orientation.of(frame):
                     raise DecodeError(
                         ClipStatus.REFUSED,
                         "its display matrix changes within the video: re-encode it upright",
                     )
-                rgb: Any = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                filler.add(index, orientation.upright(rgb))
+                waiting.append((index, frame))
+                if len(waiting) > most_waiting:
+                    convert()
             num_errors += bool(frame.is_corrupt)
             end = later_end(end, frame)
             index += 1
             check_count(index, request)
+    if index == guess:
+        convert()
     num_errors += packets.is_broken
     cut = is_cut(packets.container, stream, index, end)
     return _Pass(guess, filler, index, damaged=num_errors > 0 or cut)

@@ -15,7 +15,8 @@ import pytest
 from pipeline import decode as decode_package
 from pipeline.clips.views import frame_indices, list_views
 from pipeline.decode import DecodeRequest, decode_version, decode_video
-from pipeline.decode.container import metadata_options, open_video
+from pipeline.decode.container import later_end, metadata_options, open_video
+from pipeline.decode.resize import ClipFiller
 from pipeline.errors import ClipStatus, DecodeError
 from tests.videos import (
     cut_start_mp4,
@@ -115,6 +116,54 @@ def test_packets_that_show_nothing_cost_a_second_pass_and_no_frame(
     assert video.num_frames_total == 30
     assert read_markers(video.clips[0]) == (10 + frame_indices(30, 8)).tolist()
     assert len(opened) == 2
+
+
+def test_a_packet_without_a_picture_costs_no_second_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DivX left one of one byte in every video of HMDB51; its header counts it as a frame."""
+    plain = write_video(tmp_path / "plain.avi", 30, codec="mpeg4", options={"bf": "2"})
+    path = tmp_path / "a.avi"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        for number, packet in enumerate([packets[0], av.Packet(b"\x7f"), *packets[1:]]):
+            packet.stream, packet.pts, packet.dts = stream, number, number
+            packet.time_base = stream.time_base
+            target.mux(packet)
+    with open_video(_request(path)) as (container, stream):
+        assert stream.frames == 31
+        assert sum(packet.size > 0 for packet in container.demux(stream)) == 31
+    opened = _count_openings(monkeypatch)
+    video = decode_video(_request(path))
+    assert video.num_frames_total == 30
+    assert read_markers(video.clips[0]) == frame_indices(30, 8).tolist()
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize(("most_waiting", "longest"), [(0, 0), (3, 12), (100, 28)])
+def test_frames_that_wait_to_be_converted_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_waiting: int, longest: int
+) -> None:
+    """Of 30 frames every fourth is wanted; how many others are decoded while one waits."""
+    path = write_video(tmp_path / "a.mp4", 30)
+    num_decoded, waits = 0, []
+
+    class Filler(ClipFiller):
+        def add(self, index: int, frame: Any) -> None:
+            waits.append(num_decoded - index)
+            super().add(index, frame)
+
+    def counted(end: int | None, frame: Any) -> int | None:
+        nonlocal num_decoded
+        num_decoded += 1
+        return later_end(end, frame)
+
+    monkeypatch.setattr("pipeline.decode.pyav.ClipFiller", Filler)
+    monkeypatch.setattr("pipeline.decode.pyav.later_end", counted)
+    monkeypatch.setattr("pipeline.decode.pyav._MOST_WAITING_PIXELS", most_waiting * 64 * 64)
+    assert read_markers(decode_video(_request(path)).clips[0]) == frame_indices(30, 8).tolist()
+    assert max(waits) == pytest.approx(longest, abs=1)
 
 
 def test_a_video_too_large_to_be_held_is_read_twice(
