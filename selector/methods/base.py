@@ -65,7 +65,14 @@ class ClipBatch:
 
 
 class Method(ABC):
-    """Something that makes a clip cheaper."""
+    """Something that makes a clip cheaper.
+
+    Attributes:
+        whole_grid: whether it needs all tokens of the grid to begin with, so that no other method
+            may choose before it.
+    """
+
+    whole_grid: bool = False
 
     def fits(self, backbone: Backbone) -> str | None:
         """None, or the sentence that says why this method cannot serve a backbone."""
@@ -159,7 +166,9 @@ class Chain(Method):
 
     def fits(self, backbone: Backbone) -> str | None:
         """The first of the two that does not, says why."""
-        return next(filter(None, (each.fits(backbone) for each in (self.first, self.second))), None)
+        if self.second.whole_grid:
+            return f"{self.second} needs all tokens of the grid, and {self.first} drops some before"
+        return self.first.fits(backbone) or self.second.fits(backbone)
 
     def prepare(self, batch: ClipBatch) -> tuple[Any, Any]:
         """Both prepare."""

@@ -9,12 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.backbones.base import Backbone
 from pipeline.errors import ConfigError
 from selector.methods.base import Chain, Method
+from selector.methods.rank.base import RankingMethod
 
 LITE, LITE_SPREAD = "lite", "lite-spread"
+TRAINED = (LITE, LITE_SPREAD, "lite-tube", "lite-frame")
+"""What ranks by a trained selector."""
 Options = tuple[str, ...]
 
 _PART = re.compile(r"(?P<name>[a-z-]+)(?:\[(?P<inside>[^\[\]]*)\])?")
@@ -51,17 +55,18 @@ class MethodName:
     @property
     def selected_by(self) -> str | None:
         """The `lite` or `lite[NAME]` whose trained selector it ranks by; None if it needs none."""
-        return str(MethodName(LITE, self.options)) if self.name in (LITE, LITE_SPREAD) else None
+        return str(MethodName(LITE, self.options)) if self.name in TRAINED else None
 
     @property
     def is_random(self) -> bool:
         """Whether it depends on a seed."""
-        return self.name == "random"
+        own = self.name.startswith("random") or any(o.startswith("random") for o in self.options)
+        return own or (self.then is not None and self.then.is_random)
 
     @property
     def predicts_values(self) -> bool:
         """Whether adaptive budgets may use it: a trained selector ranks, and nothing else acts."""
-        return self.then is None and self.selected_by is not None
+        return self.then is None and self.name in (LITE, LITE_SPREAD)
 
 
 @dataclass(frozen=True)
@@ -226,26 +231,67 @@ def _read_oracle(given: Options | None, defaults: Options) -> Options:
     return found
 
 
-_INFLECT, _PROP_ATTN = "inflect=", "prop-attn"
+_PROP_ATTN, _PLAIN = "prop-attn", "plain"
 
 
 def _read_tome(given: Options | None, defaults: Options) -> Options:
-    """Canonical: `inflect` first, left out where it is 0."""
-    inflect, proportional = 0.0, False
-    for option in given or ():
-        if option == _PROP_ATTN:
-            proportional = True
-            continue
-        try:
-            inflect = float(option.removeprefix(_INFLECT))
-        except ValueError:
-            inflect = float("nan")
-        if not option.startswith(_INFLECT) or not -1 <= inflect <= 1:
-            raise ValueError("takes [inflect=NUMBER from -1 to 1] and [prop-attn]")
-    return (
-        *([f"{_INFLECT}{inflect:g}"] if inflect else []),
-        *([_PROP_ATTN] if proportional else []),
-    )
+    return _tome_options(given or ()).names
+
+
+class _ToMeOptions(NamedTuple):
+    inflect: float = 0.0
+    proportional: bool = False
+    mode: str = "merge"
+    threshold: float = 0.8
+
+    @property
+    def names(self) -> Options:
+        """Canonical: what is not the default, in this order."""
+        mode = f"hybrid={self.threshold:g}" if self.mode == "hybrid" else self.mode
+        return (
+            *([f"inflect={self.inflect:g}"] if self.inflect else []),
+            *([_PROP_ATTN] if self.proportional else []),
+            *([mode] if self.mode != "merge" else []),
+        )
+
+
+def _tome_options(options: Options) -> _ToMeOptions:
+    found = _ToMeOptions()
+    for option in options:
+        name, _, value = option.partition("=")
+        if name == "inflect" and -1 <= _number(value) <= 1:
+            found = found._replace(inflect=float(value))
+        elif name == "hybrid" and -1 <= _number(value or "0.8") <= 1:
+            found = found._replace(mode=name, threshold=float(value or "0.8"))
+        elif option == _PROP_ATTN:
+            found = found._replace(proportional=True)
+        elif option in ("drop", "random-merge", "random-drop"):
+            found = found._replace(mode=option)
+        else:
+            raise ValueError(f"takes {_TOME}, not {option!r}")
+    return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _read_pitome(given: Options | None, defaults: Options) -> Options:
+    if unknown := set(given or ()) - {_PLAIN, _PROP_ATTN}:
+        raise ValueError(f"takes {_PITOME}, not {sorted(unknown)[0]!r}")
+    return tuple(option for option in (_PLAIN, _PROP_ATTN) if option in (given or ()))
+
+
+def _read_vid_tldr(given: Options | None, defaults: Options) -> Options:
+    if given is None:
+        return ()
+    name, _, value = given[0].partition("=")
+    if len(given) != 1 or name != "blocks" or not value.isdecimal() or not int(value):
+        raise ValueError("takes [blocks=NUMBER], the first blocks that merge")
+    return given
 
 
 def _make_random(name: MethodName, parts: Parts) -> Method:
@@ -313,14 +359,79 @@ def _make_oracle(name: MethodName, parts: Parts) -> Method:
     return OracleMethod(parts.backbone, layer, method, target)
 
 
+def _make_evs(name: MethodName, parts: Parts) -> Method:
+    from selector.methods.rank.motion import EVSMethod
+
+    return EVSMethod()
+
+
+def _make_fluxvit(name: MethodName, parts: Parts) -> Method:
+    from selector.methods.rank.motion import MotionMethod
+    from selector.methods.rank.shape import GroupedMethod, flux_spans
+
+    spans = flux_spans(parts.backbone.grid.t)
+    return GroupedMethod(MotionMethod(parts.backbone, spans), "fluxvit", spans)
+
+
+def _ranking(name: MethodName, parts: Parts) -> RankingMethod:
+    """The ranking that `NAME-tube` and `NAME-frame` constrain."""
+    alone = MethodName(name.name.rpartition("-")[0], name.options)
+    made = METHODS[alone.name].make(alone, parts)
+    assert isinstance(made, RankingMethod)
+    return made
+
+
+def _make_tube(name: MethodName, parts: Parts) -> Method:
+    from selector.methods.rank.shape import TubeMethod
+
+    return TubeMethod(_ranking(name, parts), first=name.selected_by is None)
+
+
+def _make_frame(name: MethodName, parts: Parts) -> Method:
+    from selector.methods.rank.shape import GroupedMethod
+
+    return GroupedMethod(_ranking(name, parts), name.name)
+
+
 def _make_tome(name: MethodName, parts: Parts) -> Method:
     from selector.methods.merge.tome import ToMe
 
-    inflect = [float(o.removeprefix(_INFLECT)) for o in name.options if o != _PROP_ATTN]
-    return ToMe(inflect[0] if inflect else 0.0, _PROP_ATTN in name.options)
+    return ToMe(*_tome_options(name.options), seed=parts.seed)
+
+
+def _make_pitome(name: MethodName, parts: Parts) -> Method:
+    from selector.methods.merge.pitome import PiToMe
+
+    return PiToMe(_PLAIN in name.options, _PROP_ATTN in name.options)
+
+
+def _make_vid_tldr(name: MethodName, parts: Parts) -> Method:
+    from selector.methods.merge.vid_tldr import NUM_BLOCKS, VidTLDR
+
+    return VidTLDR(int(name.options[0].partition("=")[2]) if name.options else NUM_BLOCKS)
+
+
+def _make_sta(name: MethodName, parts: Parts) -> Method:
+    from selector.methods.merge.sta import STA
+
+    return STA()
+
+
+def _make_evit(name: MethodName, parts: Parts) -> Method:
+    from selector.methods.merge.prune import EViT
+
+    return EViT()
+
+
+def _make_repshift(name: MethodName, parts: Parts) -> Method:
+    from selector.methods.merge.prune import RepresentationShift
+
+    return RepresentationShift()
 
 
 _SELECTOR, _ORACLE = "[NAME of a selector]", "[layer,method]"
+_TOME = "[inflect=-1..1,prop-attn,drop|hybrid=0.8|random-merge|random-drop]"
+_PITOME = "[plain,prop-attn]"
 
 METHODS: dict[str, Known] = {
     "random": Known("tokens at random, several seeds", _make_random),
@@ -354,11 +465,56 @@ METHODS: dict[str, Known] = {
         brackets=_ORACLE,
         read=_read_oracle,
     ),
+    "evs": Known("change of the pixels, the first tubelet kept (EVS 2025, RLT 2024)", _make_evs),
+    "fluxvit": Known(
+        "motion within four spans of time, equally many of each (FluxViT, 2025)", _make_fluxvit
+    ),
+    "random-tube": Known("random places, the same in all tubelets", _make_tube),
+    "random-frame": Known("as many random tokens in every tubelet", _make_frame),
+    "uniform-tube": Known("an even grid over space, the same in all tubelets", _make_tube),
+    "uniform-frame": Known("an even grid, as many tokens in every tubelet", _make_frame),
+    "lite-tube": Known(
+        "the places of the best mean score, in all tubelets",
+        _make_tube,
+        brackets=_SELECTOR,
+        read=_read_selector,
+    ),
+    "lite-frame": Known(
+        "the best by a trained selector, as many in every tubelet",
+        _make_frame,
+        brackets=_SELECTOR,
+        read=_read_selector,
+    ),
     "tome": Known(
         "merges similar tokens in every block (Token Merging, ICLR 2023)",
         _make_tome,
         inside=True,
-        brackets="[inflect=-1..1,prop-attn]",
+        brackets=_TOME,
         read=_read_tome,
+    ),
+    "pitome": Known(
+        "merges tokens that many others resemble (PiToMe, NeurIPS 2024)",
+        _make_pitome,
+        inside=True,
+        brackets=_PITOME,
+        read=_read_pitome,
+    ),
+    "vid-tldr": Known(
+        "merges in the first blocks, by saliency (vid-TLDR, CVPR 2024)",
+        _make_vid_tldr,
+        inside=True,
+        brackets="[blocks=4]",
+        read=_read_vid_tldr,
+    ),
+    "sta": Known("drops what the time before had too (STA, ICCV 2023)", _make_sta, inside=True),
+    "evit": Known(
+        "drops what receives little attention, at three depths (ours, after EViT 2022)",
+        _make_evit,
+        inside=True,
+    ),
+    "repshift": Known(
+        "drops what the MLPs of the first half change little (ours, after RepShift 2025)",
+        _make_repshift,
+        inside=True,
     ),
 }

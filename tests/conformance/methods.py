@@ -23,7 +23,14 @@ from hypothesis import given
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.backbones.base import Backbone
-from pipeline.backbones.tokens import Evidence, Reducer, Tokens, Wanted
+from pipeline.backbones.tokens import (
+    PROBABILITIES,
+    RECEIVED,
+    Evidence,
+    Reducer,
+    Tokens,
+    Wanted,
+)
 from pipeline.clips.views import View
 from pipeline.errors import UnreachableBudgetError
 from selector.methods.base import ClipBatch, Method, Setting
@@ -183,6 +190,7 @@ class MethodTests:
                 twin.run(tokens, reducer)
             counts = method.counts(setting, costs.flow)
             expected = costs.blocks(counts) + self.overhead_of_the_run(method, setting, costs)
+            expected += self.maps_of_attention(reducer, counts, costs)
             assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=1e-9)
 
     @examples
@@ -249,6 +257,14 @@ class MethodTests:
         members = torch.bincount(group[group >= 0], minlength=left.num)
         on_grid = slice(backbone.off_grid, None)
         assert torch.equal(left.size[clip, on_grid], members[on_grid].to(left.size.dtype))
+
+    def maps_of_attention(self, reducer: Reducer, counts: TokenCounts, costs: CostModel) -> float:
+        """GMACs of queries times keys, which a fused attention computes once more to be seen."""
+        seen = 0
+        for layer, num in enumerate(counts.attention):
+            if (reducer.wants(layer) or frozenset()) & {RECEIVED, PROBABILITIES}:
+                seen += num**2 * costs.flow.hidden_size
+        return seen / 1e9
 
     def overhead_of_the_run(self, method: Method, setting: Setting, costs: CostModel) -> float:
         """GMACs of deciding that are spent inside the blocks."""
