@@ -162,7 +162,8 @@ def evaluate(
     from selector.evaluation.config import parse_keep_ratios
     from selector.evaluation.run import EvalRequest
     from selector.evaluation.run import evaluate as run_evaluation
-    from selector.methods.names import parse_methods, parse_selectors
+    from selector.methods.names import parse_selectors
+    from selector.methods.registry import parse_methods
 
     selectors = parse_selectors(selector or [])
     if methods is None:

@@ -7,7 +7,7 @@ merges in a block. `counts` says what a setting leaves of the tokens, block by b
 follow its cost and the setting that a budget buys.
 
 To add one: a class in the room it belongs to (`rank` before the blocks, `merge` inside them), its
-line in `selector.methods.names`; `tests/conformance/methods.py` holds what must be true of it.
+line in `selector.methods.registry`; `tests/conformance/methods.py` holds what must be true of it.
 
 Axes: B clips, T frames, N tokens of the full grid, D channels.
 """

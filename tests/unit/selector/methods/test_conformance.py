@@ -9,7 +9,7 @@ import torch
 
 from pipeline.backbones import load_backbone
 from pipeline.errors import ConfigError
-from selector.methods.names import METHODS, Parts, make_method, parse_method
+from selector.methods.registry import METHODS, Parts, make_method, parse_method
 from selector.training.files import save_selector
 from tests.checkpoints import save_videomae
 from tests.conformance.methods import MethodTests

@@ -5,12 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import ConfigError
-from selector.methods.names import (
-    MethodName,
-    parse_methods,
-    parse_selectors,
-    require_selectors,
-)
+from selector.methods.names import MethodName, parse_selectors, require_selectors
+from selector.methods.registry import parse_methods
 
 
 def test_names_are_parsed_with_the_oracles_layers():

@@ -11,8 +11,9 @@ from pipeline.clips.views import View
 from pipeline.errors import ConfigError
 from selector.methods.base import ClipBatch
 from selector.methods.keep import num_kept, top_tokens
-from selector.methods.names import METHODS, MethodName, Parts, make_method, parse_methods
+from selector.methods.names import MethodName
 from selector.methods.rank.chance import RandomMethod, UniformMethod
+from selector.methods.registry import METHODS, Parts, make_method, parse_methods
 from selector.methods.spread import DEFAULT_SPREAD, spread_offsets
 from selector.training.files import save_selector
 from tests.checkpoints import save_videomae

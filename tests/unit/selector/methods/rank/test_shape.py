@@ -10,10 +10,11 @@ import torch
 
 from pipeline.backbones import load_backbone
 from selector.methods.keep import top_tokens
-from selector.methods.names import MethodName, Parts, make_method
+from selector.methods.names import MethodName
 from selector.methods.rank.chance import RandomMethod
 from selector.methods.rank.motion import pixel_change
 from selector.methods.rank.shape import GroupedMethod, TubeMethod, flux_spans
+from selector.methods.registry import Parts, make_method
 from tests.checkpoints import save_videomae
 from tests.conformance.methods import make_batch
 
