@@ -101,7 +101,7 @@ def make(
     videos: Annotated[int, typer.Option(help="Of every 20, 14 train, 5 validate, 1 tests.")],
     seed: Annotated[int, typer.Option(help="Of every video, with its number.")] = 0,
     workers: Annotated[
-        int | None, typer.Option(help="Rendering processes; 0 renders in this one.")
+        int | None, typer.Option(min=0, help="Rendering processes; 0 renders in this one.")
     ] = None,
 ) -> None:
     """Render the action benchmark: real video files in SSv2's own annotation format."""

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
         out: Annotated[
             Path, typer.Option(help="Folder for everything; the same folder resumes.")
         ] = Path("demo"),
-        workers: Annotated[int, typer.Option(help="Ray workers; 0 uses no Ray.")] = 2,
+        workers: Annotated[int, typer.Option(min=0, help="Ray workers; 0 uses no Ray.")] = 2,
         small: Annotated[
             bool, typer.Option("--small", help="Half a minute: fewer videos and methods.")
         ] = False,

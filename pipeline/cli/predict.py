@@ -73,8 +73,8 @@ def predict(
             raise ConfigError(
                 f"--save-mask draws one video, got {len(videos)}: give them one by one"
             )
-        check_overlay_path(save_mask)
         options.require_writable_file(save_mask)
+        check_overlay_path(save_mask)
     wanted = list_views(*parse_views(views))
     lite = LiteModel.from_pretrained(
         model,
