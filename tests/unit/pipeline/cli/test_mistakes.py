@@ -106,7 +106,7 @@ def test_the_name_of_a_file_must_not_be_a_folder(there):
 @pytest.mark.parametrize("command", ["status", "verify", "failures", "analyze", "train-selector"])
 @pytest.mark.parametrize(
     ("place", "why"),
-    [("NOWHERE", "no store at"), ("FILE", "is not a store"), ("FOREIGN", "is not a store")],
+    [("NOWHERE", "no store at"), ("FILE", "is no store"), ("FOREIGN", "is no store")],
 )
 def test_what_is_no_store_is_said_to_be_none(there, command, place, why):
     line = f"{command} --store {place}" + " --out NEW" * (command == "train-selector")
@@ -141,8 +141,8 @@ def test_what_is_no_store_is_said_to_be_none(there, command, place, why):
         (f"{BUILD.replace('NEW', 'FOREIGN')}", "is no store and not empty"),
         (f"{BUILD} --backbone FOREIGN", "config.json"),
         ("evaluate --out NEW", "evaluating needs the videos"),
-        ("evaluate --out FOREIGN --table-only", "no evaluation at"),
-        ("evaluate --out STORE --table-only", "no evaluation at"),
+        ("evaluate --out FOREIGN --table-only", "is no evaluation"),
+        ("evaluate --out STORE --table-only", "STORE is no evaluation"),
         (f"{EVALUATE} --keep-ratios half", "keep ratios are numbers in (0, 1]"),
         (f"{EVALUATE} --keep-ratios nan", "a keep ratio must lie in (0, 1]"),
         (f"{EVALUATE} --seeds 0", "num_seeds must be at least 1"),
