@@ -112,7 +112,8 @@ def make(
 
     with output.counted("videos") as report:
         make_synthetic(out, videos, seed, workers, report)
-    output.echo(f"{videos} videos in {out}; use them with --dataset synthetic --data-root {out}")
+    output.echo(f"{videos} videos in {out}; use them with")
+    output.echo(f"  --dataset synthetic --data-root {out}")
 
 
 def _echo_check(result: DatasetCheck, show: int) -> None:
