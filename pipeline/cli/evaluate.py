@@ -40,9 +40,10 @@ def evaluate(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Rankings, with commas; an oracle may name its layer and method, as in "
-            "oracle\\[embeddings,hirescam]. Default: random,uniform,oracle,oracle-predicted, and "
-            "lite and lite-spread for every --selector.",
+            help="With commas; `lite-pipeline methods` lists them. An oracle may name its layer and "
+            "method, as in oracle\\[embeddings,hirescam]; lite+tome is a chain. Default: "
+            "random,uniform,oracle,oracle-predicted, and lite and lite-spread for every "
+            "--selector.",
             rich_help_panel=WHAT,
         ),
     ] = None,
