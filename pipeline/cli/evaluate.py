@@ -40,8 +40,8 @@ def evaluate(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="With commas; `lite-pipeline methods` lists them. An oracle may name its layer and "
-            "method, as in oracle\\[embeddings,hirescam]; lite+tome is a chain. Default: "
+            help="With commas; `lite-pipeline methods` lists them. An oracle may name its layer "
+            "and method, as in oracle\\[embeddings,hirescam]; lite+tome is a chain. Default: "
             "random,uniform,oracle,oracle-predicted, and lite and lite-spread for every "
             "--selector.",
             rich_help_panel=WHAT,
