@@ -82,8 +82,32 @@ class StoreMismatchError(StoreError, ValueError):
     """A store made by another configuration; the message lists the fields that differ."""
 
 
+class DiskFullError(StoreError):
+    """No space is left, or no quota, where results are written; what is committed stays."""
+
+
 class DriverError(LiteError, RuntimeError):
     """The run as a whole cannot go on: workers fail to start, or the cluster lacks resources."""
+
+
+class ShardError(LiteError):
+    """A shard that cannot be done, and that another try would not help."""
+
+
+class UnfitWorkerError(LiteError):
+    """A worker that cannot do what the run can elsewhere: its node has lost the videos."""
+
+
+class NothingWorksError(LiteError):
+    """Not one clip of a whole shard works, which is more likely the run's fault than the clips'."""
+
+
+class NoReadableVideoError(NothingWorksError):
+    """Not one video of a whole shard could be decoded."""
+
+
+class ModelFailsError(NothingWorksError):
+    """The model raises on every clip of a whole shard, and has worked on none."""
 
 
 def reason_of(error: Exception) -> str:

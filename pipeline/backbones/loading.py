@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import torch
 
@@ -37,6 +38,13 @@ def _device(run_config: RunConfig) -> str:
     # Ray lets a worker that reserved no GPU see them all: several would crowd onto the first.
     may_use_cuda = run_config.workers == 0 or run_config.gpus_per_worker > 0
     has_cuda = may_use_cuda and torch.cuda.is_available()
+    if asked == "auto" and run_config.workers and run_config.gpus_per_worker and not has_cuda:
+        raise ConfigError(
+            f"a worker on {socket.gethostname()} has reserved {run_config.gpus_per_worker:g} GPU(s)"
+            f", and PyTorch {torch.__version__} finds no CUDA device there: is it built for CUDA, "
+            "and is the driver new enough for it? Mend that, or run on the CPU with "
+            "--gpus-per-worker 0"
+        )
     if asked == "auto":
         return "cuda" if has_cuda else "cpu"
     if asked.startswith("cuda") and not has_cuda:

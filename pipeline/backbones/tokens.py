@@ -116,7 +116,8 @@ def attention_evidence(query: Tensor, key: Tensor, scale: float, want: Wanted) -
     return Evidence(key if KEYS in want else None, received, probabilities)
 
 
-class Merge(NamedTuple):
+@dataclass(frozen=True)
+class Merge:
     """Which tokens are added to which; positions are those before the reduction.
 
     Attributes:
@@ -132,7 +133,8 @@ class Merge(NamedTuple):
     erase: Tensor | None = None
 
 
-class Reduction(NamedTuple):
+@dataclass(frozen=True)
+class Reduction:
     """What a method decided.
 
     Attributes:
@@ -168,11 +170,8 @@ def reduce(x: Tokens, reduction: Reduction) -> Tokens:
     group = x.group
     if group is not None:
         assert went is not None
-        at = group.clamp_min(0)
-        lost = group < 0
-        if merge is not None and merge.erase is not None:
-            lost = lost | merge.erase.gather(1, at)
-        group = torch.where(lost, -1, went.gather(1, at))
+        moved = went.gather(1, group.clamp_min(0))
+        group = torch.where(group < 0, group, moved)
     return replace(x, values=values, place=place, size=size, group=group)
 
 

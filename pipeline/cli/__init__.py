@@ -31,7 +31,6 @@ TOPICS = (
     "inspect",
     "selector",
     "evaluate",
-    "methods",
     "analyze",
     "predict",
     "calibrate",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -118,7 +117,7 @@ def build_oracle(
     result = build(
         request, store, run_config, retry=retry, progress_stream=output.progress_stream()
     )
-    _echo_result(result, store)
+    _echo_result(result)
     if not result.complete:
         raise typer.Exit(1)
 
@@ -144,7 +143,7 @@ def _statuses(text: str | None) -> tuple[str, ...] | None:
     return asked
 
 
-def _echo_result(result: BuildResult, store: str) -> None:
+def _echo_result(result: BuildResult) -> None:
     counts = [
         (status, str(count))
         for status, count in result.summary.items()
@@ -157,8 +156,9 @@ def _echo_result(result: BuildResult, store: str) -> None:
         output.echo("not complete: the same command tries again what is missing")
         return
     failed = sum(result.summary.values()) - result.summary[ClipStatus.OK]
-    output.echo(f"complete: {store}; go on with")
-    typed = shlex.quote(store)
+    output.echo(f"complete: {result.store}")
     if failed:
-        output.echo(f"  lite-pipeline failures --store {typed}    # the {failed} failed clips")
-    output.echo(f"  lite-pipeline train-selector --store {typed} --out SELECTOR")
+        output.echo(
+            f"  lite-pipeline failures --store {result.store}    # the {failed} failed clips"
+        )
+    output.echo(f"  lite-pipeline train-selector --store {result.store} --out SELECTOR")

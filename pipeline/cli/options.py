@@ -134,6 +134,22 @@ def run_options(
     max_attempts: Annotated[
         int, typer.Option(help="Tries of a shard before it is given up.", rich_help_panel=HOW)
     ] = RunConfig.max_attempts,
+    accept_missing: Annotated[
+        bool,
+        typer.Option(
+            "--accept-missing",
+            help="Record whole shards without one readable video; they else end the run.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    accept_killed: Annotated[
+        bool,
+        typer.Option(
+            "--accept-killed",
+            help="Record clips whose process is killed from outside whenever they are alone.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
 ) -> dict[str, Any]:
     """The options of every long run, as fields of `RunConfig` (all but `data_root`)."""
     return {
@@ -147,6 +163,8 @@ def run_options(
         "decode_timeout_s": decode_timeout,
         "shard_timeout_s": shard_timeout,
         "max_attempts": max_attempts,
+        "accept_missing": accept_missing,
+        "accept_killed": accept_killed,
     }
 
 

@@ -26,6 +26,7 @@ _GRACE_S = 5.0
 _MAX_TRIES = 2
 _WAITS_S = (0.0, 1.0, 5.0)
 """Before each further try of a request whose child was killed from outside."""
+_KILLED = "the decoder process was killed from outside on this video, every time that it was alone"
 
 
 class DecodePool:
@@ -48,15 +49,19 @@ class DecodePool:
             (except decord, which always gets a child).
         kill_after_s: seconds after which a child is killed; by default 5 more than the request's
             `timeout_s`.
+        accept_killed: whether a request whose children are killed from outside every time is a
+            `DecodeError` all the same, with status `DECODER_DIED`.
     """
 
-    def __init__(self, num_workers: int, kill_after_s: float | None = None) -> None:
+    def __init__(
+        self, num_workers: int, kill_after_s: float | None = None, *, accept_killed: bool = False
+    ) -> None:
         if num_workers < 0:
             raise ConfigError(f"num_workers must not be negative, got {num_workers!r}")
         if kill_after_s is not None and not kill_after_s > 0:
             raise ConfigError(f"kill_after_s must be above 0 seconds, got {kill_after_s!r}")
         self._num_workers = num_workers
-        self._kill_after_s = kill_after_s
+        self._kill_after_s, self._accept_killed = kill_after_s, accept_killed
         # The thread that starts a child must outlive it: Linux sends the parent-death signal when
         # that *thread* ends. These threads last as long as the pool, and sleep while they wait.
         self._threads = ThreadPoolExecutor(max(num_workers, 1), thread_name_prefix="decode")
@@ -158,6 +163,8 @@ class DecodePool:
             except LostProcessError as loss:
                 logger.warning("%s", loss)
                 wait_s = next(waits, None)
+                if wait_s is None and self._accept_killed:
+                    return DecodeError(ClipStatus.DECODER_DIED, _KILLED)
                 if wait_s is None:
                     raise
                 alone = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from pipeline.config import OracleConfig, RunConfig, require_one_of
 from pipeline.errors import ClipStatus
 from pipeline.oracle.names import METHODS, oracle_layer
 from pipeline.oracle.worker import OracleWorker
+from pipeline.shards.loader import find_known_videos
 from pipeline.shards.progress import Progress
 from pipeline.shards.run import run_job
 from pipeline.shards.scheduler import Loss
@@ -127,6 +128,8 @@ def build(
     prepared = prepare(request)
     root = store if isinstance(store, Root) else Root(store)
     config = prepared.config
+    known = find_known_videos(run_config.data_root, prepared.plan["path"].to_pylist())
+    run_config = replace(run_config, known_videos=known)
     with create_store(
         root,
         config,
@@ -146,6 +149,7 @@ def build(
                 progress=_progress(writer, shards, progress_stream, again=again is not None),
                 # A shard that is done again was committed before, which says nothing.
                 committed=lambda shard: None if again is not None else writer.counts(shard),
+                all_committed=writer.committed,
             )
 
         given_up = run(writer.pending(), None)

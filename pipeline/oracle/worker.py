@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.special import log_softmax
 
 from pipeline.config import OracleConfig, RunConfig
-from pipeline.errors import DecodeError
+from pipeline.errors import ClipStatus, DecodeError
 from pipeline.oracle.scorer import Scored, Scorer
 from pipeline.shards.loader import Batch
 from pipeline.shards.worker import ShardJob, ShardWorker
@@ -48,6 +48,10 @@ class _Job(ShardJob):
         """Clips per status."""
         return dict(Counter(row["status"] for row in self.result.clips if row))
 
+    def num_worked(self) -> int:
+        """Clips that have scores."""
+        return self.counts().get(ClipStatus.OK, 0)
+
 
 class OracleWorker(ShardWorker[_Job]):
     """Runs shards of one store.
@@ -67,7 +71,7 @@ class OracleWorker(ShardWorker[_Job]):
         retry: tuple[str, ...] | None = None,
     ) -> None:
         self._scorer = Scorer(config, run_config)
-        super().__init__(config, run_config, root, self._scorer.backbone)
+        super().__init__(config, run_config, self._scorer.backbone)
         self._store, self._retry = ShardWriter(root), retry
 
     def begin(self, shard: int) -> _Job:
@@ -76,7 +80,7 @@ class OracleWorker(ShardWorker[_Job]):
         result = None if self._retry is None else self._store.load(shard)
         if self._retry is not None and result is not None:
             todo = [p for p, row in enumerate(result.clips) if row and row["status"] in self._retry]
-            return _Job(shard=shard, plan=plan, todo=todo, result=result)
+            return _Job(shard=shard, plan=plan, todo=todo, result=result, is_retry=True)
         result = self._store.new_result(shard)
         return _Job(shard=shard, plan=plan, todo=range(len(result)), result=result)
 
@@ -86,10 +90,13 @@ class OracleWorker(ShardWorker[_Job]):
         output = self._scorer(batch.clips, job.labels[rows], job.clip_ids[rows])
         job.scored.append(_Step(output, batch.start, batch.facts))
 
-    def commit(self, job: _Job) -> None:
-        """Fill in the rows and write the shard."""
+    def finish(self, job: _Job) -> None:
+        """Fill in the rows."""
         while job.scored:
             _record(job, job.scored.pop())  # and let go of it: the shard is in memory once
+
+    def commit(self, job: _Job) -> None:
+        """Write the shard."""
         self._store.write(job.shard, job.result)
 
 

@@ -5,16 +5,23 @@ A worker is known by a number. Everything that happens to one arrives as an even
 
 from __future__ import annotations
 
-import os
-import sys
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from pipeline.config import RunConfig
-
 ReportT_co = TypeVar("ReportT_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """What an attempt in a process of its own does about clips that crash, named by `clip_id`."""
+
+    suspects: Collection[int] = ()
+    """To be tried one at a time."""
+    blamed: Collection[int] = ()
+    """To be left out, and recorded."""
+    note: Callable[[Collection[int]], None] = lambda clips: None
+    """To be told which clips are in work from now on."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +30,19 @@ class Attempt:
 
     number: int = 1
     """1 for the first try of this run."""
-    cautious: bool = False
-    """True once a worker died with this shard in hand: it then runs alone on its worker, which
-    should leave a trace of what it is about to touch."""
+    final: bool = False
+    """Whether to commit a shard of which nothing works; that is an error otherwise."""
+    dry_run: bool = False
+    """Whether to commit nothing, and only see whether anything works."""
+    isolation: Isolation | None = None
+    """None unless the attempt has a process of its own, which may be lost."""
 
 
 class Worker(Protocol[ReportT_co]):
     """Computes and commits shards, one call each; running a shard twice must be harmless."""
+
+    facts: dict[str, Any]
+    """What may change the last bits of its results: the device, libraries, batch size."""
 
     def run(self, shard: int, attempt: Attempt) -> ReportT_co:
         """Compute and commit `shard`; the report must be picklable."""
@@ -43,6 +56,7 @@ class Started:
     """A worker has loaded what it needs and takes shards."""
 
     worker: int
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,7 @@ class Raised:
 
 @dataclass(frozen=True)
 class Died:
-    """A worker's process or node is gone, with every shard it had in hand."""
+    """A worker's process or node is gone, with every shard it was given."""
 
     worker: int
     reason: str
@@ -88,13 +102,16 @@ class Executor(Protocol):
     num_workers: int
     """Workers worth starting here."""
     in_flight: int
-    """Shards one worker can have in hand."""
+    """Shards that one worker can be given at a time."""
 
-    def start(self) -> int:
-        """Begin to start one more worker; `Started` or `StartFailed` follows."""
+    def start(self, *, isolated: bool = False) -> int:
+        """Begin to start one more worker; `Started` or `StartFailed` follows.
+
+        An isolated worker does its shards, one at a time, in a child of its process.
+        """
 
     def submit(self, worker: int, shard: int, attempt: Attempt) -> None:
-        """Hand a shard to a started worker."""
+        """Give a shard to a started worker."""
 
     def wait(self, timeout_s: float) -> Sequence[Event]:
         """Events since the last call; waits up to `timeout_s` for the first."""
@@ -104,80 +121,3 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End all workers and whatever holds them."""
-
-
-class SerialExecutor:
-    """One worker, one shard at a time, in this process and its main thread.
-
-    No Ray, a debugger works, Ctrl-C is direct. A shard cannot be timed out here and cannot outlive
-    its process; both need a Ray worker.
-    """
-
-    num_workers = 1
-    in_flight = 1
-
-    def __init__(
-        self, make_worker: Callable[[], Worker[Any]], run_config: RunConfig, in_flight: int
-    ) -> None:
-        self._make_worker = make_worker
-        self._worker: Worker[Any] | None = None
-        self._events: deque[Event] = deque()
-        self._submitted: deque[tuple[int, Attempt]] = deque()
-
-    def start(self) -> int:
-        """Build the worker; its errors pass through unchanged."""
-        self._worker = self._make_worker()
-        self._events.append(Started(0))
-        return 0
-
-    def submit(self, worker: int, shard: int, attempt: Attempt) -> None:
-        """Take note of the shard; it runs inside the next `wait`."""
-        self._submitted.append((shard, attempt))
-
-    def wait(self, timeout_s: float) -> list[Event]:
-        """Run one submitted shard to its end, however long it takes."""
-        if self._submitted and self._worker is not None:
-            shard, attempt = self._submitted.popleft()
-            try:
-                self._events.append(Finished(0, shard, self._worker.run(shard, attempt)))
-            except Exception as error:
-                self._events.append(Raised(0, shard, error))
-        events = list(self._events)
-        self._events.clear()
-        return events
-
-    def kill(self, worker: int) -> None:
-        """Close the worker; called between shards only."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the worker, if one was built."""
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
-
-
-def executor_class(run_config: RunConfig) -> Callable[..., Executor]:
-    """This process where no Ray workers are asked for, else Ray, which is imported only then."""
-    if run_config.workers == 0:
-        return SerialExecutor
-    settle_ray_env(run_config.ray_address)
-    from pipeline.shards.ray_executor import RayExecutor
-
-    return RayExecutor
-
-
-def settle_ray_env(address: str | None) -> None:
-    """Keep Ray quiet; what the user's environment already says stays.
-
-    Args:
-        address: of the cluster to join, or None for a local Ray. A cluster's authentication mode is
-            its own affair; a local Ray has a token either way, and warns unless that is said aloud.
-    """
-    if "ray" in sys.modules:
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Older releases warn that they will stop hiding the GPUs from workers that asked for none.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")

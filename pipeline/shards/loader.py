@@ -6,11 +6,13 @@ there stays black: what is in a batch never depends on what failed.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +21,7 @@ from pipeline.backbones import Backbone
 from pipeline.clips.views import View
 from pipeline.config import ClipConfig, RunConfig
 from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest, check_decoder
-from pipeline.errors import ClipStatus, DecodeError
-
-if TYPE_CHECKING:
-    from pipeline.shards.poison import Guard
-
-_DIED = "the worker process died on this clip every time it was tried alone"
+from pipeline.errors import DecodeError, UnfitWorkerError
 
 
 @dataclass(frozen=True)
@@ -82,11 +79,13 @@ class ClipLoader:
 
     Raises:
         ConfigError: the decoder does not work on this machine.
+        UnfitWorkerError: see `check_known_videos`.
     """
 
     def __init__(self, config: ClipConfig, run_config: RunConfig, backbone: Backbone) -> None:
         check_decoder(config.decoder)
         self._config, self._run_config = config, run_config
+        self.check_known_videos()
         self._template = {
             "num_frames": backbone.num_frames,
             "size": backbone.image_size,
@@ -99,38 +98,52 @@ class ClipLoader:
             "min_frames": backbone.tubelet_size,
         }
         self._clip_shape = (backbone.num_frames, backbone.image_size, backbone.image_size, 3)
-        self._pool = DecodePool(run_config.decode_workers)
-        # What killed a worker may have been a decoder within it; a cautious attempt never has one.
-        self._safe_pool = self._pool if run_config.decode_workers else DecodePool(1)
+        accept_killed = run_config.accept_killed
+        self._pool = DecodePool(run_config.decode_workers, accept_killed=accept_killed)
+        # A decoder within the worker may crash it; an isolated attempt never has one.
+        self._safe_pool = (
+            self._pool if run_config.decode_workers else DecodePool(1, accept_killed=accept_killed)
+        )
 
     def batches(
         self,
         plan: Mapping[str, Sequence[Any]],
         wanted: Sequence[int],
-        guard: Guard,
         on_failure: Callable[[int, DecodeError], None],
+        *,
+        isolated: bool = False,
     ) -> Iterator[Batch]:
         """Decode some clips of a shard; the decoders begin with this call, not at the first batch.
 
         Args:
             plan: columns of the shard's rows of the plan.
             wanted: positions, ascending.
-            guard: of this attempt; culprits are left out, suspects come alone.
             on_failure: called with the position of every clip that is in no batch, and why.
+            isolated: whether this process must not decode, as that may crash it.
         """
-        culprits = guard.culprits
-        for position in culprits:
-            if position in wanted:
-                on_failure(position, DecodeError(ClipStatus.WORKER_DIED, _DIED))
-        wanted = [position for position in wanted if position not in culprits]
         data_root, batch_size = self._run_config.data_root, self._run_config.batch_size
         groups = group_by_video(plan, wanted, data_root, self._config.views, self._template)
-        pool = self._safe_pool if guard.cautious else self._pool
+        pool = self._safe_pool if isolated else self._pool
         decoded = pool.imap((group.request for group in groups), self._look_ahead())
-        batches = assemble(
-            groups, decoded, len(guard.clip_ids), batch_size, self._clip_shape, on_failure
-        )
-        return (part for batch in batches for part in guard.parts(batch))
+        num_clips = len(plan["video_id"])
+        return assemble(groups, decoded, num_clips, batch_size, self._clip_shape, on_failure)
+
+    def check_known_videos(self) -> None:
+        """See whether the dataset is still where the run has seen it.
+
+        Raises:
+            UnfitWorkerError: a video that the run could read cannot be read here.
+        """
+        if self._run_config.accept_missing:
+            return
+        for path in self._run_config.known_videos:
+            if problem := unreadable(path):
+                raise UnfitWorkerError(
+                    f"{path}, which this run could read, cannot be read now on "
+                    f"{socket.gethostname()} ({problem}): is {self._run_config.data_root} mounted "
+                    "there? Nothing is recorded of such videos. Mend it, then run the same command "
+                    "again: it resumes; --accept-missing goes on without them"
+                )
 
     def close(self) -> None:
         """Stop the decoder processes."""
@@ -141,6 +154,35 @@ class ClipLoader:
         """Videos decoded ahead: two batches of them, or two per decoder, whichever is more."""
         batches = -(-2 * self._run_config.batch_size // self._config.num_views)
         return max(batches, 2 * self._run_config.decode_workers)
+
+
+NUM_KNOWN = 3
+_NUM_PROBED = 64
+
+
+def find_known_videos(data_root: str, paths: Sequence[str]) -> tuple[str, ...]:
+    """A few videos that can be read here and now, for `RunConfig.known_videos`.
+
+    Args:
+        data_root: folder the paths are relative to.
+        paths: of the plan; those looked at lie evenly among them.
+    """
+    every = max(1, len(paths) // _NUM_PROBED)
+    found = (str(Path(data_root) / path) for path in dict.fromkeys(paths[::every]))
+    return tuple(islice((path for path in found if not unreadable(path)), NUM_KNOWN))
+
+
+def unreadable(path: str) -> str | None:
+    """Why not even the first byte of a file can be read; None if it can."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe would wait
+        try:
+            os.read(descriptor, 1)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return None
 
 
 def group_by_video(

@@ -7,10 +7,9 @@ so every attempt has a reason and an end. The only module that imports Ray.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
-import re
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -30,25 +29,26 @@ from pipeline.shards.executor import (
     StartFailed,
     Worker,
 )
+from pipeline.shards.isolated import IsolatedWorker
 
 logger = logging.getLogger(__name__)
 
-_CONNECT_S = 15.0
 _OBJECT_STORE_BYTES = 200 << 20  # reports are tiny; the default takes 30 % of the memory
 
 
 class _Actor:
-    """Holds the worker inside the actor's process."""
+    """Holds the worker inside the actor's process, or in a child of it."""
 
     def __init__(self, make_worker: Callable[[], Worker[Any]]) -> None:
         self._make_worker = make_worker
 
-    def load(self) -> None:
-        """Build the worker: in a call, so that its error arrives as itself."""
+    def load(self) -> dict[str, Any]:
+        """Build the worker: in a call, so that its error arrives as itself; its facts."""
         self._warnings = _Warnings()
         for package in ("pipeline", "selector"):
             logging.getLogger(package).addHandler(self._warnings)
         self._worker = self._make_worker()
+        return self._worker.facts
 
     def run(self, shard: int, attempt: Attempt) -> tuple[Any, list[str]]:
         """Run one shard; its report, and what was warned of since the last one."""
@@ -87,7 +87,7 @@ class RayExecutor:
         self, make_worker: Callable[[], Worker[Any]], run_config: RunConfig, in_flight: int
     ) -> None:
         self.in_flight = in_flight
-        self._make_worker = make_worker
+        self._make_worker, self._run_config = make_worker, run_config
         self._cpus = run_config.threads_per_worker + run_config.decode_workers
         self._gpus = run_config.gpus_per_worker
         self._actors: dict[int, Any] = {}
@@ -103,18 +103,22 @@ class RayExecutor:
             self.close()
             raise
 
-    def start(self) -> int:
+    def start(self, *, isolated: bool = False) -> int:
         """Ask Ray for one more actor."""
         worker, self._next_id = self._next_id, self._next_id + 1
         options: dict[str, Any] = {
             "num_cpus": self._cpus,
             "num_gpus": self._gpus,
-            "max_concurrency": self.in_flight,
+            # Alone, a call runs in the main thread, which a child may take for its parent.
+            "max_concurrency": 1 if isolated else self.in_flight,
             "max_restarts": 0,
             "max_task_retries": 0,
         }
         actor_class: Any = ray.remote(**options)(_Actor)
-        actor = actor_class.remote(self._make_worker)
+        make = self._make_worker
+        if isolated:
+            make = functools.partial(IsolatedWorker, make, self._run_config)
+        actor = actor_class.remote(make)
         self._actors[worker] = actor
         self._loading[actor.load.remote()] = worker
         return worker
@@ -136,11 +140,11 @@ class RayExecutor:
         if ref in self._loading:
             worker = self._loading.pop(ref)
             try:
-                ray.get(ref)
+                facts = ray.get(ref)
             except RayError as error:
                 self.kill(worker)
                 return StartFailed(worker, _cause(error))
-            return Started(worker)
+            return Started(worker, facts)
         worker, shard = self._running.pop(ref)
         try:
             report, warnings = ray.get(ref)
@@ -154,7 +158,7 @@ class RayExecutor:
         return Finished(worker, shard, report)
 
     def kill(self, worker: int) -> None:
-        """SIGKILL the actor and forget what it had in hand."""
+        """SIGKILL the actor and forget what it was given."""
         actor = self._actors.pop(worker, None)
         if actor is not None:
             with contextlib.suppress(RayError, ValueError):
@@ -183,9 +187,8 @@ class RayExecutor:
         else:
             quiet["address"] = run_config.ray_address
         try:
-            _require_listener(run_config.ray_address)
             ray.init(**quiet)
-        except (RuntimeError, ValueError, OSError, OverflowError) as error:
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = run_config.ray_address or "a local Ray"
             raise DriverError(f"cannot start or join Ray at {where}: {error}") from error
 
@@ -215,13 +218,6 @@ class RayExecutor:
                 self._cpus,
             )
         return asked
-
-
-def _require_listener(address: str | None) -> None:
-    """Raise `OSError` at once where nothing listens; Ray itself goes on trying for minutes."""
-    found = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d+)", address or "")
-    if found:
-        socket.create_connection((found[1], int(found[2])), timeout=_CONNECT_S).close()
 
 
 def _fits(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:

@@ -1,30 +1,30 @@
 """Runs shards of a store or of an evaluation, until each is committed or given up.
 
 `run_shards` knows nothing of what a shard is. `run_job` puts around it what every job over shards
-has: the progress line, the side log, the search for poison clips, and what becomes of a shard whose
-worker died after the commit.
+has: the progress line, the side files, and what becomes of a shard whose worker died after the
+commit.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
 from pipeline.config import ClipConfig, RunConfig
-from pipeline.shards.executor import Worker, executor_class
-from pipeline.shards.poison import Isolation
+from pipeline.errors import ClipStatus
+from pipeline.shards.executor import Executor, Worker
 from pipeline.shards.progress import Progress
-from pipeline.shards.runlog import RunLog
 from pipeline.shards.scheduler import Loss, Scheduler
+from pipeline.shards.serial_executor import SerialExecutor
+from pipeline.shards.side_files import Numerics, RunLog, ShardsInWork
 from pipeline.shards.worker import ShardReport
 from pipeline.store.root import Root
-
-logger = logging.getLogger(__name__)
 
 SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
 SHARDS_IN_FLIGHT = 2
@@ -40,6 +40,7 @@ def run_job(
     *,
     progress: Progress,
     committed: Callable[[int], Mapping[str, int] | None],
+    all_committed: Callable[[], Iterable[int]] = lambda: (),
 ) -> list[Loss]:
     """Run shards; the same call goes on where a killed one stopped.
 
@@ -47,10 +48,11 @@ def run_job(
         root: of the store or evaluation, which exists and is locked by the caller.
         config: what it holds.
         run_config: how fast.
-        make_worker: picklable; its workers guard their attempts by `Isolation`.
+        make_worker: picklable.
         shards: what to do.
         progress: at its start; closed at the end.
-        committed: the clips per status of a shard that this run has committed, None if it has not.
+        committed: the clips per status of a shard, None where it is not committed.
+        all_committed: shards of this run and of earlier ones that may show that something works.
 
     Returns:
         The shards that were given up.
@@ -59,24 +61,30 @@ def run_job(
         LiteError: see `run_shards`.
         KeyboardInterrupt: after the workers were stopped.
     """
+    in_work = ShardsInWork(root, shards)
     if not shards:
+        in_work.end()
         return []
-    isolation = Isolation(root)
-    for shard in isolation.learn_from_the_last_run():
-        logger.info("the last run was killed with shard %d in hand", shard)
-    log = RunLog(root, config, run_config)
+    log, numerics = RunLog(root, config, run_config), Numerics(root)
     progress.show()
 
+    def on_start(facts: dict[str, Any]) -> None:
+        log.add("worker", facts)
+        numerics.compare(facts)
+
     def on_report(report: ShardReport) -> None:
+        in_work.committed(report.shard)
         progress.add(report.num_clips, report.num_failed, report.seconds)
         log.add("committed", vars(report))
+        numerics.compare({"batch_size": report.batch_size})
 
     def recover(shard: int) -> ShardReport | None:
         counts = committed(shard)
-        if counts is None:
-            return None
-        isolation.committed(shard)
-        return ShardReport(shard=shard, counts=dict(counts), seconds={}, host="", pid=0)
+        return None if counts is None else ShardReport.after_death(shard, counts, run_config)
+
+    def proof() -> int | None:
+        works = (s for s in sorted(all_committed()) if (committed(s) or {}).get(ClipStatus.OK))
+        return next(works, None)
 
     try:
         return run_shards(
@@ -85,14 +93,17 @@ def run_job(
             run_config,
             on_report,
             in_flight=SHARDS_IN_FLIGHT,
+            losses=dict(in_work.losses),
             on_loss=lambda loss: log.add("lost", vars(loss)),
+            on_start=on_start,
+            # Its death would be this process's own; those of Ray's workers are seen from here.
+            on_submit=(lambda shard: None) if run_config.workers else in_work.begin,
             recover=recover,
-            learned=isolation.learn,
+            works=lambda report: report.num_worked > 0,
+            proof=proof,
         )
-    except (KeyboardInterrupt, SystemExit):
-        isolation.let_go_of_all()  # stopped on purpose: no clip is to blame
-        raise
     finally:
+        in_work.end()  # not reached by a process that is killed
         progress.close()
         log.close()
 
@@ -104,32 +115,24 @@ def run_shards(
     on_report: Callable[[Any], None],
     *,
     in_flight: int = 1,
-    on_loss: Callable[[Loss], None] = lambda loss: None,
-    recover: Callable[[int], Any | None] = lambda shard: None,
-    learned: Callable[[int], bool] = lambda shard: False,
+    **options: Any,
 ) -> list[Loss]:
     """Run every shard once, retrying what fails.
 
     Args:
-        make_worker: factory of the worker; picklable, as Ray calls it in another process.
+        make_worker: factory of the worker; picklable, as it is called in other processes too.
         shards: shard numbers, in the order in which they should start.
         run_config: `workers` = 0 runs in this process and never imports Ray.
         on_report: called in this process with what each `Worker.run` returned.
-        in_flight: shards a Ray worker may have in hand; above 1 its `run` must be thread-safe.
-            A worker in this process always has one.
-        on_loss: called with every attempt that failed.
-        recover: asked after a worker's death for the report of a shard it had in hand, in case
-            it was committed before the death; None if it was not.
-        learned: asked after the death of a worker that had only this shard in hand, whether it
-            taught something about the shard; it does then not count towards `max_attempts`.
+        in_flight: shards a Ray worker may be given at a time; above 1 its `run` must be
+            thread-safe. A worker in this process always has one.
+        options: further attributes of the `Scheduler`.
 
     Returns:
         The shards that were given up, with their last failure. Empty when all went well.
 
     Raises:
-        DriverError: workers fail to start, the cluster lacks what was asked for, or everything
-            fails.
-        LiteError: what a worker raised on purpose while starting.
+        LiteError: what no further try can mend; see `Scheduler`.
     """
     shards = list(shards)
     if not shards:
@@ -146,12 +149,36 @@ def run_shards(
                     max_attempts=run_config.max_attempts,
                     shard_timeout_s=run_config.shard_timeout_s,
                     on_report=on_report,
-                    on_loss=on_loss,
-                    recover=recover,
-                    learned=learned,
+                    **options,
                 ).run()
         finally:
             executor.close()
+
+
+def executor_class(run_config: RunConfig) -> Callable[..., Executor]:
+    """This process where no Ray workers are asked for, else Ray, which is imported only then."""
+    if run_config.workers == 0:
+        return SerialExecutor
+    settle_ray_env(run_config.ray_address)
+    from pipeline.shards.ray_executor import RayExecutor
+
+    return RayExecutor
+
+
+def settle_ray_env(address: str | None) -> None:
+    """Keep Ray quiet; what the user's environment already says stays.
+
+    Args:
+        address: of the cluster to join, or None for a local Ray. A cluster's authentication mode is
+            its own affair; a local Ray has a token either way, and warns unless that is said aloud.
+    """
+    if "ray" in sys.modules:
+        return  # it reads these settings when it is imported
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Older releases warn that they will stop hiding the GPUs from workers that asked for none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextlib.contextmanager

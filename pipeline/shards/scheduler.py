@@ -1,14 +1,17 @@
-"""Feeds shards to workers until all are committed or given up. Knows nothing of what a shard is.
+"""Gives shards to workers until all are committed or given up. Knows nothing of what a shard is.
 
 The rules:
 
-* A shard that raises, or whose worker dies or hangs, goes to the end of the queue.
-* After a death every shard the worker had in hand is retried *cautiously*: alone on its worker, so
-  that a second death has one suspect. A strike falls only on a shard that was alone.
-* `max_attempts` strikes give a shard up; the others go on. A death that taught something new
-  (`learned`: a poison clip was narrowed down) is no strike.
-* Workers that cannot start, or many different shards failing in a row with none succeeding, end
-  the run with the cause: the fault is then not in the data.
+* A shard that raises goes to the end of the queue, and is given up after `max_attempts`.
+* A shard whose worker dies or hangs is not to blame: it goes to the end of the queue. If it loses a
+  second worker it is *isolated*: done after all others, alone on a worker that does it in a child
+  process and watches how that ends (`pipeline.shards.isolated`).
+* A shard of which nothing works says something about its worker or about the whole run, and commits
+  nothing: another worker takes it. If that one finds the same, the shard waits until it is known
+  whether anything works at all, and its failures are recorded only if it does.
+* A worker that fails to start is no reason to stop while others work.
+* What no further try can mend ends the run with its cause: no worker starts, a full disk, several
+  whole shards of videos that are not there, different shards that fail in a row and none succeeds.
 """
 
 from __future__ import annotations
@@ -16,11 +19,20 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.errors import DriverError, LiteError
+from pipeline.errors import (
+    DiskFullError,
+    DriverError,
+    LiteError,
+    LostProcessError,
+    ModelFailsError,
+    NothingWorksError,
+    ShardError,
+    UnfitWorkerError,
+)
 from pipeline.shards.executor import (
     Attempt,
     Died,
@@ -36,8 +48,17 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.5
 SLOW_START_S = 120.0
-MAX_START_FAILURES = 3
+MAX_FAILED_STARTS = 3
+"""Times that all workers fail to start before the run ends."""
+START_AGAIN_S = 5.0
+"""After a failed start while others work; doubled with every further one."""
+START_AGAIN_AT_MOST_S = 300.0
 MIN_SHARDS_IN_A_ROW = 4
+LOSSES_TO_ISOLATE = 2
+MAX_LOSSES = 12
+MAX_SHARDS_IN_DOUBT = 3
+"""Whole shards without one readable video that end the run; or of which the model fails on every
+clip, if it has worked on none."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +73,27 @@ class Loss:
 
 @dataclass
 class _Task:
+    """A shard that is to be done."""
+
     shard: int
+    isolated: bool = False
     attempts: int = 0
-    strikes: int = 0
-    cautious: bool = False
+    failures: int = 0  # attempts that raised
+    losses: int = 0  # workers that died or hung
+    doubts: int = 0  # workers that found nothing in it that works
+    doubt: NothingWorksError | None = None  # what the last of them said
+    final: bool = False  # to be committed whatever comes of it
+    dry_run: bool = False  # committed before: done again to see whether anything works
 
 
 @dataclass
-class _Hand:
-    """A worker and the shards it has in hand, oldest first."""
+class _Slot:
+    """A worker and the tasks it was given, oldest first."""
 
+    isolated: bool
     ready: bool = False
-    since: float = 0.0  # when its oldest shard became the oldest
+    proven: bool = False  # it has committed something that works
+    since: float = 0.0  # when its oldest task became the oldest
     tasks: dict[int, _Task] = field(default_factory=dict)
 
 
@@ -74,30 +104,45 @@ class Scheduler:
     Attributes:
         executor: where the workers live.
         shards: what to do.
-        max_attempts: strikes that give a shard up.
+        losses: how many processes a shard has lost in earlier runs, where it has.
+        max_attempts: times a shard may raise before it is given up.
         shard_timeout_s: longest time a worker may go without finishing its oldest shard.
         on_report: called with every report.
         on_loss: called with every failed attempt.
+        on_start: called with what a worker that has started says of itself.
+        on_submit: called with every shard that is given to a worker.
         recover: asked after a death for the report of a shard that was committed all the same.
-        learned: asked after the death of a worker that had only this shard in hand, whether it
-            narrowed the search for a poison clip.
+        works: whether the shard of a report has a clip that works.
+        proof: a committed shard that has one, to be done again when nothing works; None if none.
     """
 
     executor: Executor
     shards: Iterable[int]
+    losses: Mapping[int, int] = field(default_factory=dict)
     max_attempts: int
     shard_timeout_s: float | None
     on_report: Callable[[Any], None]
     on_loss: Callable[[Loss], None] = lambda loss: None
+    on_start: Callable[[dict[str, Any]], None] = lambda facts: None
+    on_submit: Callable[[int], None] = lambda shard: None
     recover: Callable[[int], Any | None] = lambda shard: None
-    learned: Callable[[int], bool] = lambda shard: False
+    works: Callable[[Any], bool] = lambda report: True
+    proof: Callable[[], int | None] = lambda: None
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._queue = deque(_Task(shard) for shard in self.shards)
-        self._hands: dict[int, _Hand] = {}
+        self._queue: deque[_Task] = deque()
+        self._isolated: deque[_Task] = deque()
+        self._doubtful: list[_Task] = []
+        for shard in sorted(self.shards, key=lambda shard: shard in self.losses):
+            isolated = self.losses.get(shard, 0) >= LOSSES_TO_ISOLATE
+            self._put(_Task(shard, isolated=isolated, losses=min(self.losses.get(shard, 0), 1)))
+        self._slots: dict[int, _Slot] = {}
         self._given_up: list[Loss] = []
-        self._start_failures = 0
+        self._worked = False  # whether anything has, in this run
+        self._failed_starts = 0  # since one succeeded
+        self._failed_rounds = 0
+        self._start_after = float("-inf")
         self._failing: set[int] = set()  # shards that failed since the last success
         self._failures_in_a_row = 0
         self._waiting_since: float | None = None
@@ -107,9 +152,10 @@ class Scheduler:
 
         Raises:
             DriverError: workers fail to start, or everything fails.
-            LiteError: what a worker raised on purpose while starting.
+            LiteError: what no further try can mend.
         """
-        while self._queue or any(hand.tasks for hand in self._hands.values()):
+        while self._queue or self._isolated or self._doubtful or self._num_given():
+            self._begin_next_phase()
             self._start_missing()
             self._feed()
             for event in self.executor.wait(TICK_S):
@@ -118,102 +164,178 @@ class Scheduler:
             self._warn_of_slow_start()
         return self._given_up
 
+    # Which shards are next
+
+    def _put(self, task: _Task, *, first: bool = False) -> None:
+        queue = self._isolated if task.isolated else self._queue
+        if first:
+            queue.appendleft(task)
+        else:
+            queue.append(task)
+
+    def _num_given(self) -> int:
+        return sum(len(slot.tasks) for slot in self._slots.values())
+
+    def _begin_next_phase(self) -> None:
+        """Once the queue is done: first what is in doubt, if that can be settled; then the rest."""
+        if self._num_given():
+            return
+        if not self._queue and self._doubtful and (not self._isolated or self._can_settle()):
+            for task in self._doubtful:
+                task.final = True
+                self._put(task)
+            self._doubtful.clear()
+        if self._queue and all(task.final for task in self._queue) and not self._any_proven():
+            shard = self.proof()
+            if shard is None:
+                raise _doubt_of(self._queue[0])
+            self._put(_Task(shard, dry_run=True), first=True)
+
+    def _can_settle(self) -> bool:
+        return self._any_proven() or self.proof() is not None
+
+    def _any_proven(self) -> bool:
+        return any(slot.proven and not slot.isolated for slot in self._slots.values())
+
     def _start_missing(self) -> None:
-        in_hand = sum(len(hand.tasks) for hand in self._hands.values())
-        wanted = min(self.executor.num_workers, len(self._queue) + in_hand)
-        while len(self._hands) < wanted:
-            self._hands[self.executor.start()] = _Hand()
+        isolated = not self._queue and not any(
+            slot.tasks for slot in self._slots.values() if not slot.isolated
+        )
+        waiting = len(self._isolated if isolated else self._queue)
+        if not waiting or self.clock() < self._start_after:
+            return
+        for worker, slot in list(self._slots.items()):
+            if slot.isolated != isolated and not slot.tasks:
+                self._kill(worker)  # of the other kind, and done
+        if self._failed_starts and any(not slot.ready for slot in self._slots.values()):
+            return  # see first what becomes of the others
+        wanted = min(self.executor.num_workers, waiting + self._num_given())
+        while len(self._slots) < wanted:
+            self._slots[self.executor.start(isolated=isolated)] = _Slot(isolated)
 
     def _feed(self) -> None:
         # Every idle worker gets one shard before any gets a second.
         for depth in range(self.executor.in_flight):
-            for worker, hand in self._hands.items():
-                if not hand.ready or len(hand.tasks) != depth:
+            for worker, slot in self._slots.items():
+                if not slot.ready or len(slot.tasks) != depth:
                     continue
-                if task := self._next_for(hand):
-                    self._give(worker, hand, task)
+                if task := self._next_for(slot):
+                    self._give(worker, slot, task)
 
-    def _next_for(self, hand: _Hand) -> _Task | None:
-        if not self._queue:
-            return None
-        if not hand.tasks:
-            return self._queue.popleft()
+    def _next_for(self, slot: _Slot) -> _Task | None:
+        queue = self._isolated if slot.isolated else self._queue
         # A second shard only while the queue is long: at the tail it would wait behind its
-        # neighbour while another worker idles.
-        if len(self._queue) < self.executor.num_workers:
+        # neighbour while another worker idles. An isolated one is alone.
+        if slot.tasks and (slot.isolated or len(queue) < self.executor.num_workers):
             return None
-        if any(task.cautious for task in hand.tasks.values()):
-            return None
-        for task in self._queue:
-            if not task.cautious:
-                self._queue.remove(task)
+        for task in queue:
+            if slot.proven or slot.isolated or not task.final:
+                queue.remove(task)
                 return task
         return None
 
-    def _give(self, worker: int, hand: _Hand, task: _Task) -> None:
+    def _give(self, worker: int, slot: _Slot, task: _Task) -> None:
         task.attempts += 1
-        if not hand.tasks:
-            hand.since = self.clock()
-        hand.tasks[task.shard] = task
-        self.executor.submit(worker, task.shard, Attempt(task.attempts, task.cautious))
+        if not slot.tasks:
+            slot.since = self.clock()
+        slot.tasks[task.shard] = task
+        self.on_submit(task.shard)
+        attempt = Attempt(task.attempts, final=task.final, dry_run=task.dry_run)
+        self.executor.submit(worker, task.shard, attempt)
+
+    # What becomes of them
 
     def _handle(self, event: Event) -> None:
-        hand = self._hands.get(event.worker)
-        if hand is None:
+        slot = self._slots.get(event.worker)
+        if slot is None:
             return  # an echo of a worker already written off
         match event:
-            case Started():
-                hand.ready = True
-                self._start_failures = 0
+            case Started(_, facts):
+                slot.ready = True
+                self._failed_starts = self._failed_rounds = 0
+                self.on_start(facts)
             case StartFailed(worker, error):
-                del self._hands[worker]
+                del self._slots[worker]
                 self._start_failed(error)
             case Finished(_, shard, report):
-                self._take(hand, shard)
-                self._succeeded(report)
-            case Raised(_, shard, error):
-                reason = f"{type(error).__name__}: {error}"
-                logger.debug("shard %d raised", shard, exc_info=error)
-                self._lost(self._take(hand, shard), reason, strike=True)
+                task = self._take(slot, shard)
+                if self.works(report):
+                    self._worked = slot.proven = True
+                self._succeeded(task, report)
+            case Raised(worker, shard, error):
+                self._raised(worker, self._take(slot, shard), error)
             case Died(worker, reason):
                 self._write_off(worker, reason)
 
-    def _take(self, hand: _Hand, shard: int) -> _Task:
-        hand.since = self.clock()
-        return hand.tasks.pop(shard)
+    def _take(self, slot: _Slot, shard: int) -> _Task:
+        slot.since = self.clock()
+        return slot.tasks.pop(shard)
 
-    def _start_failed(self, error: Exception) -> None:
-        if isinstance(error, LiteError):
-            raise error  # a wrong option or checkpoint: trying again cannot help
-        self._start_failures += 1
-        logger.warning("a worker failed to start: %s", error)
-        if self._start_failures >= MAX_START_FAILURES:
-            raise DriverError(
-                f"workers fail to start ({self._start_failures} in a row): {error}"
-            ) from error
-
-    def _write_off(self, worker: int, reason: str) -> None:
-        hand = self._hands.pop(worker)
-        if not hand.ready:
-            self._start_failed(RuntimeError(reason))
-        tasks = list(hand.tasks.values())
-        for task in tasks:
-            report = self.recover(task.shard)
-            if report is not None:
-                self._succeeded(report)
-                continue
-            task.cautious = True
-            alone = len(tasks) == 1
-            self._lost(task, reason, strike=alone and not self.learned(task.shard))
-
-    def _succeeded(self, report: Any) -> None:
+    def _succeeded(self, task: _Task, report: Any) -> None:
         self._failing.clear()
         self._failures_in_a_row = 0
-        self.on_report(report)
+        if not task.dry_run:
+            self.on_report(report)
 
-    def _lost(self, task: _Task, reason: str, *, strike: bool) -> None:
-        task.strikes += strike
-        given_up = task.strikes >= self.max_attempts
+    def _raised(self, worker: int, task: _Task, error: Exception) -> None:
+        logger.debug("shard %d raised", task.shard, exc_info=error)
+        if isinstance(error, DiskFullError) or (task.dry_run and isinstance(error, LiteError)):
+            raise error
+        if isinstance(error, UnfitWorkerError | NothingWorksError):
+            self._retire(worker, task, error)
+            return
+        if isinstance(error, LostProcessError):
+            self._lose(task, str(error))
+            return
+        task.failures += 1
+        given_up = isinstance(error, ShardError) or task.failures >= self.max_attempts
+        reason = str(error) if isinstance(error, ShardError) else f"{type(error).__name__}: {error}"
+        self._lost(task, reason, given_up=given_up)
+
+    def _retire(self, worker: int, task: _Task, error: LiteError) -> None:
+        """End a worker that may be unable to work; another one gets its shards."""
+        logger.warning("a worker is given up: %s", error)
+        for other in self._kill(worker):
+            self._put(other, first=True)
+        if isinstance(error, NothingWorksError):
+            task.doubts, task.doubt = task.doubts + 1, error
+        else:
+            task.losses += 1
+        if task.losses >= MAX_LOSSES:
+            raise error
+        if task.doubts < 2:
+            self._put(task, first=True)
+            return
+        self._doubtful.append(task)
+        same = [other for other in self._doubtful if type(other.doubt) is type(error)]
+        known_to_work = isinstance(error, ModelFailsError) and self._worked
+        if len(same) >= MAX_SHARDS_IN_DOUBT and not known_to_work:
+            raise type(error)(f"{error}. The same holds for {len(same)} whole shards")
+
+    def _write_off(self, worker: int, reason: str) -> None:
+        """A worker is dead: its shards have lost it, unless they were committed before."""
+        slot = self._slots.pop(worker)
+        if not slot.ready:
+            self._start_failed(RuntimeError(reason))
+        for task in slot.tasks.values():
+            report = self.recover(task.shard)
+            if report is not None:
+                self._succeeded(task, report)
+                continue
+            self._lose(task, reason)
+
+    def _lose(self, task: _Task, reason: str) -> None:
+        """A process of the shard was lost, which says nothing about the shard."""
+        task.losses += 1
+        task.isolated = not task.dry_run and task.losses >= LOSSES_TO_ISOLATE
+        self._lost(task, reason, given_up=task.losses >= MAX_LOSSES)
+
+    def _kill(self, worker: int) -> list[_Task]:
+        """End a worker; the tasks it still had."""
+        self.executor.kill(worker)
+        return list(self._slots.pop(worker).tasks.values())
+
+    def _lost(self, task: _Task, reason: str, *, given_up: bool) -> None:
         loss = Loss(task.shard, task.attempts, reason, given_up)
         logger.warning(
             "shard %d, attempt %d: %s%s",
@@ -223,10 +345,12 @@ class Scheduler:
             "; given up" if given_up else "; will be tried again",
         )
         self.on_loss(loss)
+        if given_up and task.dry_run:
+            raise DriverError(f"shard {task.shard}, which was committed, fails now: {reason}")
         if given_up:
             self._given_up.append(loss)
         else:
-            self._queue.append(task)
+            self._put(task)
         self._failing.add(task.shard)
         self._failures_in_a_row += 1
         # Enough failures that losing every worker at once (a node) does not look like this.
@@ -238,17 +362,40 @@ class Scheduler:
                 "same command again: it resumes"
             )
 
+    # Workers that do not start, or hang
+
+    def _start_failed(self, error: Exception) -> None:
+        self._failed_starts += 1
+        logger.warning("a worker failed to start: %s", error)
+        if any(slot.ready for slot in self._slots.values()):
+            if self.clock() >= self._start_after:  # else one of several that fail together
+                pause = START_AGAIN_S * 2**self._failed_rounds
+                self._start_after = self.clock() + min(pause, START_AGAIN_AT_MOST_S)
+                self._failed_rounds += 1
+            return
+        if self._slots:
+            return  # the others are still loading
+        self._failed_rounds += 1
+        if isinstance(error, LiteError):
+            raise error  # a wrong option or checkpoint: trying again cannot help
+        if self._failed_rounds >= MAX_FAILED_STARTS:
+            raise DriverError(
+                f"workers fail to start ({self._failed_starts} in a row): {error}"
+            ) from error
+
     def _expire(self) -> None:
         if self.shard_timeout_s is None:
             return
         now = self.clock()
-        for worker, hand in list(self._hands.items()):
-            if hand.tasks and now - hand.since > self.shard_timeout_s:
+        for worker, slot in list(self._slots.items()):
+            if slot.isolated:
+                continue  # it watches its child, which may have to go clip by clip
+            if slot.tasks and now - slot.since > self.shard_timeout_s:
                 self.executor.kill(worker)
                 self._write_off(worker, f"no result within {self.shard_timeout_s:g} s")
 
     def _warn_of_slow_start(self) -> None:
-        if any(hand.ready for hand in self._hands.values()):
+        if any(slot.ready for slot in self._slots.values()):
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = self.clock()
@@ -258,3 +405,8 @@ class Scheduler:
                 SLOW_START_S,
             )
             self._waiting_since = self.clock()
+
+
+def _doubt_of(task: _Task) -> NothingWorksError:
+    assert task.doubt is not None
+    return task.doubt

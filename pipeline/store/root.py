@@ -19,7 +19,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import StoreError, without_passwords
+from pipeline.errors import DiskFullError, StoreError, without_passwords
 
 TEMP_SUFFIX = ".tmp"  # the name starts with "." so that pandas and DuckDB skip it
 _TEMP_NAME = re.compile(r"\..+\.[0-9a-f]{32}" + re.escape(TEMP_SUFFIX))
@@ -68,8 +68,8 @@ class Root:
         """Writes a whole file, replacing an old one; on a folder it survives a power cut.
 
         Raises:
-            StoreError: the place may only be read.
-            OSError: it cannot be written for another reason, such as a full disk.
+            StoreError: the place is full, or may only be read.
+            OSError: it cannot be written for another reason.
         """
         with self.changing():
             if self.local:
@@ -110,7 +110,7 @@ class Root:
         except FileNotFoundError:
             return
         if self.local:
-            sync(Path(self.join(rel)).parent)
+            _sync(Path(self.join(rel)).parent)
 
     def names(self, rel: str = "") -> list[str]:
         """Names of the files and folders directly in `rel`, sorted, hidden ones included."""
@@ -129,10 +129,20 @@ class Root:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Around what writes there: says so where the place may only be read."""
+        """Around what writes there.
+
+        Raises:
+            DiskFullError: no space is left, or no quota.
+            StoreError: the place may only be read.
+        """
         try:
             yield
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFullError(
+                    f"{self} cannot be written: {os.strerror(error.errno)}. What is committed "
+                    "stays; make room, then run the same command again"
+                ) from error
             if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
                 raise
             raise StoreError(
@@ -159,7 +169,7 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    _sync(path.parent)
 
 
 def is_temporary(name: str) -> bool:
@@ -186,8 +196,7 @@ def _refuse_unsuitable(url: str) -> None:
         raise StoreError(f"{url} cannot hold a store: it must be {_PLACES}")
 
 
-def sync(path: Path) -> None:
-    """Forces a file's content, or a folder's entries, to disk."""
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

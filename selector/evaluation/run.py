@@ -6,7 +6,7 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -16,6 +16,7 @@ from datasets_spec import load_spec
 from pipeline.clips.inputs import ClipRequest, read_inputs
 from pipeline.config import RunConfig
 from pipeline.errors import ClipStatus, UnreachableBudgetError
+from pipeline.shards.loader import find_known_videos
 from pipeline.shards.progress import Progress
 from pipeline.shards.run import run_job
 from pipeline.shards.scheduler import Loss
@@ -26,9 +27,8 @@ from selector.evaluation.worker import EvalWorker
 from selector.methods.base import Method, Setting
 from selector.methods.cost import CostModel
 from selector.methods.keep import KEEP_RATIOS
-from selector.methods.names import MethodName, require_selectors
+from selector.methods.names import MethodName, Parts, make_method, require_selectors
 from selector.methods.rank.motion_vectors import require_motion_vectors
-from selector.methods.registry import Parts, make_method
 from selector.training.files import selector_digest
 
 logger = logging.getLogger(__name__)
@@ -116,6 +116,8 @@ def evaluate(
     """
     info, plan = prepare(request)
     root = out if isinstance(out, Root) else Root(out)
+    known = find_known_videos(run_config.data_root, plan["path"].to_pylist())
+    run_config = replace(run_config, known_videos=known)
     with begun(root, info, plan) as evaluation:
         pending = evaluation.pending()
         done = info.num_clips - sum(map(info.num_clips_of, pending))
@@ -127,6 +129,7 @@ def evaluate(
             pending,
             progress=Progress(total=info.num_clips, done=done, stream=progress_stream),
             committed=functools.partial(_committed, evaluation),
+            all_committed=evaluation.shards,
         )
         return EvalResult(evaluation=evaluation, given_up=given_up)
 

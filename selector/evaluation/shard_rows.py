@@ -93,6 +93,10 @@ class ShardRows:
         statuses = [next((f[0] for f in row if f), ClipStatus.OK.value) for row in self._failure]
         return {status: statuses.count(status) for status in sorted(set(statuses))}
 
+    def num_worked(self) -> int:
+        """Clips that have an outcome under one condition at least."""
+        return sum(any(failure is None for failure in row) for row in self._failure)
+
     def to_table(self) -> pa.Table:
         """All cells as rows, clip-major."""
         info, (n, m) = self._info, self._failure.shape

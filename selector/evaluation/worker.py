@@ -21,7 +21,7 @@ from selector.evaluation.layout import timings_path
 from selector.evaluation.shard_rows import ShardRows
 from selector.evaluation.timing import Stopwatch
 from selector.methods.base import ClipBatch, Method, Setting
-from selector.methods.registry import Parts, make_method
+from selector.methods.names import Parts, make_method
 from selector.training.files import selector_digest
 
 
@@ -39,6 +39,10 @@ class _Job(ShardJob):
     def counts(self) -> dict[str, int]:
         """Clips per status."""
         return self.rows.counts()
+
+    def num_worked(self) -> int:
+        """Clips that have a result under one condition at least."""
+        return self.rows.num_worked()
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class EvalWorker(ShardWorker[_Job]):
         self._backbone = load_for_run(config, run_config)
         _check_selectors(config)
         self._methods = self._load_methods()
-        super().__init__(config, run_config, root, self._backbone)
+        super().__init__(config, run_config, self._backbone)
 
     def _load_methods(self) -> list[_Conditions]:
         config, settings = self._config, self._evaluation.info.settings

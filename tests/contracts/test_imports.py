@@ -132,7 +132,9 @@ LAYERS = (
     ("pipeline.clips.inputs", "pipeline.oracle.worker"),
     ("pipeline.shards.run",),
     ("pipeline.shards.worker", "pipeline.shards.scheduler", "pipeline.oracle.scorer"),
-    ("pipeline.shards.executor", "pipeline.shards.ray_executor"),
+    ("pipeline.shards.serial_executor", "pipeline.shards.ray_executor"),
+    ("pipeline.shards.isolated",),
+    ("pipeline.shards.executor",),
     (
         "pipeline.oracle.base",
         "pipeline.oracle.cam",
@@ -140,7 +142,6 @@ LAYERS = (
         "pipeline.oracle.names",
         "pipeline.clips.classes",
     ),
-    ("pipeline.shards.poison",),
     ("pipeline.shards.loader",),
     ("pipeline.backbones",),
     ("pipeline.shards", "pipeline.decode"),

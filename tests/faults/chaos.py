@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import faulthandler
 import functools
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +29,9 @@ class Order:
             not yet in place), `renamed:PATH` (just in place), `end` (committed, not yet reported),
             or `clip:ID` (whenever the model gets that clip).
         shard: in which shard; None in any.
-        act: `kill` (SIGKILL to itself), `hang`, `raise`, or `pause` (for 3 seconds).
+        act: `kill` (SIGKILL to itself), `kill driver` (SIGKILL to the process that drives a serial
+            run, be it this one or its parent), `crash` (SIGSEGV), `full` (no space left on the
+            device), `hang`, `raise`, or `pause` (for 3 seconds).
         times: how often, over all processes.
     """
 
@@ -40,6 +45,11 @@ def chaos(folder: Path, *orders: Order) -> Callable[..., Any]:
     """A picklable `worker_class`; `folder` is where the processes count what has happened."""
     folder.mkdir(parents=True, exist_ok=True)
     return functools.partial(ChaosWorker, str(folder), orders)
+
+
+def is_isolated() -> bool:
+    """Whether this process is a child that does one shard for its driver."""
+    return Path(sys.argv[0]).name == "isolated.py"
 
 
 def count(folder: Path) -> int:
@@ -60,7 +70,7 @@ class ChaosWorker(OracleWorker):
         self._folder = Path(folder)
         self._orders = orders
         if args[1].decode_workers == 0:
-            # No misfortune here is the decoder's: spare a cautious attempt its decoder process.
+            # No misfortune here is the decoder's: spare an isolated attempt its decoder process.
             self._loader._safe_pool = self._loader._pool
         self._watch_clips()
         self._watch_renames()
@@ -70,11 +80,18 @@ class ChaosWorker(OracleWorker):
             if order.at != at or order.shard not in (None, shard) or not self._take(number, order):
                 continue
             if order.act == "raise":
-                raise OSError("chaos: no space left on device")
+                raise RuntimeError("chaos: odd input")
+            if order.act == "full":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if order.act in ("hang", "pause"):
                 time.sleep(3600 if order.act == "hang" else 3)
                 continue
-            os.kill(os.getpid(), signal.SIGKILL)
+            victim = os.getpid()
+            if order.act == "kill driver" and is_isolated():
+                victim = os.getppid()
+            faulthandler.disable()  # of pytest, which would describe a crash at length
+            os.kill(victim, signal.SIGSEGV if order.act == "crash" else signal.SIGKILL)
+            time.sleep(3600)  # until the end of the driver ends this process too
 
     def _take(self, number: int, order: Order) -> bool:
         """Whether the order is to be carried out once more; counted across processes."""
@@ -87,9 +104,9 @@ class ChaosWorker(OracleWorker):
             return True
         return False
 
-    def _compute_all(self, job: Any, batch: Any, guard: Any) -> None:
+    def _compute_isolated(self, job: Any, batch: Any, isolation: Any) -> None:
         self._meet("prepare", job.shard)
-        super()._compute_all(job, batch, guard)
+        super()._compute_isolated(job, batch, isolation)
         self._meet("score", job.shard)
 
     def _watch_clips(self) -> None:

@@ -19,7 +19,7 @@ from pipeline.clips import inputs
 from pipeline.clips.views import list_views
 from pipeline.config import RunConfig
 from pipeline.decode import DecodeRequest, decode_video
-from pipeline.errors import BackboneError, ConfigError, StoreMismatchError
+from pipeline.errors import BackboneError, ConfigError, ModelFailsError, StoreMismatchError
 from selector.evaluation.files import Evaluation
 from selector.evaluation.results import read_outcomes
 from selector.evaluation.worker import EvalWorker
@@ -268,10 +268,9 @@ def test_a_ranking_that_raises_on_everything_is_no_matter_of_clips(
         raise ValueError("a bug")
 
     monkeypatch.setattr(chance.RandomMethod, "rank", broken)
-    result = run_evaluation(tmp_path, data, tiny_backbone)
-    assert not result.evaluation.shards()
-    assert result.given_up
-    assert all("a bug" in loss.reason for loss in result.given_up)
+    with pytest.raises(ModelFailsError, match="a bug"):
+        run_evaluation(tmp_path, data, tiny_backbone)
+    assert not Evaluation(str(tmp_path)).shards()
 
 
 def test_lite_is_evaluated_and_costs_its_selector(tmp_path, data, backbone, tiny_backbone):

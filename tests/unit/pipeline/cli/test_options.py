@@ -24,6 +24,7 @@ ASKED = {
     "--shard-timeout": ("shard_timeout_s", 7.0),
     "--max-attempts": ("max_attempts", 8),
 }
+FLAGS = {"--accept-missing": "accept_missing", "--accept-killed": "accept_killed"}
 COMMANDS = {
     "build-oracle": (pipeline.oracle.build, "build", "--store"),
     "evaluate": (selector.evaluation.run, "evaluate", "--out"),
@@ -55,7 +56,8 @@ def run_config_of(request, monkeypatch, tmp_path):
 
 def test_every_setting_of_a_run_can_be_given(run_config_of):
     arguments = [text for option, (_, value) in ASKED.items() for text in (option, str(value))]
-    assert run_config_of(*arguments) == RunConfig(data_root="videos", **dict(ASKED.values()))
+    wanted = dict(ASKED.values()) | dict.fromkeys(FLAGS.values(), True)
+    assert run_config_of(*arguments, *FLAGS) == RunConfig(data_root="videos", **wanted)
 
 
 def test_without_options_a_run_has_the_defaults(run_config_of):
@@ -63,7 +65,7 @@ def test_without_options_a_run_has_the_defaults(run_config_of):
 
 
 def test_no_setting_is_forgotten():
-    without_option = {"data_root", "max_pixels", "max_frames"}
-    assert {name for name, _ in ASKED.values()} | without_option == {
+    without_option = {"data_root", "max_pixels", "max_frames", "known_videos"}
+    assert {name for name, _ in ASKED.values()} | set(FLAGS.values()) | without_option == {
         field.name for field in fields(RunConfig)
     }

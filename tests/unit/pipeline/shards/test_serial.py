@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 
@@ -20,6 +21,7 @@ class Doubler:
     """Returns twice the shard number; raises on shard 3."""
 
     closed = 0
+    facts: ClassVar[dict] = {}
 
     def run(self, shard, attempt):
         if shard == 3:
@@ -59,6 +61,7 @@ def test_the_serial_path_never_imports_ray():
         "from pipeline.config import RunConfig\n"
         "from pipeline.shards.run import run_shards\n"
         "class W:\n"
+        "    facts = {}\n"
         "    def run(self, shard, attempt): return shard\n"
         "    def close(self): pass\n"
         "run_shards(W, [1, 2], RunConfig(data_root='x'), lambda report: None)\n"

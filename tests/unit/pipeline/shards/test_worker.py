@@ -10,12 +10,18 @@ import pytest
 import torch
 
 from pipeline.config import RunConfig
-from pipeline.errors import LiteError
+from pipeline.errors import (
+    ClipStatus,
+    DecodeError,
+    LiteError,
+    ModelFailsError,
+    NoReadableVideoError,
+    UnfitWorkerError,
+)
 from pipeline.shards import worker as module
-from pipeline.shards.executor import Attempt
+from pipeline.shards.executor import Attempt, Isolation
 from pipeline.shards.loader import Batch
 from pipeline.shards.worker import ShardJob, ShardWorker, is_broken_cuda, is_out_of_memory
-from pipeline.store.root import Root
 from tests.stores import make_config
 
 BACKBONE = SimpleNamespace(
@@ -30,47 +36,62 @@ BACKBONE = SimpleNamespace(
 @dataclass(kw_only=True)
 class Job(ShardJob):
     failed: dict = field(default_factory=dict)
+    nan: set = field(default_factory=set)
 
     def fail(self, position, error):
         self.failed[position] = (error.status, str(error))
 
     def counts(self):
-        return {"ok": len(self.todo) - len(self.failed), "model_error": len(self.failed)}
+        return {"ok": self.num_worked(), "model_error": 4 - self.num_worked()}
+
+    def num_worked(self):
+        return len(set(range(4)) - set(self.failed) - self.nan)
 
 
 class FakeWorker(ShardWorker[Job]):
-    """Four clips, in batches of three slots and one; `step` is the model."""
+    """Four clips with ids 10 .. 13, in batches of three slots and one; `step` is the model."""
 
-    def __init__(self, root, step, **run):
-        run_config = RunConfig(data_root="x", decode_workers=0, **run)
-        super().__init__(make_config(), run_config, root, BACKBONE)
+    def __init__(self, step, undecodable=None, **run):
+        run_config = RunConfig(data_root="/data", decode_workers=0, **run)
+        super().__init__(make_config(), run_config, BACKBONE)
         self.step, self.steps, self.committed = step, [], []
+        self.undecodable, self.known_check = undecodable or {}, lambda: None
+        self.is_retry = False
         self._loader = self
 
-    def batches(self, plan, wanted, guard, on_failure):
+    def batches(self, plan, wanted, on_failure, *, isolated):
         for start, stop in ((0, 3), (3, 4)):
-            clips = np.arange(start, stop, dtype=np.uint8)[:, None, None, None, None] + 1
-            yield Batch(start, clips, {position: {} for position in range(start, stop)})
+            clips = np.zeros((stop - start, 1, 1, 1, 1), np.uint8)
+            batch = Batch(start, clips)
+            for position in sorted(set(wanted) & set(range(start, stop))):
+                if status := self.undecodable.get(position):
+                    on_failure(position, DecodeError(status, "no such file"))
+                else:
+                    clips[position - start] = position + 1
+                    batch.facts[position] = {}
+            if batch.facts:
+                yield batch
+
+    def check_known_videos(self):
+        self.known_check()
 
     def close(self):
         pass
 
     def begin(self, shard):
-        return Job(shard=shard, plan={"clip_id": [0, 1, 2, 3]}, todo=range(4))
+        names = [f"v{clip}.mp4" for clip in range(4)]
+        plan = {"clip_id": [10, 11, 12, 13], "video_id": names, "path": names}
+        return Job(shard=shard, plan=plan, todo=range(4), is_retry=self.is_retry)
 
     def compute(self, job, batch):
         shown = batch.clips[:, 0, 0, 0, 0].tolist()
         assert [p + 1 if p in batch.facts else 0 for p in batch.positions] == shown
-        self.step(batch)
+        if self.step(batch) == "nan":
+            job.nan.update(batch.facts)
         self.steps.append(shown)
 
     def commit(self, job):
         self.committed.append(job)
-
-
-@pytest.fixture
-def root(tmp_path):
-    return Root(tmp_path)
 
 
 def raising(error, *positions):
@@ -81,39 +102,163 @@ def raising(error, *positions):
     return step
 
 
-def run(root, step, **options):
-    worker = FakeWorker(root, step, **options)
+def run(step, **options):
+    worker = FakeWorker(step, **options)
     report = worker.run(0, Attempt())
     return worker.steps, worker.committed[0].failed, report
 
 
-def test_a_batch_that_works_is_one_step(root):
-    steps, failed, report = run(root, raising(ValueError()))
+def test_a_batch_that_works_is_one_step():
+    steps, failed, report = run(raising(ValueError()))
     assert steps == [[1, 2, 3], [4]]
     assert failed == {}
     assert report.counts == {"ok": 4, "model_error": 0}
     assert report.seconds["compute"] > 0
 
 
-def test_a_clip_that_raises_fails_alone_and_its_neighbours_keep_the_batchs_shape(root):
-    steps, failed, _ = run(root, raising(ValueError("odd input"), 1))
+def test_a_clip_that_raises_fails_alone_and_its_neighbours_keep_the_batchs_shape():
+    steps, failed, _ = run(raising(ValueError("odd input"), 1))
     assert steps == [[1, 0, 0], [0, 0, 3], [4]]
     assert failed == {1: ("model_error", "ValueError: odd input")}
 
 
 @pytest.mark.parametrize("error", [LiteError("too large"), RuntimeError("CUDA error: assert")])
-def test_our_own_errors_and_a_broken_cuda_blame_no_clip(root, error):
+def test_our_own_errors_and_a_broken_cuda_blame_no_clip(error):
     with pytest.raises(type(error), match=str(error)):
-        run(root, raising(error, 3))
+        run(raising(error, 3))
 
 
-def test_an_actor_with_a_broken_cuda_ends(root, monkeypatch):
+def test_an_actor_with_a_broken_cuda_ends(monkeypatch):
     def leave(code):
         raise SystemExit(code)
 
     monkeypatch.setattr(module.os, "_exit", leave)
     with pytest.raises(SystemExit, match="70"):
-        run(root, raising(RuntimeError("CUDA error: assert"), 3), workers=1)
+        run(raising(RuntimeError("CUDA error: assert"), 3), workers=1)
+
+
+# What says more about the run than about clips
+
+MISSING = dict.fromkeys(range(4), ClipStatus.MISSING_FILE)
+
+
+def test_a_shard_without_one_readable_video_commits_nothing():
+    worker = FakeWorker(raising(ValueError()), MISSING)
+    with pytest.raises(
+        NoReadableVideoError,
+        match=r"4 videos of shard 5 .*v0.mp4 \(no such file\).*/data.*--accept-missing",
+    ):
+        worker.run(5, Attempt())
+    assert worker.committed == []
+
+
+def test_it_does_when_it_is_told_to():
+    for worker, attempt in [
+        (FakeWorker(raising(ValueError()), MISSING), Attempt(final=True)),
+        (FakeWorker(raising(ValueError()), MISSING, accept_missing=True), Attempt()),
+    ]:
+        assert worker.run(0, attempt).num_worked == 0
+        assert len(worker.committed) == 1
+
+
+def test_a_retry_of_what_failed_before_is_no_news():
+    worker = FakeWorker(raising(ValueError()), MISSING)
+    worker.is_retry = True
+    worker.run(0, Attempt())
+    assert len(worker.committed) == 1
+
+
+def test_one_readable_video_is_enough():
+    undecodable = dict.fromkeys(range(3), ClipStatus.UNREADABLE)
+    report = FakeWorker(raising(ValueError()), undecodable).run(0, Attempt())
+    assert report.counts == {"ok": 1, "model_error": 3}
+
+
+def test_a_worker_that_has_lost_what_the_run_could_read_says_so_instead():
+    def lost():
+        raise UnfitWorkerError("v9.mp4 is gone")
+
+    # Even if one video of the shard was read before that.
+    for undecodable in (MISSING, {2: ClipStatus.UNREADABLE}):
+        worker = FakeWorker(raising(ValueError()), undecodable)
+        worker.known_check = lost
+        with pytest.raises(UnfitWorkerError, match="v9.mp4"):
+            worker.run(0, Attempt())
+        assert worker.committed == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_model_that_has_never_worked_commits_nothing_whatever_the_batch_size(batch_size):
+    worker = FakeWorker(raising(ValueError("a bug"), 0, 1, 2, 3))
+    worker._most_clips = batch_size
+    with pytest.raises(ModelFailsError, match="fails on all 4 clips.*ValueError: a bug"):
+        worker.run(0, Attempt())
+    assert worker.committed == []
+
+
+def test_a_model_that_returns_no_number_has_not_worked():
+    worker = FakeWorker(lambda batch: "nan")
+    with pytest.raises(ModelFailsError, match="not finite"):
+        worker.run(0, Attempt())
+
+
+def test_videos_that_cannot_be_read_do_not_hide_a_model_that_fails():
+    worker = FakeWorker(raising(ValueError("a bug"), 3), dict(list(MISSING.items())[:3]))
+    with pytest.raises(ModelFailsError, match=r"fails on all 1 clips .*ValueError: a bug"):
+        worker.run(0, Attempt())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_whole_shard_of_bad_clips_is_rows_once_the_model_has_worked(batch_size):
+    worker = FakeWorker(raising(ValueError("odd input"), 3))
+    worker._most_clips = batch_size
+    assert worker.run(0, Attempt()).num_worked == 3
+    worker.step = raising(ValueError("odd input"), 0, 1, 2, 3)
+    report = worker.run(1, Attempt())
+    assert report.counts == {"ok": 0, "model_error": 4}
+    assert [job.shard for job in worker.committed] == [0, 1]
+
+
+def test_a_last_batch_of_bad_clips_is_rows():
+    assert run(raising(ValueError(), 3))[2].counts == {"ok": 3, "model_error": 1}
+
+
+def test_a_dry_run_tells_and_commits_nothing():
+    worker = FakeWorker(raising(ValueError(), 3))
+    assert worker.run(0, Attempt(dry_run=True)).num_worked == 3
+    assert worker.committed == []
+
+
+# In a process of its own
+
+
+def test_suspects_come_one_at_a_time_and_whoever_watches_is_told():
+    told = []
+    worker = FakeWorker(lambda batch: told.append("step"))
+    worker.run(0, Attempt(isolation=Isolation({11, 12}, (), told.append)))
+    assert worker.steps == [[1, 0, 0], [0, 2, 0], [0, 0, 3], [4]]
+    assert told == [
+        [10], "step", [], [11], "step", [], [12], "step", [], [13], "step", [],
+    ]  # fmt: skip
+
+
+def test_clips_that_crash_are_left_out_and_fail():
+    worker = FakeWorker(raising(ValueError()))
+    worker.run(0, Attempt(isolation=Isolation((), {11, 13})))
+    assert worker.steps == [[1, 0, 3]]
+    [job] = worker.committed
+    assert {p: status for p, (status, _) in job.failed.items()} == dict.fromkeys(
+        (1, 3), "worker_died"
+    )
+
+
+def test_a_shard_of_nothing_but_crashes_is_no_doubt_about_the_model():
+    worker = FakeWorker(raising(ValueError()))
+    worker.run(0, Attempt(isolation=Isolation((), {10, 11, 12, 13})))
+    assert len(worker.committed) == 1
+
+
+# Memory
 
 
 OUT_OF_MEMORY = [
@@ -126,19 +271,20 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:40])
-def test_a_batch_that_does_not_fit_is_halved_and_blames_no_clip(root, error, caplog):
+def test_a_batch_that_does_not_fit_is_halved_and_blames_no_clip(error, caplog):
     def step(batch):
         if len(batch.clips) > 1:
             raise error
 
-    steps, failed, _ = run(root, step)
+    steps, failed, report = run(step)
     assert steps == [[1], [2], [3], [4]]
     assert failed == {}
+    assert report.batch_size == 1
     assert "out of memory with 3 clips; going on with 1" in caplog.text
     assert "last bits" in caplog.text
 
 
-def test_what_fits_is_remembered(root):
+def test_what_fits_is_remembered():
     tried = []
 
     def step(batch):
@@ -146,15 +292,15 @@ def test_what_fits_is_remembered(root):
         if len(batch.clips) > 2:
             raise torch.OutOfMemoryError
 
-    worker = FakeWorker(root, step)
+    worker = FakeWorker(step)
     worker._most_clips = 2
     worker.run(0, Attempt())
     assert tried == [2, 1, 1]
 
 
-def test_one_clip_that_does_not_fit_is_an_error_with_advice(root):
+def test_one_clip_that_does_not_fit_is_an_error_with_advice():
     with pytest.raises(LiteError, match="one clip does not fit.*--precision bf16"):
-        run(root, raising(torch.OutOfMemoryError(), 3))
+        run(raising(torch.OutOfMemoryError(), 3))
 
 
 def test_broken_cuda_is_told_from_other_errors():

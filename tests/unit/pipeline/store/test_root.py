@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import StoreError
+from pipeline.errors import DiskFullError, StoreError
 from pipeline.store.root import TEMP_SUFFIX, Root
 
 
@@ -82,3 +83,18 @@ def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
 def test_an_unknown_scheme_says_so() -> None:
     with pytest.raises(StoreError, match="cannot open 'nosuch://bucket'"):
         Root("nosuch://bucket")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path, monkeypatch, number):
+    root = Root(tmp_path)
+    root.put("old", b"old")
+
+    def full(descriptor):
+        raise OSError(number, "as the system has it")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError, match=r"cannot be written: .*\. What is committed stays"):
+        root.put("old", b"new")
+    assert root.walk() == ["old"]
+    assert root.get("old") == b"old"
