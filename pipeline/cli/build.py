@@ -125,7 +125,7 @@ def build_oracle(
 def _tokens(text: str | None) -> int | None:
     if text is None or text == "all":
         return None if text is None else -1
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ConfigError(f"--tokens-per-clip takes a number or `all`, got {text!r}")
     return int(text)
 
