@@ -152,6 +152,8 @@ class RunConfig:
     """Whether whole shards without one readable video are recorded as such; they else end a run."""
     accept_killed: bool = False
     """Whether a clip counts as failed whose process is killed from outside whenever it is alone."""
+    backbone_commit: str | None = None
+    """Commit of a hub id, as the driver found it: what its workers load."""
     known_videos: tuple[str, ...] = ()
     """Videos that the driver could read: a worker that cannot read them has lost the dataset."""
     max_pixels: int = 4096 * 2304

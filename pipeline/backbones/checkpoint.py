@@ -36,6 +36,17 @@ def find_checkpoint(name_or_path: str, revision: str | None = None) -> Path:
     return _local(name_or_path) or _from_hub(name_or_path, revision, _download)
 
 
+def pinned_revision(name_or_path: str, revision: str | None = None) -> str | None:
+    """The commit that a hub id and revision stand for here and now; None for a folder.
+
+    Raises:
+        BackboneError: see `find_checkpoint`.
+    """
+    folder = find_checkpoint(name_or_path, revision)
+    # The hub's cache has one folder a commit: models--NAME/snapshots/COMMIT.
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
 def find_config(name_or_path: str, revision: str | None = None) -> Path:
     """`find_checkpoint` for its `config.json` alone: no weights are downloaded."""
     return _local(name_or_path) or _from_hub(

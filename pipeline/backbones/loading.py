@@ -23,7 +23,8 @@ def load_for_run(config: ClipConfig, run_config: RunConfig) -> Backbone:
     device = torch.device(_device(run_config))
     if device.type == "cuda":
         _make_cuda_exact()
-    backbone = load_backbone(config.backbone, config.revision, str(device), config.precision)
+    revision = run_config.backbone_commit or config.revision
+    backbone = load_backbone(config.backbone, revision, str(device), config.precision)
     if backbone.digest != config.backbone_digest:
         raise BackboneError(
             f"the checkpoint {config.backbone} has digest {backbone.digest[:12]} here, but the run "

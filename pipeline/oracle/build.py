@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import pyarrow as pa
@@ -16,9 +16,8 @@ from pipeline.config import OracleConfig, RunConfig, require_one_of
 from pipeline.errors import ClipStatus
 from pipeline.oracle.names import METHODS, oracle_layer
 from pipeline.oracle.worker import OracleWorker
-from pipeline.shards.loader import find_known_videos
 from pipeline.shards.progress import Progress
-from pipeline.shards.run import run_job
+from pipeline.shards.run import run_job, with_what_is_seen
 from pipeline.shards.scheduler import Loss
 from pipeline.store.reader import PENDING, open_store
 from pipeline.store.root import Root
@@ -128,8 +127,7 @@ def build(
     prepared = prepare(request)
     root = store if isinstance(store, Root) else Root(store)
     config = prepared.config
-    known = find_known_videos(run_config.data_root, prepared.plan["path"].to_pylist())
-    run_config = replace(run_config, known_videos=known)
+    run_config = with_what_is_seen(run_config, config, prepared.plan["path"].to_pylist())
     with create_store(
         root,
         config,

@@ -12,13 +12,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
+from pipeline.backbones.checkpoint import pinned_revision
 from pipeline.config import ClipConfig, RunConfig
 from pipeline.errors import ClipStatus
 from pipeline.shards.executor import Executor, Worker
+from pipeline.shards.loader import find_known_videos
 from pipeline.shards.progress import Progress
 from pipeline.shards.scheduler import Loss, Scheduler
 from pipeline.shards.serial_executor import SerialExecutor
@@ -106,6 +109,21 @@ def run_job(
         in_work.end()  # not reached by a process that is killed
         progress.close()
         log.close()
+
+
+def with_what_is_seen(run_config: RunConfig, config: ClipConfig, paths: Sequence[str]) -> RunConfig:
+    """The settings with what the driver sees now, for every worker to hold to.
+
+    Args:
+        run_config: as the user gave them.
+        config: names the checkpoint.
+        paths: of the plan's videos.
+    """
+    return replace(
+        run_config,
+        known_videos=find_known_videos(run_config.data_root, paths),
+        backbone_commit=pinned_revision(config.backbone, config.revision),
+    )
 
 
 def run_shards(

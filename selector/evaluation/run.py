@@ -6,7 +6,7 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -16,9 +16,8 @@ from datasets_spec import load_spec
 from pipeline.clips.inputs import ClipRequest, read_inputs
 from pipeline.config import RunConfig
 from pipeline.errors import ClipStatus, UnreachableBudgetError
-from pipeline.shards.loader import find_known_videos
 from pipeline.shards.progress import Progress
-from pipeline.shards.run import run_job
+from pipeline.shards.run import run_job, with_what_is_seen
 from pipeline.shards.scheduler import Loss
 from pipeline.store.root import Root
 from selector.evaluation.config import EvalConfig
@@ -116,8 +115,7 @@ def evaluate(
     """
     info, plan = prepare(request)
     root = out if isinstance(out, Root) else Root(out)
-    known = find_known_videos(run_config.data_root, plan["path"].to_pylist())
-    run_config = replace(run_config, known_videos=known)
+    run_config = with_what_is_seen(run_config, info.config, plan["path"].to_pylist())
     with begun(root, info, plan) as evaluation:
         pending = evaluation.pending()
         done = info.num_clips - sum(map(info.num_clips_of, pending))

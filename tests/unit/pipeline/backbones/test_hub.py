@@ -14,6 +14,7 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
 from pipeline.backbones import hub, load_backbone
+from pipeline.backbones.checkpoint import pinned_revision
 from pipeline.errors import BackboneError, HubError
 
 
@@ -176,3 +177,15 @@ def test_a_port_that_refuses_counts_as_a_hiccup(monkeypatch):
     with pytest.raises(Exception) as raised:  # noqa: PT011
         HfApi(endpoint="http://127.0.0.1:9").model_info("me/model", timeout=5)
     assert hub.is_transient(raised.value)
+
+
+def test_a_hub_id_is_pinned_to_the_commit_that_was_found(remote, waits, monkeypatch):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    remote.cache = remote.cache / "models--me--model" / "snapshots" / commit
+    remote.cache.parent.mkdir(parents=True)
+    assert pinned_revision("me/model", "main") == commit
+    asked = remote.calls
+    assert pinned_revision("me/model", "main") == commit
+    assert remote.calls == asked, "the second time it lies here"
+    assert pinned_revision(str(remote.repo)) is None
+    assert pinned_revision("synthetic") is None

@@ -65,7 +65,7 @@ def test_without_options_a_run_has_the_defaults(run_config_of):
 
 
 def test_no_setting_is_forgotten():
-    without_option = {"data_root", "max_pixels", "max_frames", "known_videos"}
+    without_option = {"data_root", "max_pixels", "max_frames", "known_videos", "backbone_commit"}
     assert {name for name, _ in ASKED.values()} | set(FLAGS.values()) | without_option == {
         field.name for field in fields(RunConfig)
     }
