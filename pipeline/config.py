@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -16,6 +18,8 @@ from pipeline.errors import ConfigError
 
 DECODERS = ("pyav", "decord", "torchcodec")
 TARGETS = ("label", "predicted")
+LONGEST_S = 10 * 24 * 3600
+"""Longest time limit: waiting longer is waiting for ever, and the system's clocks have an end."""
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 # For the reader of a store, not for its identity: the same weights may live in another folder.
@@ -67,6 +71,9 @@ class ClipConfig:
         require_one_of("precision", self.precision, PRECISIONS)
         for name in ("num_segments", "num_crops", "shard_size"):
             require_at_least(name, getattr(self, name), 1)
+        from pipeline.clips.views import Sampling  # late: it needs numpy
+
+        Sampling.parse(self.sampling)
 
     @property
     def views(self) -> tuple[int, int]:
@@ -116,6 +123,7 @@ class OracleConfig(ClipConfig):
         super().__post_init__()
         require_one_of("target", self.target, TARGETS)
         require_at_least("tokens_per_clip", self.tokens_per_clip, -1)
+        require_at_least("seed", self.seed, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,16 +177,22 @@ class RunConfig:
         require_at_least("max_attempts", self.max_attempts, 1)
         for name in ("decode_timeout_s", "shard_timeout_s"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} must be above 0 seconds, got {value!r}")
+            if value is not None and not 0 < value <= LONGEST_S:
+                raise ConfigError(
+                    f"{name} must be above 0 seconds and at most {LONGEST_S}, got {value!r}"
+                )
         if self.shard_timeout_s is not None and self.workers == 0:
             raise ConfigError(
                 "a shard timeout needs a worker process that can be killed: use --workers 1"
             )
         if self.ray_address is not None and not self.workers:
             raise ConfigError("an address of a Ray cluster needs Ray workers: add --workers N")
-        if self.gpus_per_worker < 0:
-            raise ConfigError(f"gpus_per_worker must not be negative, got {self.gpus_per_worker!r}")
+        if not 0 <= self.gpus_per_worker < math.inf:
+            raise ConfigError(
+                f"gpus_per_worker must be a number from 0, got {self.gpus_per_worker!r}"
+            )
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
 
 
 def require_one_of(name: str, value: str, allowed: Collection[str]) -> None:

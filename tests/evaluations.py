@@ -18,7 +18,7 @@ from selector.evaluation.config import FULL, EvalConfig
 from selector.evaluation.files import Evaluation, EvaluationInfo, begun
 from selector.evaluation.run import EvalRequest, EvalResult, evaluate
 from selector.evaluation.shard_rows import ShardRows
-from selector.methods.names import parse_methods
+from selector.methods.registry import parse_methods
 
 SHARD_SIZE = 4
 

@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -80,6 +80,7 @@ class Backbone(nn.Module, ABC):
     holds what must be true of it.
 
     Attributes:
+        model: the transformers model whose weights these are.
         grid: token counts along time, height and width.
         num_frames: frames of one clip.
         tubelet_size: frames one token spans.
@@ -95,6 +96,7 @@ class Backbone(nn.Module, ABC):
         merging_refused: None, or the sentence that says why its tokens cannot be merged.
     """
 
+    model: Any
     grid: TokenGrid
     num_frames: int
     tubelet_size: int

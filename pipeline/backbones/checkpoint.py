@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,18 @@ def _weight_names(names: Collection[str], read: Callable[[str], bytes], where: s
         read: the content of one.
         where: names the checkpoint in errors.
     """
+    first = _opened_first(names, read, where)
+    if not first.endswith(".index.json"):
+        return [first]
+    shards = _parsed(read, first, where).get("weight_map")
+    listed = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
+    if not listed or any(Path(name).name != name for name in listed):
+        raise BackboneError(f"{where}: {first} does not list the files of this folder's weights")
+    return sorted(listed)
+
+
+def _opened_first(names: Collection[str], read: Callable[[str], bytes], where: str) -> str:
+    """The weights in one file, or the index of their shards; see `_weight_names`."""
     if _ADAPTER in names:
         # With peft installed, transformers loads the adapter on top of the weights; without, not.
         raise BackboneError(
@@ -148,13 +161,19 @@ def _weight_names(names: Collection[str], read: Callable[[str], bytes], where: s
             f"{where} holds no weights: {explicit or ', '.join(_WEIGHTS)}{seen}; give the folder "
             "that save_pretrained wrote"
         )
-    if not first.endswith(".index.json"):
-        return [first]
-    shards = _parsed(read, first, where).get("weight_map")
-    listed = {str(name) for name in shards.values()} if isinstance(shards, dict) else set()
-    if not listed or any(Path(name).name != name for name in listed):
-        raise BackboneError(f"{where}: {first} does not list the files of this folder's weights")
-    return sorted(listed)
+    return first
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """All files that a checkpoint consists of: configurations, weights, and their index.
+
+    Raises:
+        BackboneError: see `weight_files`.
+    """
+    names = [path.name for path in folder.iterdir()]
+    opened = _opened_first(names, lambda name: (folder / name).read_bytes(), str(folder))
+    named = {CONFIG_NAME, *PROCESSOR_NAMES, opened} & set(names)
+    return sorted({folder / name for name in named} | set(weight_files(folder)))
 
 
 def checkpoint_digest(folder: Path) -> str:
@@ -175,6 +194,20 @@ def read_config(folder: Path) -> dict[str, Any]:
         BackboneError: it is not JSON.
     """
     return _parsed(lambda name: (folder / name).read_bytes(), CONFIG_NAME, str(folder))
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """Silences the bars of transformers: one a worker is noise."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _parsed(read: Callable[[str], bytes], name: str, where: str) -> dict[str, Any]:

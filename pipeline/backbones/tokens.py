@@ -116,8 +116,7 @@ def attention_evidence(query: Tensor, key: Tensor, scale: float, want: Wanted) -
     return Evidence(key if KEYS in want else None, received, probabilities)
 
 
-@dataclass(frozen=True)
-class Merge:
+class Merge(NamedTuple):
     """Which tokens are added to which; positions are those before the reduction.
 
     Attributes:
@@ -133,8 +132,7 @@ class Merge:
     erase: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Reduction:
+class Reduction(NamedTuple):
     """What a method decided.
 
     Attributes:
@@ -170,8 +168,11 @@ def reduce(x: Tokens, reduction: Reduction) -> Tokens:
     group = x.group
     if group is not None:
         assert went is not None
-        moved = went.gather(1, group.clamp_min(0))
-        group = torch.where(group < 0, group, moved)
+        at = group.clamp_min(0)
+        lost = group < 0
+        if merge is not None and merge.erase is not None:
+            lost = lost | merge.erase.gather(1, at)
+        group = torch.where(lost, -1, went.gather(1, at))
     return replace(x, values=values, place=place, size=size, group=group)
 
 

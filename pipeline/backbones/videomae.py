@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.backbones.base import Backbone, Block
-from pipeline.backbones.checkpoint import checkpoint_digest, weight_files
+from pipeline.backbones.checkpoint import checkpoint_digest, no_progress_bar, weight_files
 from pipeline.backbones.preprocessing import read_preprocessing
 from pipeline.backbones.tokens import (
     Evidence,
@@ -137,25 +137,20 @@ def load_strictly(folder: Path) -> Any:
         BackboneError: names the keys and, for a pre-training checkpoint, what to do.
     """
     from transformers import VideoMAEForVideoClassification
-    from transformers.utils import logging as hf_logging
 
     files = weight_files(folder)
     loader: Any = VideoMAEForVideoClassification  # its stubs do not know output_loading_info
-    show_bar = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()  # one bar a worker is noise
     try:
-        model, info = loader.from_pretrained(
-            folder,
-            output_loading_info=True,
-            attn_implementation="sdpa",
-            dtype=torch.float32,
-            trust_remote_code=False,
-        )
+        with no_progress_bar():
+            model, info = loader.from_pretrained(
+                folder,
+                output_loading_info=True,
+                attn_implementation="sdpa",
+                dtype=torch.float32,
+                trust_remote_code=False,
+            )
     except Exception as error:  # a damaged file may raise anything in one of three parsers
         raise BackboneError(f"cannot load {folder}: {type(error).__name__}: {error}") from error
-    finally:
-        if show_bar:
-            hf_logging.enable_progress_bar()
     faults = [
         f"{kind.replace('_', ' ')}: {_first(info[kind])}"
         for kind in (*_KEYS, "mismatched_keys", "error_msgs")

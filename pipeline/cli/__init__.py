@@ -31,6 +31,7 @@ TOPICS = (
     "inspect",
     "selector",
     "evaluate",
+    "methods",
     "analyze",
     "predict",
     "calibrate",

@@ -31,8 +31,8 @@ def train_backbone(
         str, typer.Option(help="fp32, or bf16 where the processor is fast at it.")
     ] = "fp32",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
-    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 500,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 500,
 ) -> None:
     """Train a small VideoMAE on the rendered action benchmark, dropping tokens at every step."""
     import torch
@@ -40,6 +40,7 @@ def train_backbone(
     from datasets_spec import load_spec, read_label_names
     from pipeline.standin.checkpoint import claimed
     from pipeline.standin.config import BackboneConfig
+    from selector.training.train import resolve_device
 
     config = BackboneConfig(
         steps=steps,
@@ -53,8 +54,7 @@ def train_backbone(
     options.require_writable_folder(out)
     names = read_label_names(load_spec("synthetic"), data_root)
     torch.set_num_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(resolve_device(device))
     with claimed(out, config):
         top1, count = _train(config, data_root, names, out, device, threads, validate_every)
     output.echo(f"checkpoint in {out}: top-1 {100 * top1:.1f} % on {count} videos")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -117,7 +118,7 @@ def build_oracle(
     result = build(
         request, store, run_config, retry=retry, progress_stream=output.progress_stream()
     )
-    _echo_result(result)
+    _echo_result(result, store)
     if not result.complete:
         raise typer.Exit(1)
 
@@ -143,7 +144,7 @@ def _statuses(text: str | None) -> tuple[str, ...] | None:
     return asked
 
 
-def _echo_result(result: BuildResult) -> None:
+def _echo_result(result: BuildResult, store: str) -> None:
     counts = [
         (status, str(count))
         for status, count in result.summary.items()
@@ -156,9 +157,8 @@ def _echo_result(result: BuildResult) -> None:
         output.echo("not complete: the same command tries again what is missing")
         return
     failed = sum(result.summary.values()) - result.summary[ClipStatus.OK]
-    output.echo(f"complete: {result.store}")
+    output.echo(f"complete: {store}; go on with")
+    typed = shlex.quote(store)
     if failed:
-        output.echo(
-            f"  lite-pipeline failures --store {result.store}    # the {failed} failed clips"
-        )
-    output.echo(f"  lite-pipeline train-selector --store {result.store} --out SELECTOR")
+        output.echo(f"  lite-pipeline failures --store {typed}    # the {failed} failed clips")
+    output.echo(f"  lite-pipeline train-selector --store {typed} --out SELECTOR")

@@ -101,7 +101,7 @@ def make(
     videos: Annotated[int, typer.Option(help="Of every 20, 14 train, 5 validate, 1 tests.")],
     seed: Annotated[int, typer.Option(help="Of every video, with its number.")] = 0,
     workers: Annotated[
-        int | None, typer.Option(help="Rendering processes; 0 renders in this one.")
+        int | None, typer.Option(min=0, help="Rendering processes; 0 renders in this one.")
     ] = None,
 ) -> None:
     """Render the action benchmark: real video files in SSv2's own annotation format."""
@@ -112,7 +112,8 @@ def make(
 
     with output.counted("videos") as report:
         make_synthetic(out, videos, seed, workers, report)
-    output.echo(f"{videos} videos in {out}; use them with --dataset synthetic --data-root {out}")
+    output.echo(f"{videos} videos in {out}; use them with")
+    output.echo(f"  --dataset synthetic --data-root {out}")
 
 
 def _echo_check(result: DatasetCheck, show: int) -> None:

@@ -7,6 +7,7 @@ resumes by itself, and so does the demo.
 from __future__ import annotations
 
 import shlex
+import textwrap
 import time
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,8 @@ import typer
 
 from pipeline.cli import options, output
 
+WIDTH = 80  # what a terminal has, and the README shows
+_SPACE = "\N{NO-BREAK SPACE}"  # where a line must not be broken
 SEED = 2026  # any but the one whose videos the shipped backbone was trained on
 
 
@@ -25,7 +28,7 @@ def register(app: typer.Typer) -> None:
         out: Annotated[
             Path, typer.Option(help="Folder for everything; the same folder resumes.")
         ] = Path("demo"),
-        workers: Annotated[int, typer.Option(help="Ray workers; 0 uses no Ray.")] = 2,
+        workers: Annotated[int, typer.Option(min=0, help="Ray workers; 0 uses no Ray.")] = 2,
         small: Annotated[
             bool, typer.Option("--small", help="Half a minute: fewer videos and methods.")
         ] = False,
@@ -40,21 +43,22 @@ def register(app: typer.Typer) -> None:
         command = typer.main.get_command(app)
         quiet, verbose = output.settings.quiet, output.settings.verbose
         how = ["--quiet"] * quiet + ["--verbose"] * verbose
-        for title, arguments in steps(out, workers, small):
+        with output.narrowed(WIDTH):
+            for title, arguments in steps(out, workers, small):
+                output.echo()
+                output.echo(f"# {title}")
+                output.echo_lines(_typed(arguments))
+                failed = command.main(
+                    [*how, *arguments], prog_name="lite-pipeline", standalone_mode=False
+                )
+                if failed:  # it said why
+                    raise typer.Exit(failed)
             output.echo()
-            output.echo(f"# {title}")
-            output.echo(f"$ lite-pipeline {shlex.join(arguments)}")
-            failed = command.main(
-                [*how, *arguments], prog_name="lite-pipeline", standalone_mode=False
-            )
-            if failed:  # it said why
-                raise typer.Exit(failed)
-        output.echo_lines(
-            f"\ndone in {time.monotonic() - begun:.0f} s. Look at:\n"
-            f"  {out}/store       the oracle: pd.read_parquet('{out}/store/clips')\n"
-            f"  {out}/selector    the trained LITE: lite-pipeline predict VIDEO --model ...\n"
-            f"  {out}/evaluation  one row per clip, method and keep ratio"
-        )
+            output.echo(f"done in {time.monotonic() - begun:.0f} s. Look at:")
+            for title, arguments in next_steps(out):
+                output.echo()
+                output.echo(f"# {title}")
+                output.echo_lines(_typed(arguments))
 
     app.command()(demo)
 
@@ -89,6 +93,46 @@ def steps(out: Path, workers: int, small: bool) -> list[tuple[str, list[str]]]:
         ),
         (
             "accuracy against cost on the validation videos",
-            ["evaluate", *data, "--split", "validation", "--out", evaluation, *chosen, *shards],
+            [
+                "evaluate",
+                *[*data, "--split", "validation", "--out", evaluation, *chosen, *shards],
+                "--brief",
+            ],
         ),
     ]
+
+
+def next_steps(out: Path) -> list[tuple[str, list[str]]]:
+    """What to look at after the demo: commands on what it left in its folder."""
+    video = min((out / "videos").rglob("*.webm"), default=out / "videos" / "VIDEO.webm")
+    model = ["--model", str(out / "selector"), "--keep-ratio", "0.3", "--spread", "2"]
+    return [
+        (
+            "the whole comparison: every keep ratio, adaptive budgets, classes",
+            ["evaluate", "--out", str(out / "evaluation"), "--table-only"],
+        ),
+        (
+            f"which tokens a video keeps, drawn in {out / 'kept.png'}",
+            ["predict", str(video), *model, "--save-mask", str(out / "kept.png")],
+        ),
+        (
+            f"the oracle: pd.read_parquet('{out}/store/clips'), and {out}/store/tokens",
+            ["status", "--store", str(out / "store")],
+        ),
+    ]
+
+
+def _typed(arguments: list[str]) -> str:
+    """A command as it would be typed, broken between options where it is too long for a line."""
+    units = ["lite-pipeline"]
+    for word in (shlex.quote(argument).replace(" ", _SPACE) for argument in arguments):
+        value = units[-1].startswith("--") and not word.startswith("-")
+        units[-1:] = [f"{units[-1]}{_SPACE}{word}"] if value else [units[-1], word]
+    lines = textwrap.wrap(
+        " ".join(units),
+        WIDTH - 4,
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "$ " + " \\\n".join(lines).replace(_SPACE, " ")

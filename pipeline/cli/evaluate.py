@@ -40,9 +40,10 @@ def evaluate(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Rankings, with commas; an oracle may name its layer and method, as in "
-            "oracle\\[embeddings,hirescam]. Default: random,uniform,oracle,oracle-predicted, and "
-            "lite and lite-spread for every --selector.",
+            help="With commas; `lite-pipeline methods` lists them. An oracle may name its layer "
+            "and method, as in oracle\\[embeddings,hirescam]; lite+tome is a chain. Default: "
+            "random,uniform,oracle,oracle-predicted, and lite and lite-spread for every "
+            "--selector.",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -162,7 +163,8 @@ def evaluate(
     from selector.evaluation.config import parse_keep_ratios
     from selector.evaluation.run import EvalRequest
     from selector.evaluation.run import evaluate as run_evaluation
-    from selector.methods.names import parse_methods, parse_selectors
+    from selector.methods.names import parse_selectors
+    from selector.methods.registry import parse_methods
 
     selectors = parse_selectors(selector or [])
     if methods is None:

@@ -43,6 +43,17 @@ class _Settings:
 settings = _Settings()
 
 
+@contextlib.contextmanager
+def narrowed(columns: int) -> Iterator[None]:
+    """Inside, nothing is wider than `columns`, in a pipe neither."""
+    before = settings.width
+    settings.width = min(columns, _width() or columns)
+    try:
+        yield
+    finally:
+        settings.width = before
+
+
 def one_line(text: object) -> str:
     """The text as it is shown: escaped, without passwords, on one line."""
     return printable(without_passwords(str(text)))

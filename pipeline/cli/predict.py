@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import options, output
-from pipeline.config import DECODERS, PRECISIONS
+from pipeline.config import DECODERS, PRECISIONS, require_one_of
 from pipeline.errors import ConfigError, DecodeError, printable
 
 if TYPE_CHECKING:
@@ -50,14 +50,17 @@ def predict(
     ] = None,
     decoder: Annotated[str, typer.Option(help=f"One of {', '.join(DECODERS)}.")] = "pyav",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
-    precision: Annotated[str, typer.Option(help=f"One of {', '.join(PRECISIONS)}.")] = "fp32",
+    precision: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(PRECISIONS)}; by default the model's."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list, one item a video.")] = (
         False
     ),
 ) -> None:
     """Name what is in videos, from the tokens that matter; exit code 1 if any video failed."""
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision is not None:
+        require_one_of("precision", precision, PRECISIONS)
     if adaptive and keep_ratio is not None:
         raise ConfigError("give either --keep-ratio or --adaptive, not both")
     from pipeline.clips.views import list_views, parse_views
@@ -73,8 +76,8 @@ def predict(
             raise ConfigError(
                 f"--save-mask draws one video, got {len(videos)}: give them one by one"
             )
-        check_overlay_path(save_mask)
         options.require_writable_file(save_mask)
+        check_overlay_path(save_mask)
     wanted = list_views(*parse_views(views))
     lite = LiteModel.from_pretrained(
         model,

@@ -38,8 +38,10 @@ def build_plan(
         A table with `PLAN_SCHEMA`; `clip_id` counts from 0.
 
     Raises:
-        ConfigError: no video, or an id that occurs twice.
+        ConfigError: no video, an id that occurs twice, or shards of no size.
     """
+    if not 1 <= shard_size <= np.iinfo(np.int32).max:
+        raise ConfigError(f"shard_size must be a number of clips from 1, got {shard_size}")
     chosen = _sample(videos, limit)
     chosen.sort(key=lambda video: video.video_id)
     _check(chosen)

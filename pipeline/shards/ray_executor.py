@@ -10,6 +10,8 @@ import contextlib
 import functools
 import logging
 import os
+import re
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +35,7 @@ from pipeline.shards.isolated import IsolatedWorker
 
 logger = logging.getLogger(__name__)
 
+_CONNECT_S = 15.0
 _OBJECT_STORE_BYTES = 200 << 20  # reports are tiny; the default takes 30 % of the memory
 
 
@@ -187,8 +190,9 @@ class RayExecutor:
         else:
             quiet["address"] = run_config.ray_address
         try:
+            _require_listener(run_config.ray_address)
             ray.init(**quiet)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (RuntimeError, ValueError, OSError, OverflowError) as error:
             where = run_config.ray_address or "a local Ray"
             raise DriverError(f"cannot start or join Ray at {where}: {error}") from error
 
@@ -218,6 +222,13 @@ class RayExecutor:
                 self._cpus,
             )
         return asked
+
+
+def _require_listener(address: str | None) -> None:
+    """Raise `OSError` at once where nothing listens; Ray itself goes on trying for minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d+)", address or "")
+    if found:
+        socket.create_connection((found[1], int(found[2])), timeout=_CONNECT_S).close()
 
 
 def _fits(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.clips.grid import TokenGrid
-from pipeline.config import require_one_of
+from pipeline.config import require_at_least, require_one_of
 from pipeline.errors import ConfigError
 
 
@@ -50,8 +51,10 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         require_one_of("precision", self.precision, ("fp32", "bf16"))  # fp16: needs scaled losses
         for name in ("steps", "batch_size", "num_layers", "num_heads", "hidden_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+            require_at_least(name, getattr(self, name), 1)
+        require_at_least("seed", self.seed, 0)
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate!r}")
         for whole, part in (
             ("num_frames", "tubelet_size"),
             ("image_size", "patch_size"),

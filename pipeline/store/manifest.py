@@ -347,7 +347,8 @@ def _why_not_found(root: Root, kind: FolderKind) -> str:
     command = f"`lite-pipeline {kind.command} {root}`"
     if not names:
         return f"no {kind.noun} at {root}: begin one with {command}"
-    if layout.PLAN in names:
+    shown = {name for name in names if not name.startswith(".")}
+    if layout.PLAN in shown and shown <= {layout.PLAN, layout.RUNS} | kind.folders:
         return (
             f"{root} is an unfinished {kind.noun} without {kind.manifest}: the run that began it "
             f"was killed; run the same {command} again to complete it"

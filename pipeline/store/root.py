@@ -110,7 +110,7 @@ class Root:
         except FileNotFoundError:
             return
         if self.local:
-            _sync(Path(self.join(rel)).parent)
+            sync(Path(self.join(rel)).parent)
 
     def names(self, rel: str = "") -> list[str]:
         """Names of the files and folders directly in `rel`, sorted, hidden ones included."""
@@ -169,7 +169,7 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def is_temporary(name: str) -> bool:
@@ -196,7 +196,8 @@ def _refuse_unsuitable(url: str) -> None:
         raise StoreError(f"{url} cannot hold a store: it must be {_PLACES}")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Forces a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

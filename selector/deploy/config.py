@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.clips.views import Sampling
+from pipeline.config import PRECISIONS, require_one_of
 from pipeline.errors import ConfigError
 from pipeline.store.root import Root
 from selector.budgets.confidence_names import DEFAULT_CONFIDENCE, from_stored, to_stored
@@ -46,6 +47,8 @@ class LiteConfig:
     """Folder or hub id of the backbone; None: the one the selector's `config.json` names."""
     revision: str | None = None
     """Hub revision of `backbone`."""
+    precision: str = "fp32"
+    """Of the backbone, unless another one is asked for on loading."""
     sampling: str | None = None
     """Frames of a clip: `uniform` or `stride:N`; None: as in the store the selector learnt from."""
     calibration: dict[str, Any] | None = None
@@ -53,6 +56,7 @@ class LiteConfig:
 
     def __post_init__(self) -> None:
         num_kept(1, self.keep_ratio)
+        require_one_of("precision", self.precision, PRECISIONS)
         if not 0 <= self.spread < math.inf:
             raise ConfigError(f"spread must be at least 0 and finite, got {self.spread!r}")
         if self.sampling is not None:

@@ -26,7 +26,8 @@ from selector.budgets.confidence import Confidence, Judgement
 from selector.budgets.confidence_names import load_confidence
 from selector.budgets.rules import ThresholdBudget
 from selector.deploy.config import LiteConfig
-from selector.deploy.files import load_parts, push_folder, save_parts
+from selector.deploy.files import load_parts
+from selector.deploy.saving import push_model, save_model
 from selector.methods.cost import CostModel, ViewCost
 from selector.methods.keep import best_tokens, kept_counts
 from selector.methods.spread import spread_offsets
@@ -134,7 +135,7 @@ class LiteModel(nn.Module):
         *,
         revision: str | None = None,
         device: str = "cpu",
-        precision: str = "fp32",
+        precision: str | None = None,
         backbone: str | None = None,
         spread: float | None = None,
     ) -> LiteModel:
@@ -144,7 +145,7 @@ class LiteModel(nn.Module):
             name_or_path: that folder, or a hub id.
             revision: commit, tag or branch of a hub id.
             device: torch device.
-            precision: `fp32`, `bf16` or `fp16`, of the backbone.
+            precision: `fp32`, `bf16` or `fp16`, of the backbone; default the folder's own.
             backbone: checkpoint to use in place of the one the folder holds or names.
             spread: to use in place of the folder's; an adaptive budget that was calibrated with
                 another one is forgotten.
@@ -161,15 +162,21 @@ class LiteModel(nn.Module):
         return cls(loaded, selector, config, *place)
 
     def save_pretrained(self, folder: str | Path, with_backbone: bool = True) -> None:
-        """Write a folder that `from_pretrained` reads anywhere.
+        """Make the model in a folder this one, as it is in memory; `from_pretrained` reads it.
+
+        All of an earlier model there is replaced, or nothing. A backbone that was trained or cast
+        since it was loaded is written as it is, and gets an identity of its own.
 
         Args:
-            folder: made if needed.
-            with_backbone: copy the checkpoint's files into `backbone/`; otherwise only its name
-                and digest are kept, which is small, and enough where the checkpoint is at hand.
+            folder: made if needed; files of others in it are left alone.
+            with_backbone: also write the backbone, into `backbone/`; otherwise only the name of its
+                checkpoint is kept, which is small, and enough where the checkpoint is at hand.
+
+        Raises:
+            ConfigError: a part cannot be written as it is in memory; the folder is as before.
+            BackboneError: that part is the backbone.
         """
-        place = (self.backbone_name, self.revision)
-        save_parts(Path(folder), self.selector, self.config, place, with_backbone)
+        save_model(self, Path(folder).expanduser(), with_backbone)
 
     @property
     def sampling(self) -> str:
@@ -180,8 +187,12 @@ class LiteModel(nn.Module):
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, with_backbone: bool = True
     ) -> str:
-        """Upload what `save_pretrained` writes; returns the address of the commit."""
-        return push_folder(repo_id, private, lambda f: self.save_pretrained(f, with_backbone))
+        """Upload what `save_pretrained` writes; returns the address of the commit.
+
+        Raises:
+            ConfigError: the hub is out of reach, or refuses, or the model cannot be written.
+        """
+        return push_model(self, repo_id, private, with_backbone)
 
     def forward(
         self,

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from pipeline.config import INFORMATIVE, ClipConfig, require_at_least
 from pipeline.errors import ConfigError
 from selector.methods.keep import num_kept
-from selector.methods.names import MethodName, parse_method, require_selectors
+from selector.methods.names import MethodName, require_selectors
+from selector.methods.registry import parse_method
 
 FULL = "full"
 """The method name of the unreduced model, which every method becomes at keep ratio 1."""

@@ -26,8 +26,9 @@ from selector.evaluation.worker import EvalWorker
 from selector.methods.base import Method, Setting
 from selector.methods.cost import CostModel
 from selector.methods.keep import KEEP_RATIOS
-from selector.methods.names import MethodName, Parts, make_method, require_selectors
+from selector.methods.names import MethodName, require_selectors
 from selector.methods.rank.motion_vectors import require_motion_vectors
+from selector.methods.registry import Parts, make_method
 from selector.training.files import selector_digest
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from selector.evaluation.layout import timings_path
 from selector.evaluation.shard_rows import ShardRows
 from selector.evaluation.timing import Stopwatch
 from selector.methods.base import ClipBatch, Method, Setting
-from selector.methods.names import Parts, make_method
+from selector.methods.registry import Parts, make_method
 from selector.training.files import selector_digest
 
 

@@ -7,7 +7,7 @@ merges in a block. `counts` says what a setting leaves of the tokens, block by b
 follow its cost and the setting that a budget buys.
 
 To add one: a class in the room it belongs to (`rank` before the blocks, `merge` inside them), its
-line in `selector.methods.names`; `tests/conformance/methods.py` holds what must be true of it.
+line in `selector.methods.registry`; `tests/conformance/methods.py` holds what must be true of it.
 
 Axes: B clips, T frames, N tokens of the full grid, D channels.
 """
@@ -65,7 +65,14 @@ class ClipBatch:
 
 
 class Method(ABC):
-    """Something that makes a clip cheaper."""
+    """Something that makes a clip cheaper.
+
+    Attributes:
+        whole_grid: whether it needs all tokens of the grid to begin with, so that no other method
+            may choose before it.
+    """
+
+    whole_grid: bool = False
 
     def fits(self, backbone: Backbone) -> str | None:
         """None, or the sentence that says why this method cannot serve a backbone."""
@@ -159,7 +166,9 @@ class Chain(Method):
 
     def fits(self, backbone: Backbone) -> str | None:
         """The first of the two that does not, says why."""
-        return next(filter(None, (each.fits(backbone) for each in (self.first, self.second))), None)
+        if self.second.whole_grid:
+            return f"{self.second} needs all tokens of the grid, and {self.first} drops some before"
+        return self.first.fits(backbone) or self.second.fits(backbone)
 
     def prepare(self, batch: ClipBatch) -> tuple[Any, Any]:
         """Both prepare."""

@@ -58,6 +58,7 @@ class Flow(NamedTuple):
         prefix: tokens among them that must stay.
         off_grid: how many of those lie on no grid.
         head_size: channels of one attention head.
+        hidden_size: channels of a token.
     """
 
     num: int
@@ -65,6 +66,7 @@ class Flow(NamedTuple):
     prefix: int = 0
     off_grid: int = 0
     head_size: int = 64
+    hidden_size: int = 768
 
 
 class TokenCounts(NamedTuple):
@@ -110,6 +112,7 @@ class CostModel:
             backbone.prefix,
             backbone.off_grid,
             backbone.head_size,
+            backbone.hidden_size,
         )
         side = backbone.image_size
         pixels = torch.empty(1, backbone.num_frames, 3, side, side, device="meta")

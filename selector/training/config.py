@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from pipeline.clips.grid import TokenGrid
+from pipeline.config import require_at_least
 from pipeline.errors import ConfigError
 
 SCHEMA_VERSION = 2
@@ -186,8 +187,11 @@ class TrainConfig:
         if self.arch in ("mlp4", "mlp5") and self.num_layers is not None:
             raise ConfigError(f"{self.arch} fixes the layers; use --arch mlp with --layers N")
         for name in ("epochs", "patience", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+            require_at_least(name, getattr(self, name), 1)
+        for name in ("width", "num_layers"):
+            if getattr(self, name) is not None:
+                require_at_least(name, getattr(self, name), 1)
+        require_at_least("seed", self.seed, 0)
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate!r}")
 

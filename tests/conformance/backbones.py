@@ -39,7 +39,7 @@ from selector.methods.cost import CostModel, without_data
 SEEDS = st.integers(0, 2**31)
 # A fixture of a class lives longer than one example, and is not changed by any.
 examples = settings(
-    max_examples=10,
+    max_examples=5,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],

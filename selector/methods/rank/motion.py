@@ -6,23 +6,26 @@ import torch
 
 from pipeline.backbones.base import Backbone
 from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
+from selector.methods.spread import even_lattice
 
 
 class MotionMethod(RankingMethod):
     """Distance of a patch embedding to the one before it in time, without positions.
 
-    The rule of EVEREST and of FluxViT's selector: `||E x[t] - E x[t-1]||`, and the first tubelet
-    takes the scores of the second.
+    The rule of EVEREST: `||E x[t] - E x[t-1]||`, and the first tubelet takes the scores of the
+    second. FluxViT's selector does the same within each of a few spans of time.
 
     Args:
         backbone: its patch embedding must be linear up to bias and position, as every ViT's is.
+        num_spans: consecutive spans that know nothing of each other; must divide the tubelets.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, num_spans: int = 1) -> None:
         side = backbone.image_size
         nothing = torch.zeros(
             (1, backbone.num_frames, 3, side, side), dtype=backbone.dtype, device=backbone.device
         )
+        self._num_spans = num_spans
         with torch.no_grad():
             self._offset = backbone.embed(nothing).on_grid  # bias and positions, which E x lacks
 
@@ -31,18 +34,16 @@ class MotionMethod(RankingMethod):
 
     def rank(self, batch: ClipBatch) -> Ranking:
         """Euclidean distances, (B, N) float32."""
-        embedded = (
-            (batch.tokens.on_grid - self._offset).float().unflatten(1, tuple(batch.backbone.grid))
-        )
-        return Ranking(_pad_first(embedded.diff(dim=1).norm(dim=-1)))
+        grid = batch.backbone.grid
+        embedded = (batch.tokens.on_grid - self._offset).float()
+        spans = embedded.reshape(-1, grid.t // self._num_spans, grid.h, grid.w, embedded.shape[-1])
+        return Ranking(_pad_first(spans.diff(dim=1).norm(dim=-1)).view(len(batch), -1))
 
 
 class PixelMotionMethod(RankingMethod):
     """Mean absolute change of a token's pixels from one tubelet to the next.
 
-    The first frame of the tubelet before is compared with the last frame of this one, as in
-    Run-Length Tokenization, so that motion within a tubelet counts too; the first tubelet takes
-    the scores of the second.
+    The first tubelet takes the scores of the second.
     """
 
     def __str__(self) -> str:
@@ -50,12 +51,40 @@ class PixelMotionMethod(RankingMethod):
 
     def rank(self, batch: ClipBatch) -> Ranking:
         """Mean absolute differences over patch and channels, (B, N) float32."""
-        backbone = batch.backbone
-        frames = batch.pixel_values.float().unflatten(1, (backbone.grid.t, -1))
-        change = (frames[:, 1:, -1] - frames[:, :-1, 0]).abs().mean(dim=2)  # (B, t-1, H, W)
-        p = backbone.patch_size
-        patches = change.unflatten(3, (-1, p)).unflatten(2, (-1, p))
-        return Ranking(_pad_first(patches.mean(dim=(3, 5))))
+        return Ranking(_pad_first(pixel_change(batch)))
+
+
+class EVSMethod(RankingMethod):
+    """Efficient Video Sampling (2025): what changed since the tubelet before, at an exact budget.
+
+    It is Run-Length Tokenization (Choudhury et al., 2024) with the number of tokens given instead
+    of the threshold. The first tubelet, which says what everything after it is a change of, is
+    kept before all others; where it does not fit the budget, an even part of it.
+    """
+
+    def __str__(self) -> str:
+        return "evs"
+
+    def rank(self, batch: ClipBatch) -> Ranking:
+        """Mean absolute changes, (B, N) float32; those of the first tubelet above all others."""
+        change = pixel_change(batch).flatten(1)
+        first = torch.from_numpy(even_lattice(batch.backbone.grid))[: -change.shape[1] or None]
+        highest = change.amax(dim=1, keepdim=True) if change.numel() else change.new_zeros(1, 1)
+        first = 1 + highest + first.to(change).expand(len(batch), -1)
+        return Ranking(torch.cat([first, change], dim=1))
+
+
+def pixel_change(batch: ClipBatch) -> torch.Tensor:
+    """Mean absolute change of each token's pixels since the tubelet before, (B, t - 1, y, x).
+
+    The last frame of a tubelet is compared with the first of the one before, as in Run-Length
+    Tokenization.
+    """
+    backbone = batch.backbone
+    frames = batch.pixel_values.float().unflatten(1, (backbone.grid.t, -1))
+    change = (frames[:, 1:, -1] - frames[:, :-1, 0]).abs().mean(dim=2)  # (B, t-1, H, W)
+    p = backbone.patch_size
+    return change.unflatten(3, (-1, p)).unflatten(2, (-1, p)).mean(dim=(3, 5))
 
 
 def _pad_first(maps: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from pipeline.config import OracleConfig
+from pipeline.config import OracleConfig, RunConfig
 from pipeline.errors import ConfigError
 from tests.stores import make_config
 
@@ -38,8 +38,28 @@ def test_where_the_checkpoint_lies_is_told_and_not_part_of_the_identity():
         ({"num_crops": 0}, "num_crops must be at least 1"),
         ({"shard_size": 0}, "shard_size must be at least 1"),
         ({"tokens_per_clip": -2}, "tokens_per_clip must be at least -1"),
+        ({"sampling": "stride:0"}, "sampling must be `uniform` or `stride:N`"),
+        ({"seed": -1}, "seed must be at least 0"),
     ],
 )
 def test_fields_outside_their_range_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         make_config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"threads_per_worker": 0}, "threads_per_worker must be at least 1"),
+        ({"decode_timeout_s": float("nan")}, "decode_timeout_s must be above 0 seconds"),
+        ({"decode_timeout_s": float("inf")}, "decode_timeout_s must be .* at most 864000"),
+        ({"gpus_per_worker": float("nan")}, "gpus_per_worker must be a number from 0"),
+        ({"gpus_per_worker": -0.5}, "gpus_per_worker must be a number from 0"),
+        ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
+        ({"device": "cuda:"}, "device must be"),
+    ],
+)
+def test_settings_of_a_run_outside_their_range_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(data_root="videos", **changes)

@@ -177,6 +177,7 @@ def test_a_backbone_of_the_hub_is_asked_for_at_its_revision(
         return load_backbone(str(tiny_backbone), None, device, precision)
 
     monkeypatch.setattr("selector.deploy.files.load_backbone", load)
+    monkeypatch.setattr("selector.deploy.saving.find_checkpoint", lambda *place: tiny_backbone)
     model = LiteModel.from_pretrained(tmp_path / "model")
     model.save_pretrained(tmp_path / "again", with_backbone=False)
     LiteModel.from_pretrained(tmp_path / "again")
@@ -239,6 +240,17 @@ def test_a_damaged_configuration_is_refused_naming_the_file(content, tmp_path):
         LiteConfig.load(tmp_path)
 
 
+EARLIER = (
+    "README.md",
+    "notes/backbone.txt",
+    "config.json",
+    "lite.json",
+    "selector.safetensors",
+    "backbone/model-00001-of-00002.safetensors",
+    "confidence/mine.pth",
+)
+
+
 def test_pushing_uploads_a_complete_model(tiny_backbone, monkeypatch):
     calls = {}
 
@@ -246,14 +258,16 @@ def test_pushing_uploads_a_complete_model(tiny_backbone, monkeypatch):
         def create_repo(self, repo_id, *, private, exist_ok):
             calls["repo"] = (repo_id, private, exist_ok)
 
-        def upload_folder(self, *, repo_id, folder_path, commit_message):
+        def upload_folder(self, *, repo_id, folder_path, commit_message, delete_patterns):
             calls["logits"] = logits(LiteModel.from_pretrained(folder_path))
+            calls["stale"] = set(filter_repo_objects(EARLIER, allow_patterns=delete_patterns))
             return f"https://hub/{repo_id}/commit/1"
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     model = make_model(tiny_backbone)
     assert model.push_to_hub("me/lite", private=True) == "https://hub/me/lite/commit/1"
     assert calls["repo"] == ("me/lite", True, True)
+    assert calls["stale"] == set(EARLIER) - {"README.md", "notes/backbone.txt"}
     assert torch.equal(calls["logits"], logits(model))
 
 

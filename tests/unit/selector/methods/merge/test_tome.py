@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.backbones import load_backbone
-from pipeline.backbones.tokens import grid_tokens, reduce, unmerge
+from pipeline.backbones.tokens import Evidence, grid_tokens, reduce, unmerge
 from selector.methods.cost import CostModel, Flow, TokenCounts
+from selector.methods.merge import tome
 from selector.methods.merge.matching import match, most_mergeable
 from selector.methods.merge.tome import ToMe, ToMeReducer, schedule
 from tests.unit.selector.methods.test_cost import WeightlessVideoMAE
@@ -37,7 +37,7 @@ def test_the_most_similar_pairs_merge(num, prefix):
     generator = torch.Generator().manual_seed(num * 10 + prefix)
     metric = torch.randn(3, num, 5, generator=generator, dtype=torch.float64)
     for r in range(1, most_mergeable(num, prefix) + 1):
-        found = match(metric, r, prefix)
+        found = match(metric, r, prefix).merged(by_position=prefix > 0)
         for clip in range(3):
             pairs = list(
                 zip(
@@ -53,7 +53,7 @@ def test_the_most_similar_pairs_merge(num, prefix):
 
 
 def test_equal_similarities_go_to_the_lower_position():
-    found = match(torch.ones(1, 8, 3), 2)
+    found = match(torch.ones(1, 8, 3), 2).merged(by_position=False)
     assert found.merge.source.tolist() == [[0, 2]]
     assert found.merge.target.tolist() == [[1, 1]]
     assert found.keep.tolist() == [[4, 6, 1, 3, 5, 7]]
@@ -62,13 +62,13 @@ def test_equal_similarities_go_to_the_lower_position():
 def test_keys_of_zero_length_are_no_matter():
     metric = torch.zeros(1, 6, 4)
     metric[0, 3] = 1
-    assert match(metric, 2).keep.isfinite().all()
+    assert match(metric, 2).similar.isfinite().all()
 
 
 def test_bfloat16_keys_are_compared_as_float32():
     """Cosines 1e-3 apart are equal in bfloat16."""
     metric = torch.tensor([[[1.0, 0.055], [1, 0], [1.0, 0.0315], [1, 0]]]).bfloat16()
-    assert match(metric, 1).merge.source.tolist() == [[2]]
+    assert match(metric, 1).source.tolist() == [[2]]
 
 
 def test_cost_of_videomae_b_is_the_published_one():
@@ -112,21 +112,56 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_equals_the_authors_code(peers_dir, name):
-    path = peers_dir / "tome" / f"{name}.npz"
-    if not path.exists():
-        pytest.skip(f"NO REFERENCE NUMBERS of {name}")
-    known = np.load(path)
-    backbone = load_backbone(str(peers_dir / "common" / "videomae_tiny")).double()
-    pixels = torch.from_numpy(np.load(peers_dir / "common" / "clips.npz")["pixel_values"])
-    reducer = ToMeReducer(tuple(map(int, known["schedule"])), CASES[name])
-    with torch.no_grad():
-        left = backbone.encode(backbone.embed(pixels.double()).tracked(), reducer)
-        pooled = backbone.model.fc_norm(left.values.mean(1))
-        logits = backbone.model.classifier(pooled)
+def test_it_equals_the_authors_code(peers_dir, run_reference, name):
+    known = np.load(peers_dir / "tome" / f"{name}.npz")
+    left, logits = run_reference(ToMeReducer(tuple(map(int, known["schedule"])), CASES[name]))
     assert np.array_equal(left.group, known["group"])
     np.testing.assert_array_equal(left.size, known["size"])
     np.testing.assert_allclose(logits, known["logits"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "threshold"),
+    [
+        ("drop_r16", "drop", 0.0),
+        ("drop_r24_dec", "drop", 0.0),
+        ("hybrid_r16_t08", "hybrid", 0.8),
+        ("hybrid_r40_t08", "hybrid", 0.8),
+    ],
+)
+def test_dropping_and_replacing_equal_their_authors_code(
+    peers_dir, run_reference, name, mode, threshold
+):
+    known = np.load(peers_dir / "tome" / f"{name}.npz")
+    reducer = ToMeReducer(tuple(map(int, known["schedule"])), mode=mode, threshold=threshold)
+    left, logits = run_reference(reducer)
+    assert np.array_equal(left.group, known["group"])
+    np.testing.assert_allclose(logits, known["logits"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["random-drop", "random-merge"])
+def test_random_pairs_equal_their_authors_code(peers_dir, run_reference, monkeypatch, mode):
+    """With their random numbers; ours follow from the clip."""
+    known = np.load(peers_dir / "tome" / f"{mode.replace('-', '_')}_r16.npz")
+    generator = torch.Generator().manual_seed(123)
+
+    def theirs(layer, x, seeds):
+        return torch.rand(len(x), (x.num + 1) // 2, x.num // 2, generator=generator)
+
+    monkeypatch.setattr(tome, "at_random", theirs)
+    _, logits = run_reference(ToMeReducer(tuple(map(int, known["schedule"])), mode=mode))
+    np.testing.assert_allclose(logits, known["logits"], rtol=0, atol=1e-9)
+
+
+def test_a_source_unlike_its_target_takes_its_place():
+    """Hybrid by hand: 0 and 1 point the same way and merge; 2 replaces 3, a right angle away."""
+    x = grid_tokens(torch.tensor([[[1.0], [3.0], [5.0], [7.0]]])).tracked()
+    keys = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])[None, None]
+    left = ToMeReducer((2,), mode="hybrid", threshold=0.5).between(0, x, Evidence(keys))
+    # 2 finds 1 and 3 equally unlike and takes the first, whose own value is then lost for 0 too.
+    assert left.values[0, :, 0].tolist() == [3.0, 7.0]
+    assert left.size.tolist() == [[2, 1]]
+    assert left.group.tolist() == [[0, -1, 0, 1]]
 
 
 OPERATOR = [(144, 0, 20), (145, 1, 20), (145, 1, 100), (9, 0, 3), (10, 1, 99)]
@@ -139,7 +174,8 @@ def test_the_operator_equals_the_authors(peers_dir, num, cls, r):
     def get(what: str) -> torch.Tensor:
         return torch.from_numpy(known[f"n{num}_cls{cls}_r{r}_{what}"])
 
-    decided = match(get("metric"), min(r, most_mergeable(num, cls)), cls)
+    pairs = match(get("metric"), min(r, most_mergeable(num, cls)), cls)
+    decided = pairs.merged(by_position=cls > 0)
     assert torch.equal(decided.merge.source, get("src"))
     x = grid_tokens(get("x"), prefix=cls, off_grid=cls).tracked()
     left = reduce(x, decided)

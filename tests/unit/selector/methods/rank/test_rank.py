@@ -11,8 +11,9 @@ from pipeline.clips.views import View
 from pipeline.errors import ConfigError
 from selector.methods.base import ClipBatch
 from selector.methods.keep import num_kept, top_tokens
-from selector.methods.names import METHODS, MethodName, Parts, make_method, parse_methods
+from selector.methods.names import MethodName
 from selector.methods.rank.chance import RandomMethod, UniformMethod
+from selector.methods.registry import METHODS, Parts, make_method, parse_methods
 from selector.methods.spread import DEFAULT_SPREAD, spread_offsets
 from selector.training.files import save_selector
 from tests.checkpoints import save_videomae
@@ -132,7 +133,7 @@ def test_lite_of_another_backbone_is_refused(backbone, tiny_backbone, tmp_path):
 
 def test_every_known_name_is_made_and_says_its_name(backbone, tiny_backbone, tmp_path):
     save_selector(make_selector(backbone, str(tiny_backbone)), tmp_path)
-    heavy = {"saliency"}  # loads a detector of its own
+    heavy = {"saliency", "sta"}  # a detector of its own; clips of 8 tubelets
     asked = [*(set(METHODS) - heavy), "lite+tome", "tome[inflect=-1,prop-attn]"]
     for name in parse_methods(",".join(asked), "embeddings", "gradcam"):
         assert str(make_method(name, parts_of(backbone, tmp_path))) == str(name)

@@ -1,0 +1,154 @@
+"""Writing a deployable model: what its folder then holds is the model that was in memory.
+
+The hub's own mixin (`PyTorchModelHubMixin`) keeps one file of weights and the arguments of a
+constructor. Here every part keeps files of its own, because each is also read alone: the selector
+by the readers of what `train-selector` writes, the backbone by transformers.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from pipeline.backbones import hub
+from pipeline.backbones.checkpoint import find_checkpoint
+from pipeline.backbones.saving import (
+    copy_checkpoint,
+    holds,
+    precision_of,
+    same_weights,
+    save_backbone,
+)
+from pipeline.errors import ConfigError, HubError
+from selector.budgets.confidence_names import load_confidence, local_place, with_place
+from selector.deploy.config import LITE_NAME, LiteConfig
+from selector.deploy.files import BACKBONE_NAME, CONFIDENCE_NAME
+from selector.deploy.replacing import replacing
+from selector.training.files import CONFIG_NAME, WEIGHTS_NAME, save_selector
+
+if TYPE_CHECKING:
+    from selector.deploy.model import LiteModel
+
+ENTRIES = (CONFIG_NAME, WEIGHTS_NAME, LITE_NAME, BACKBONE_NAME, CONFIDENCE_NAME)
+"""All that a model's folder has of a model; other entries are not ours."""
+
+
+def save_model(model: LiteModel, folder: Path, with_backbone: bool) -> None:
+    """Make a folder's model this one; see `LiteModel.save_pretrained`.
+
+    Raises:
+        ConfigError: a part cannot be written as it is in memory; the folder is as before.
+        BackboneError: that part is the backbone.
+    """
+    with replacing(folder, ENTRIES) as new:
+        config = replace(model.config, precision=precision_of(model.backbone))
+        if with_backbone:
+            source = find_checkpoint(model.backbone_name, model.revision)
+            digest = save_backbone(model.backbone, source, new / BACKBONE_NAME)
+            config = replace(config, backbone=None, revision=None)
+        else:
+            digest = model.backbone.digest
+            name = _name_alone(model, folder)
+            config = replace(config, backbone=name, revision=model.revision)
+        _save_selector(model, digest, new)
+        if model.confidence is not None:
+            config = _with_confidence(model, config, new / CONFIDENCE_NAME)
+        config.save(new)
+
+
+def push_model(model: LiteModel, repo_id: str, private: bool | None, with_backbone: bool) -> str:
+    """Make a hub repository's model this one; see `LiteModel.push_to_hub`.
+
+    Raises:
+        ConfigError: the hub is out of reach, or refuses, or the model cannot be written.
+    """
+    from huggingface_hub import HfApi
+
+    if not with_backbone and Path(model.backbone_name).expanduser().exists():
+        raise ConfigError(
+            f"the backbone {model.backbone_name} lies on this machine, where nobody else finds it: "
+            "upload the model with its backbone"
+        )
+    api = HfApi()
+    stale = [*ENTRIES, f"{BACKBONE_NAME}/*", f"{CONFIDENCE_NAME}/*"]
+    with tempfile.TemporaryDirectory() as temporary:
+        save_model(model, Path(temporary), with_backbone)
+
+        def upload() -> str:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            return str(
+                api.upload_folder(
+                    repo_id=repo_id,
+                    folder_path=temporary,
+                    commit_message="Upload a LITE model",
+                    delete_patterns=stale,
+                )
+            )
+
+        try:
+            return hub.retried(repo_id, None, upload)
+        except HubError as error:
+            raise ConfigError(
+                f"cannot upload to {error}; is the name yours, and are you logged in "
+                "(`hf auth login`)?"
+            ) from error
+
+
+def _name_alone(model: LiteModel, folder: Path) -> str:
+    """The backbone's name for a folder that is to hold no more of it."""
+    source = find_checkpoint(model.backbone_name, model.revision)
+    if source.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"the backbone lies in {folder} itself, which would lose it: save it there with its "
+            "backbone, or elsewhere"
+        )
+    if not holds(source, model.backbone):
+        raise ConfigError(
+            f"the backbone in memory is no longer the checkpoint {model.backbone_name}, so its "
+            "name does not do: save the model with its backbone"
+        )
+    named = Path(model.backbone_name).expanduser()
+    return str(named.absolute()) if named.is_dir() else model.backbone_name
+
+
+def _save_selector(model: LiteModel, digest: str, folder: Path) -> None:
+    selector = model.selector
+    if any(weight.dtype != torch.float32 for weight in selector.state_dict().values()):
+        raise ConfigError(
+            "the selector ranks in single precision, and this one was cast to another: load the "
+            "model in the precision wanted (from_pretrained(..., precision=...)), which leaves "
+            "the selector's weights exact"
+        )
+    if digest != selector.config.backbone_digest:  # the backbone learnt, and it belongs to it still
+        selector = copy.copy(selector)
+        selector.config = replace(selector.config, backbone_digest=digest)
+    save_selector(selector, folder)
+
+
+def _with_confidence(model: LiteModel, config: LiteConfig, folder: Path) -> LiteConfig:
+    """The configuration with the confidence's place in `folder`, where it was a place here.
+
+    Names of the hub and of torchvision mean the same everywhere; a folder or file is copied.
+    """
+    spec = config.confidence
+    assert model.confidence is not None
+    if not same_weights(load_confidence(spec, model.backbone), model.confidence):
+        raise ConfigError(
+            f"the confidence in memory is no longer {spec}: write it with its own save_pretrained, "
+            "and name that folder in the model's configuration"
+        )
+    place = local_place(spec)
+    if place is None:
+        return config
+    if place.is_dir():
+        copy_checkpoint(place, folder)
+        return replace(config, confidence=with_place(spec, folder))
+    folder.mkdir()
+    shutil.copyfile(place, folder / place.name)
+    return replace(config, confidence=with_place(spec, folder / place.name))
