@@ -10,7 +10,8 @@ from typing import Any
 from pipeline.backbones.base import Preprocessing
 from pipeline.errors import BackboneError
 
-PROCESSOR_NAMES = ("preprocessor_config.json", "video_preprocessor_config.json")
+IMAGE_PROCESSOR_NAME = "preprocessor_config.json"
+PROCESSOR_NAMES = (IMAGE_PROCESSOR_NAME, "video_preprocessor_config.json")
 """What transformers' image processors and, in newer releases, its video processors write."""
 
 _TYPES = ("image_processor_type", "feature_extractor_type", "video_processor_type")

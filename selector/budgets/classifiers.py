@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from pipeline.backbones.base import Backbone, Preprocessing
+from pipeline.backbones.checkpoint import find_checkpoint, no_progress_bar, weight_files
+from pipeline.backbones.preprocessing import IMAGE_PROCESSOR_NAME
 from pipeline.backbones.tokens import Tokens
 from pipeline.errors import ConfigError
 from selector.budgets.confidence import Confidence, Judgement, largest_probability
@@ -61,6 +64,8 @@ class ClassifierConfidence(Confidence):
         self, pixel_values: torch.Tensor, tokens: Tokens, ranking: torch.Tensor
     ) -> Judgement:
         """Classify the frames; tokens and ranking are the backbone's affair."""
+        if not pixel_values.shape[0]:  # which few models take
+            return Judgement(pixel_values.new_empty(0, dtype=torch.float32))
         output: Any = self.model(self.prepare(pixel_values))
         return Judgement(largest_probability(getattr(output, "logits", output)))
 
@@ -100,15 +105,23 @@ def load_classifier(kind: str, name: str, backbone: Backbone) -> ClassifierConfi
 
 
 def _load_hugging_face(name: str, num_frames: int) -> tuple[nn.Module, ClassifierInput]:
-    from transformers import AutoImageProcessor, AutoModelForVideoClassification
+    from transformers import AutoModelForVideoClassification
 
     loader: Any = AutoModelForVideoClassification  # its stubs do not know output_loading_info
     try:
-        model, info = loader.from_pretrained(
-            name, output_loading_info=True, attn_implementation="sdpa", dtype=torch.float32
-        )
-        processor: Any = AutoImageProcessor.from_pretrained(name)
-    except (OSError, RuntimeError, ValueError) as error:
+        folder = find_checkpoint(name)
+        weight_files(folder)  # refuses what transformers would load besides
+        with no_progress_bar():
+            # A checkpoint's own code is never run, nor is anybody asked whether it may.
+            model, info = loader.from_pretrained(
+                folder,
+                output_loading_info=True,
+                attn_implementation="sdpa",
+                dtype=torch.float32,
+                trust_remote_code=False,
+            )
+        mean, std = _normalisation(folder, model.config.image_size)
+    except Exception as error:  # transformers raises whatever its parsers do
         raise ConfigError(f"cannot load the classifier hf:{name}: {error}") from error
     wrong = [key for kind in ("missing_keys", "unexpected_keys") for key in info[kind]]
     if wrong or model.main_input_name != "pixel_values":
@@ -117,10 +130,41 @@ def _load_hugging_face(name: str, num_frames: int) -> tuple[nn.Module, Classifie
     return model, ClassifierInput(
         num_frames=getattr(model.config, "num_frames", num_frames),
         size=model.config.image_size,
-        mean=tuple(processor.image_mean),
-        std=tuple(processor.image_std),
+        mean=mean,
+        std=std,
         channels_first=False,
     )
+
+
+def _normalisation(folder: Path, size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel that say what a processor does, on the scale 0..1.
+
+    Read off what it makes of black and of white: processors differ in more than these two numbers
+    (ViViT's subtracts an offset as well).
+    """
+    from transformers import AutoImageProcessor
+
+    kind: Any = AutoImageProcessor
+    if not (folder / IMAGE_PROCESSOR_NAME).is_file():
+        from transformers import AutoVideoProcessor  # only in newer releases, as such files are
+
+        kind = AutoVideoProcessor
+    processor = kind.from_pretrained(folder, trust_remote_code=False)
+    black, white = (
+        _channels(processor([np.full((size, size, 3), value, np.uint8)] * 2, return_tensors="pt"))
+        for value in (0, 255)
+    )
+    std = 1 / (white - black)
+    return tuple((-black * std).tolist()), tuple(std.tolist())
+
+
+def _channels(made: Any) -> torch.Tensor:
+    """The value of each channel, float64 (3,), of frames of one colour (1, T, 3, H, W)."""
+    frames: torch.Tensor = made["pixel_values"].double()
+    value = frames[0, 0, :, 0, 0]
+    if frames.dim() != 5 or not torch.allclose(frames, value.reshape(3, 1, 1)):
+        raise ValueError("its processor does not make a plain frame plain")
+    return value
 
 
 def _load_torchvision(name: str, num_frames: int) -> tuple[nn.Module, ClassifierInput]:
@@ -136,14 +180,20 @@ def _load_torchvision(name: str, num_frames: int) -> tuple[nn.Module, Classifier
     enum = torchvision.models.get_model_weights(name)
     try:
         if weights in enum.__members__ and not Path(weights).is_file():
-            model = torchvision.models.get_model(name, weights=weights)
+            state = enum[weights].get_state_dict(check_hash=True, weights_only=True)
         else:
             state = torch.load(weights, map_location="cpu", weights_only=True)
-            num_classes = len(list(state.values())[-1])  # the classifier's bias
-            model = torchvision.models.get_model(name, num_classes=num_classes)
-            model.load_state_dict(state)
-    except (OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"cannot load the weights {weights!r} of {name}: {error}") from error
+        num_classes = len(list(state.values())[-1])  # the classifier's bias
+        model = torchvision.models.get_model(name, num_classes=num_classes)
+        model.load_state_dict(state)
+    except Exception as error:  # a damaged or foreign file may raise anything
+        reason = f"{type(error).__name__}: {error}".split("\n", 1)[0]
+        if isinstance(error, pickle.UnpicklingError):  # whose advice is to run what it holds
+            reason = "it is damaged, or holds more than weights, which could be harmful"
+        raise ConfigError(
+            f"cannot load the weights {weights!r} of {name}, which must be a state dict of that "
+            f"model, saved with torch.save: {reason}"
+        ) from error
     preset = enum.DEFAULT.transforms()
     return model, ClassifierInput(
         num_frames=num_frames,
