@@ -25,20 +25,13 @@ from datasets_spec.errors import DatasetSpecError
 from pipeline.cli import output
 from pipeline.errors import LiteError
 
-TOPICS = (
-    "demo",
-    "build",
-    "inspect",
-    "selector",
-    "evaluate",
-    "methods",
-    "analyze",
-    "predict",
-    "calibrate",
-    "export",
-    "datasets",
-    "backbone",
-)
+TOPICS = {
+    "See all of it at once": ("demo",),
+    "Stage 1: the oracle": ("build", "inspect", "analyze"),
+    "Stage 2: the selector": ("selector", "methods", "evaluate", "calibrate", "predict", "export"),
+    "Data and the stand-in backbone": ("datasets", "backbone"),
+}
+"""Modules of this package by the headings of `--help`; each has `register`."""
 
 RESUMABLE = {"demo", "build-oracle", "train-selector", "evaluate", "datasets", "train-backbone"}
 """Commands that go on where they stopped when they are given again."""
@@ -125,8 +118,14 @@ def _program(
     output.set_verbosity(quiet=quiet, verbose=verbose)
 
 
-for _topic in TOPICS:
-    importlib.import_module(f"pipeline.cli.{_topic}").register(app)
+for _panel, _topics in TOPICS.items():
+    _commands, _groups = len(app.registered_commands), len(app.registered_groups)
+    for _topic in _topics:
+        importlib.import_module(f"pipeline.cli.{_topic}").register(app)
+    for _command in app.registered_commands[_commands:]:
+        _command.rich_help_panel = _panel
+    for _group in app.registered_groups[_groups:]:
+        _group.rich_help_panel = _panel
 
 
 def main() -> None:

@@ -113,7 +113,7 @@ def run_options(
         int, typer.Option(help="Decoder processes per worker.", rich_help_panel=HOW)
     ] = RunConfig.decode_workers,
     threads: Annotated[
-        int, typer.Option(help="Threads of the model on a CPU, per worker.", rich_help_panel=HOW)
+        int, typer.Option(help="CPU threads of the model, per worker.", rich_help_panel=HOW)
     ] = RunConfig.threads_per_worker,
     device: Annotated[
         str, typer.Option(help="cpu, cuda, or auto.", rich_help_panel=HOW)
@@ -132,7 +132,7 @@ def run_options(
         ),
     ] = None,
     max_attempts: Annotated[
-        int, typer.Option(help="Tries of a shard before it is given up.", rich_help_panel=HOW)
+        int, typer.Option(help="Attempts at a shard before it is given up.", rich_help_panel=HOW)
     ] = RunConfig.max_attempts,
     accept_missing: Annotated[
         bool,

@@ -53,7 +53,10 @@ def train_selector(
     seed: Annotated[int, typer.Option(help="Of the initial weights and of the shuffling.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     allow_unfinished: Annotated[
-        bool, typer.Option(help="Train from the finished shards of an unfinished store.")
+        bool,
+        typer.Option(
+            "--allow-unfinished", help="Train from the finished shards of an unfinished store."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
