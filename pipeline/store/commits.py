@@ -53,13 +53,7 @@ class Commit:
         return data
 
 
-def commit_bytes(
-    table: pa.Table,
-    info: FolderInfo,
-    shard: int,
-    files: Mapping[str, str],
-    split: Collection[str] = (),
-) -> bytes:
+def commit_bytes(table: pa.Table, info: FolderInfo, shard: int, files: Mapping[str, str]) -> bytes:
     """The file of a commit record.
 
     Args:
@@ -67,7 +61,6 @@ def commit_bytes(
         info: the folder's.
         shard: the shard.
         files: path to SHA-256 of the shard's other files.
-        split: as `parquet_bytes` has it.
     """
     footer = {
         _FINGERPRINT: info.config.fingerprint(),
@@ -75,7 +68,7 @@ def commit_bytes(
         _FILES: json.dumps(files),
         _SEAL: BLANK,  # last: `seal` looks from the end
     }
-    return seal(parquet_bytes(table, split=split, footer=footer))
+    return seal(parquet_bytes(table, footer=footer))
 
 
 def open_commit(root: Root, path: str, data: bytes, info: FolderInfo) -> Commit:

@@ -245,9 +245,9 @@ def rewrites(kind: FolderKind) -> str:
 
 
 def partition_in_path(root: Root, kind: FolderKind) -> str | None:
-    """A folder above, such as `label=3`, that readers of whole folders take for a column of ours.
+    """A folder above, such as `label=3`, that DuckDB takes for a column of ours.
 
-    pandas and DuckDB then put the folder's value in place of the column's.
+    It then puts the folder's value in place of the column's; pandas fails, given a list of files.
     """
     for part in root.path.split("/"):
         if part.partition("=")[0] in kind.columns and "=" in part:
@@ -289,8 +289,8 @@ def _refuse_foreign(root: Root, kind: FolderKind, files: Mapping[str, bytes]) ->
     partition = partition_in_path(root, kind)
     if partition is not None:
         raise StoreError(
-            f"{root} lies in a folder called {partition!r}, which pandas and DuckDB take for the "
-            f"value of the column {partition.partition('=')[0]!r}: choose a folder without `=`"
+            f"{root} lies in a folder called {partition!r}, which DuckDB takes for the value of "
+            f"the column {partition.partition('=')[0]!r}: choose a folder without `=`"
         )
 
 

@@ -8,10 +8,11 @@ file when a streaming writer raises).
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import DiskFullError, StoreError, without_passwords
+from pipeline.store.seal import digest
 
 TEMP_SUFFIX = ".tmp"  # the name starts with "." so that pandas and DuckDB skip it
 _TEMP_NAME = re.compile(r"\..+\.[0-9a-f]{32}" + re.escape(TEMP_SUFFIX))
@@ -64,8 +66,15 @@ class Root:
         """`rel` as a path of `self.fs`."""
         return f"{self.path}/{rel}"
 
-    def put(self, rel: str, data: bytes | memoryview) -> None:
+    def put(self, rel: str, data: bytes | Iterable[bytes]) -> str:
         """Writes a whole file, replacing an old one; on a folder it survives a power cut.
+
+        Args:
+            rel: where.
+            data: all of it, or pieces, of which a folder needs one at a time.
+
+        Returns:
+            Hex SHA-256 of what was written.
 
         Raises:
             StoreError: the place is full, or may only be read.
@@ -73,9 +82,10 @@ class Root:
         """
         with self.changing():
             if self.local:
-                write_file(Path(self.join(rel)), data)
-            else:
-                self.fs.pipe_file(self.join(rel), bytes(data))
+                return write_file(Path(self.join(rel)), data)
+            whole = data if isinstance(data, bytes) else b"".join(data)
+            self.fs.pipe_file(self.join(rel), whole)
+            return digest(whole)
 
     def get(self, rel: str) -> bytes:
         """A whole file.
@@ -156,13 +166,24 @@ class Root:
         return {"store": f"{self.url}/{rel}", "storage_options": options}
 
 
-def write_file(path: Path, data: bytes | memoryview) -> None:
-    """Writes a whole file or nothing, whatever dies, and makes its folders if needed."""
+def write_file(path: Path, data: bytes | Iterable[bytes]) -> str:
+    """Writes a whole file or nothing, whatever dies, and makes its folders if needed.
+
+    Args:
+        path: where.
+        data: all of it, or pieces.
+
+    Returns:
+        Hex SHA-256 of what was written.
+    """
+    found = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMP_SUFFIX}")
     try:
         with temp.open("wb") as file:
-            file.write(data)
+            for piece in [data] if isinstance(data, bytes) else data:
+                file.write(piece)
+                found.update(piece)
             file.flush()
             os.fsync(file.fileno())
         temp.replace(path)
@@ -170,6 +191,7 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
         temp.unlink(missing_ok=True)
         raise
     sync(path.parent)
+    return found.hexdigest()
 
 
 def is_temporary(name: str) -> bool:

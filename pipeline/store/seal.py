@@ -15,7 +15,7 @@ BLANK = (_MARK + b"0" * 64).decode()
 """What a writer puts where the seal belongs; nothing like it may follow in the file."""
 
 
-def digest(data: bytes | memoryview) -> str:
+def digest(data: bytes) -> str:
     """Hex SHA-256."""
     return hashlib.sha256(data).hexdigest()
 
@@ -36,7 +36,7 @@ def is_sealed(data: bytes) -> bool:
     return digest(_with(data, start, b"0" * 64)).encode() == found
 
 
-def check_digest(data: bytes | memoryview, wanted: str, where: str) -> None:
+def check_digest(data: bytes, wanted: str, where: str) -> None:
     """Compares a file with the digest that it was committed with.
 
     Raises:

@@ -21,8 +21,7 @@ from pipeline.store.lock import writing
 from pipeline.store.manifest import read_checked
 from pipeline.store.result import ShardResult
 from pipeline.store.root import Root
-from pipeline.store.seal import digest
-from pipeline.store.tables import clips_table, read_table, tokens_bytes, tokens_table
+from pipeline.store.tables import clips_table, parquet_bytes, read_table, tokens_table
 
 
 class ShardWriter:
@@ -91,13 +90,10 @@ class ShardWriter:
         with writing(self.root, shard):
             self.root.remove(self.info.commit_path(shard))
             for spec in self.info.arrays:
-                values = getattr(result, spec.name)
-                data = encode(spec, self._metadata[spec.name], shard, values)
-                files[spec.chunk_key(shard)] = digest(data)
-                self.root.put(spec.chunk_key(shard), data)
-            tokens = tokens_bytes(tokens_table(clips, result.scores))
-            files[layout.tokens_path(shard)] = digest(tokens)
-            self.root.put(layout.tokens_path(shard), tokens)
+                key, values = spec.chunk_key(shard), getattr(result, spec.name)
+                files[key] = self.root.put(key, encode(spec, values))
+            key, tokens = layout.tokens_path(shard), tokens_table(clips, result.scores)
+            files[key] = self.root.put(key, parquet_bytes(tokens))
             self.root.put(
                 self.info.commit_path(shard), commit_bytes(clips, self.info, shard, files)
             )

@@ -22,7 +22,6 @@ def parquet_bytes(
     table: pa.Table,
     *,
     group_rows: int | None = None,
-    split: Collection[str] = (),
     footer: Mapping[str, str] | None = None,
 ) -> bytes:
     """A whole Parquet file in memory, so that it is put in one go; one row group by default.
@@ -30,20 +29,18 @@ def parquet_bytes(
     Args:
         table: the rows.
         group_rows: rows of a row group.
-        split: columns of floats (of a list, `NAME.list.element`) to be stored byte by byte, which
-            compresses better.
         footer: further key-value metadata of the file, not of its Arrow schema.
     """
     sink = pa.BufferOutputStream()
-    columns = [name for name in table.schema.names if name not in {s.split(".")[0] for s in split}]
     with pq.ParquetWriter(
         sink,
         table.schema,
         compression="zstd",
         compression_level=3,
-        use_dictionary=columns,
-        column_encoding=dict.fromkeys(split, "BYTE_STREAM_SPLIT") or None,
-        max_rows_per_page=1 << 20,  # small pages would hide most of the gain of the split
+        # float32 rounded to float16 has few different values: their dictionary is as small as the
+        # encoding made for floats (BYTE_STREAM_SPLIT), which many readers do not know.
+        use_dictionary=True,
+        max_rows_per_page=1 << 20,  # small pages cost space
         write_page_checksum=True,
     ) as writer:
         writer.write_table(table, row_group_size=group_rows or max(1, table.num_rows))
@@ -104,8 +101,3 @@ def tokens_table(clips: pa.Table, scores: npt.NDArray[np.float16]) -> pa.Table:
         pa.array(c, f.type) for c, f in zip(columns, layout.TOKENS_SCHEMA, strict=True)
     ]
     return pa.Table.from_arrays(arrays, schema=layout.TOKENS_SCHEMA)
-
-
-def tokens_bytes(tokens: pa.Table) -> bytes:
-    """The file of a token table."""
-    return parquet_bytes(tokens, split=["score"])

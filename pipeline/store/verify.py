@@ -215,8 +215,8 @@ def _other_files(root: Root, info: StoreInfo, committed: Collection[int]) -> lis
     problems += [replace(note, where=w, what=what, remedy=remedy) for w in found.leftovers]
     partition = partition_in_path(root, info.KIND)
     if partition is not None:
-        what = f"pandas and DuckDB take {partition!r} above the store for a column"
-        remedy = "move the store, or read it with partitioning=None or hive_partitioning=false"
+        what = f"DuckDB takes {partition!r} above the store for a column"
+        remedy = "move the store, or read it with hive_partitioning=false"
         problems.append(replace(note, where=str(root), what=what, remedy=remedy))
     beside: dict[str, int] = {}
     for path in found.outsiders:

@@ -117,8 +117,7 @@ class Evaluation:
             shard: its number.
             rows: `layout.results_schema`, clip-major.
         """
-        split = layout.split_columns(rows)
-        data = commit_bytes(rows, self.info, shard, {}, split)
+        data = commit_bytes(rows, self.info, shard, files={})
         self.root.put(self.info.commit_path(shard), data)
 
     def read_shard(self, shard: int, columns: Collection[str] | None = None) -> pa.Table:

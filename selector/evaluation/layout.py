@@ -50,9 +50,8 @@ _FIELDS = [
 ]
 # Where views are averaged their class probabilities are needed. As logarithms, float16 keeps them
 # to 0.05 % near one, and does not tie the small ones at zero. Held as float32 with the low bits
-# zero, because Parquet's own float16 gives wrong statistics in pandas; zstd removes the zeros.
+# zero, because Parquet's own float16 gives wrong statistics in pandas; their dictionary is small.
 _LOG_PROBS = pa.field("log_probs", pa.list_(pa.float32()))
-_SPLIT_COLUMN = "log_probs.list.element"
 
 _METADATA = {b"lite_evaluation_schema_version": str(SCHEMA_VERSION).encode()}
 
@@ -65,8 +64,3 @@ def results_schema(num_views: int) -> pa.Schema:
 def timings_path(shard: int) -> str:
     """Path of the seconds that a shard took, by what they went to."""
     return f"{TIMINGS}/shard-{shard:05d}.json"
-
-
-def split_columns(table: pa.Table) -> list[str]:
-    """Columns of a results file that are stored byte by byte."""
-    return [_SPLIT_COLUMN] if _LOG_PROBS.name in table.schema.names else []

@@ -11,16 +11,19 @@ import pandas as pd
 import pytest
 
 from pipeline.clips.grid import TokenGrid
-from pipeline.errors import ClipStatus
+from pipeline.errors import ClipStatus, StoreError
 from tests.stores import make_store
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "store-format.md"
 
 
-@pytest.fixture(scope="module")
-def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the recipes leave behind, run one after the other where `runs/ssv2` is a store."""
+@pytest.fixture(scope="module", params=["runs", "label=7"])
+def names(tmp_path_factory: pytest.TempPathFactory, request: Any) -> dict[str, Any]:
+    """What the recipes leave behind, run one after the other where `runs/ssv2` is a store.
+
+    Or a store in a folder whose name a reader takes for a column.
+    """
     pytest.importorskip("duckdb")
     pytest.importorskip("xarray")
     folder = tmp_path_factory.mktemp("recipes")
@@ -31,7 +34,9 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         failed={7: ClipStatus.DECODE_ERROR},
         degenerate=(4,),
     )
-    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.S)
+    (folder / "runs").rename(folder / request.param)
+    text = DOCS.read_text().replace("runs/ssv2", f"{request.param}/ssv2")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     assert len(blocks) > 6
     found: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -60,6 +65,28 @@ def test_top10_share_is_the_same_both_ways(names: dict[str, Any]) -> None:
     pd.testing.assert_series_equal(
         names["share_per_clip"], stored, check_names=False, rtol=1e-5, check_dtype=False
     )
+
+
+def test_the_folders_name_is_no_column(names: dict[str, Any]) -> None:
+    store, planned = names["store"], names["store"].plan()["label"]
+    assert names["clips"]["label"].tolist() == planned.tolist()
+    assert list(names["clips"].columns) == store.clips().columns.tolist()
+    assert set(names["tokens"]["label"]) == {0, 1, 2}
+
+
+def test_a_folder_that_duckdb_takes_for_a_column_is_refused(tmp_path: Path) -> None:
+    """Without the recipe's option DuckDB does."""
+    duckdb = pytest.importorskip("duckdb")
+    make_store(tmp_path / "s", 10)
+    (tmp_path / "s").rename(tmp_path / "label=7")
+    whole = f"{tmp_path}/label=7/clips"
+    assert set(pd.read_parquet(whole)["label"]) == {0, 1, 2}
+    assert set(duckdb.sql(f"SELECT label FROM '{whole}/*.parquet'").df()["label"]) == {7}
+    for name in ("label=8/s", "score=1", "x/split=train/y"):
+        with pytest.raises(StoreError, match="DuckDB takes for the value of the column"):
+            make_store(tmp_path / name, 10)
+        assert not (tmp_path / name).exists()
+    make_store(tmp_path / "seed=1" / "s", 10)  # no column of ours
 
 
 def test_lorenz_curve(names: dict[str, Any]) -> None:
@@ -94,6 +121,22 @@ def test_arrays_and_the_reader(names: dict[str, Any]) -> None:
     assert set(names["strong"]["label"]) == {0, 2}
     assert names["named"]["label_name"].iloc[0] == "pushing"
     assert names["shard"].scores.shape == (4, 3, 5, 5)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/store-format.md"])
+def test_the_lorenz_curve_of_many_tokens_ends_at_one(page: str) -> None:
+    """In float32 the sum of these ends at 0.5, as every addition rounds to nothing from 2^24 on."""
+    text = (ROOT / page).read_text()
+    [block] = [b for b in re.findall(r"```python\n(.*?)```", text, flags=re.S) if "lorenz" in b]
+    lines = block[block.index("value = ") :]
+    n = 2**25
+    tokens = pd.DataFrame({"score": np.ones(n, np.float32)})
+    found: dict[str, Any] = {"np": np, "pd": pd, "tokens": tokens}
+    exec(compile(lines, page, "exec"), found)
+    lorenz = np.asarray(found["lorenz"])
+    assert lorenz[-1] == pytest.approx(1, rel=1e-12)
+    assert lorenz[len(lorenz) // 2] == pytest.approx(0.5, rel=1e-6)
+    assert tokens["score"].to_numpy().cumsum()[-1] == n // 2  # the test can fail
 
 
 def test_the_readmes_recipes_run_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

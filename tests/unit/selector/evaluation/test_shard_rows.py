@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import ClipStatus
 from pipeline.store.tables import parquet_bytes
-from selector.evaluation.layout import results_schema, split_columns
+from selector.evaluation.layout import results_schema
 from selector.evaluation.shard_rows import ShardRows
 from tests.evaluations import make_info, make_plan
 
@@ -124,8 +124,7 @@ def test_the_mass_stands_in_its_own_cells_and_nowhere_else():
 
 
 def _file(rows):
-    table = rows.to_table()
-    return parquet_bytes(table, split=split_columns(table))
+    return parquet_bytes(rows.to_table())
 
 
 def test_equal_rows_are_equal_bytes():
