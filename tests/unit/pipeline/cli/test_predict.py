@@ -241,7 +241,15 @@ def test_a_spread_is_tried_and_then_kept(model, video, tmp_path):
     assert "spread must be at least 0" in refused.output
 
 
-def test_export_needs_a_place(model):
-    result = run("export-lite", "--model", model)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--out"),
+        (["--out", "x", "--keep-ratio", "0.5"], "--keep-ratio belongs to --onnx"),
+        (["--onnx", "/proc/x/model.onnx"], "cannot write into"),
+    ],
+)
+def test_an_export_that_cannot_work_is_refused_before_the_work(model, options, message):
+    result = run("export-lite", "--model", model, *options)
     assert result.exit_code == 1
-    assert "--out" in result.stderr
+    assert message in result.stderr

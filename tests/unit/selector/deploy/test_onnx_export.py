@@ -1,0 +1,86 @@
+"""The ONNX file answers as the model does, in another runtime, for any number of clips."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from pipeline.errors import ConfigError
+from selector.deploy.config import LiteConfig
+from selector.deploy.onnx_export import export_onnx
+from tests.lite_models import make_model, make_pixels
+
+onnxruntime = pytest.importorskip(
+    "onnxruntime", reason="NO ONNX: pip install 'lite-pipeline[onnx]'"
+)
+pytest.importorskip("onnxscript", reason="NO ONNX: pip install 'lite-pipeline[onnx]'")
+
+# The exporter's own, of the packages that it is built from.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def answers(path, pixels):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    logits, kept = session.run(["logits", "kept"], {"pixel_values": pixels.numpy()})
+    return torch.from_numpy(logits), torch.from_numpy(kept), session.get_modelmeta()
+
+
+@pytest.fixture(scope="module")
+def model(tiny_backbone):
+    return make_model(tiny_backbone, LiteConfig(spread=2.0, keep_ratio=0.3))
+
+
+@pytest.fixture(scope="module")
+def file(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(model, path)
+    assert [entry.name for entry in path.parent.iterdir()] == ["model.onnx"]
+    return path
+
+
+@pytest.mark.parametrize("num_clips", [1, 2, 5])
+def test_onnx_runtime_gives_the_same_answers(model, file, num_clips):
+    logits, kept, _ = answers(file, make_pixels(num_clips))
+    expected = model(make_pixels(num_clips))
+    torch.testing.assert_close(logits, expected.logits, rtol=0, atol=1e-4)
+    assert torch.equal(kept, expected.kept)
+
+
+def test_the_file_says_what_it_wants_and_what_its_classes_are(file):
+    found = json.loads(answers(file, make_pixels(1))[2].custom_metadata_map["lite"])
+    assert found["labels"] == [f"class {i}" for i in range(5)]
+    assert found["mean_0_to_255"] == found["std_0_to_255"] == [127.5] * 3
+    assert (found["keep_ratio"], found["kept_tokens"], found["token_grid"]) == (0.3, 2, [2, 2, 2])
+
+
+def test_ties_go_to_the_same_tokens(tiny_backbone, tmp_path):
+    model = make_model(tiny_backbone)
+    with torch.no_grad():
+        for weight in model.selector.body.parameters():
+            weight.zero_()
+    export_onnx(model, tmp_path / "model.onnx", 0.5)
+    _, kept, _ = answers(tmp_path / "model.onnx", make_pixels(3))
+    assert kept.tolist() == [[True] * 4 + [False] * 4] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "fault"),
+    [("model.pt", 0.5, "must end in .onnx"), ("model.onnx", 0, r"\(0, 1\]")],
+)
+def test_what_cannot_be_written_is_refused(tiny_backbone, tmp_path, name, ratio, fault):
+    model = make_model(tiny_backbone)
+    with pytest.raises(ConfigError, match=fault):
+        export_onnx(model, tmp_path / name, ratio)
+    model.backbone.to(torch.bfloat16)
+    with pytest.raises(ConfigError, match="written from fp32, and this model is torch.bfloat16"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_packages_are_named(tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match=r"pip install 'lite-pipeline\[onnx\]'"):
+        export_onnx(make_model(tiny_backbone), tmp_path / "model.onnx")
