@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import options, output
+from pipeline.cli.table import Column, echo_table
 
 if TYPE_CHECKING:
     from selector.analysis.store import Analysis
@@ -107,13 +108,13 @@ def _echo_tails(result: Analysis) -> None:
             for row in found.to_dict("records")
         ]
     columns = [
-        output.Column("best", right=True),
-        output.Column("tokens", right=True),
-        output.Column("shape"),
-        output.Column("over exponential", right=True),
-        output.Column("over Pareto", right=True),
+        Column("best", right=True),
+        Column("tokens", right=True),
+        Column("shape"),
+        Column("over exponential", right=True),
+        Column("over Pareto", right=True),
     ]
-    output.echo_table(columns, rows)
+    echo_table(columns, rows)
 
 
 def _echo_trends(result: Analysis) -> None:
@@ -141,7 +142,7 @@ def _echo_trends(result: Analysis) -> None:
         )
         for row in result.trends.to_dict("records")
     ]
-    output.echo_table([output.Column("Spearman"), output.Column("measure (classes)")], rows)
+    echo_table([Column("Spearman"), Column("measure (classes)")], rows)
 
 
 def _span(value: float, low: float, high: float, digits: int) -> str:

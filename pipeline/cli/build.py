@@ -9,6 +9,7 @@ import typer
 
 from pipeline.cli import options, output
 from pipeline.cli.options import HOW, WHAT
+from pipeline.cli.table import Column, echo_table
 from pipeline.config import TARGETS, OracleConfig, RunConfig
 from pipeline.errors import ClipStatus, ConfigError
 
@@ -150,7 +151,7 @@ def _echo_result(result: BuildResult, store: str) -> None:
         for status, count in result.summary.items()
         if count or status == ClipStatus.OK
     ]
-    output.echo_table([output.Column(""), output.Column("", right=True)], counts)
+    echo_table([Column(""), Column("", right=True)], counts)
     for loss in result.given_up:
         output.echo(f"shard {loss.shard} given up after {loss.attempt} attempts: {loss.reason}")
     if not result.complete:

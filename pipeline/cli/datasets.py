@@ -12,6 +12,7 @@ from datasets_spec import DatasetSpec, DatasetSpecError, list_specs, load_spec
 from datasets_spec.agreement import Agreement, ClassAgreement, read_checkpoint_classes
 from datasets_spec.check import DatasetCheck, SplitCheck, check_dataset
 from pipeline.cli import options, output
+from pipeline.cli.table import Column, echo_table
 
 datasets_app = typer.Typer(
     help="List the known datasets, check one before a build, or render one.",
@@ -40,12 +41,12 @@ def list_datasets(as_json: AsJson = False) -> None:
     if as_json:
         output.echo_json([_spec_as_json(spec) for spec in specs])
         return
-    columns = [*map(output.Column, ("name", "sampling", "views", "splits", "what"))]
+    columns = [*map(Column, ("name", "sampling", "views", "splits", "what"))]
     rows = [
         (s.name, s.sampling, "{}x{}".format(*s.eval_views), " ".join(s.splits), s.title)
         for s in specs
     ]
-    output.echo_table(columns, rows)
+    echo_table(columns, rows)
     output.echo()
     output.echo("views: temporal segments x spatial crops of the published evaluation")
     output.echo("--dataset also takes the path of a YAML; start from a copy of one of these:")
@@ -119,10 +120,10 @@ def make(
 def _echo_check(result: DatasetCheck, show: int) -> None:
     output.echo(f"{result.dataset} in {result.data_root}: {result.num_classes} classes")
     titles = ("videos", "missing", "empty", "duplicate", "unknown_label", "malformed")
-    columns = [output.Column("split"), *(output.Column(title, right=True) for title in titles)]
+    columns = [Column("split"), *(Column(title, right=True) for title in titles)]
     counts = {split.split: _counts(split) for split in result.splits}
     rows = [(split, *(counted[title] for title in titles)) for split, counted in counts.items()]
-    output.echo_table(columns, rows)
+    echo_table(columns, rows)
     for split in result.splits:
         if split.error is not None:
             output.echo(f"{split.split}: {split.error}")

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pipeline.cli import output
-from pipeline.cli.output import Column
+from pipeline.cli.table import Column, echo_table
 
 if TYPE_CHECKING:
     from selector.budgets.adaptive import AdaptiveGoal, AdaptiveSetting
@@ -117,7 +117,7 @@ def _echo_accuracies(summary: Summary, table: list[TableRow]) -> None:
                     against_random.get((method, row.keep_ratio), ""),
                 ]
             )
-    output.echo_table(_COLUMNS, lines, gap=1)
+    echo_table(_COLUMNS, lines, gap=1)
 
 
 def _echo_selectors(summary: Summary) -> None:
@@ -129,7 +129,7 @@ def _echo_selectors(summary: Summary) -> None:
     output.echo()
     output.echo(f"Top-1 against {first}, at the same keep ratio:")
     columns = (Column("method"), Column("keep", right=True), Column(f"against {first}"))
-    output.echo_table(columns, rows, indent=2)
+    echo_table(columns, rows, indent=2)
 
 
 def _differences(summary: Summary, against: str) -> dict[tuple[str, float], str]:
@@ -156,7 +156,7 @@ def _echo_adaptive(summary: Summary) -> None:
         lines.append(_adaptive_title(settings[0]))
         lines += [_adaptive_cells(summary, setting) for setting in settings]
     if lines:
-        output.echo_table(_ADAPTIVE_COLUMNS, lines, gap=1)
+        echo_table(_ADAPTIVE_COLUMNS, lines, gap=1)
     for sentence in summary.out_of_reach:
         output.echo_prose(sentence, indent="  ")
 
@@ -225,7 +225,7 @@ def _echo_classes(summary: Summary) -> None:
         )
         for trend in summary.classes
     ]
-    output.echo_table([*map(Column, ("Spearman", "slope", "method"))], rows, indent=2)
+    echo_table([*map(Column, ("Spearman", "slope", "method"))], rows, indent=2)
 
 
 def span(value: float, low: float, high: float, *, signed: bool = False) -> str:

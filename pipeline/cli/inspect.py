@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import output
+from pipeline.cli.table import Column, echo_table
 
 Where = Annotated[str, typer.Option("--store", help="Folder or URL of an oracle store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -54,9 +55,9 @@ def status(store: Where, as_json: AsJson = False) -> None:
         "done": f"{shards} of {opened.num_shards} shards, {done} of {opened.num_clips} clips "
         f"({share:.0f} %)",
     }
-    output.echo_table([output.Column(""), output.Column("")], [*facts.items()])
+    echo_table([Column(""), Column("")], [*facts.items()])
     counts = [(name, str(count)) for name, count in summary.items()]
-    output.echo_table([output.Column(""), output.Column("", right=True)], counts, indent=2)
+    echo_table([Column(""), Column("", right=True)], counts, indent=2)
     if summary[PENDING]:
         output.echo("not complete: run the same build-oracle again, it goes on where it stopped")
 
@@ -107,7 +108,7 @@ def failures(
         shown["view"] = frame["segment"].astype(str) + "," + frame["crop"].astype(str)
     shown["error"] = frame["error"]
     if len(frame):
-        output.echo_table([*map(output.Column, shown)], [*zip(*shown.values(), strict=True)])
+        echo_table([*map(Column, shown)], [*zip(*shown.values(), strict=True)])
     counts = frame["status"].value_counts()
     total = ", ".join(f"{count} {name}" for name, count in counts.items())
     output.echo(f"{len(frame)} failed" + (f" ({total})" if total else ""))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import options, output
+from pipeline.cli.table import Column, echo_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,8 +142,8 @@ def _echo_report(result: TrainResult, out: Path) -> None:
 
 def _echo_metrics(methods: dict[str, RankingMetrics]) -> None:
     columns = ("", "BCE", "Spearman")
-    output.echo_table(
-        [output.Column(title, right=bool(title)) for title in columns],
+    echo_table(
+        [Column(title, right=bool(title)) for title in columns],
         [(name, f"{found.bce:.4f}", f"{found.spearman:.3f}") for name, found in methods.items()],
     )
     ratios = list(methods["selector"].recall)
@@ -151,5 +152,5 @@ def _echo_metrics(methods: dict[str, RankingMetrics]) -> None:
         rows.append(title)
         for name, found in methods.items():
             rows.append([name, *(f"{100 * getattr(found, field)[ratio]:.1f}" for ratio in ratios)])
-    shares = [output.Column(f"{ratio:.0%}", right=True) for ratio in ratios]
-    output.echo_table([output.Column("keeping"), *shares], rows)
+    shares = [Column(f"{ratio:.0%}", right=True) for ratio in ratios]
+    echo_table([Column("keeping"), *shares], rows)
