@@ -17,7 +17,10 @@ def register(app: typer.Typer) -> None:
 
 
 def export_lite(
-    model: Annotated[str, typer.Option(help="Folder that train-selector wrote, or a hub id.")],
+    model: Annotated[
+        str | None, typer.Option(help="Folder that train-selector wrote, or a hub id.")
+    ] = None,
+    method: options.MethodName = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the complete model.")] = None,
     push: Annotated[
         str | None, typer.Option(help="Hub repository to upload to, `owner/name`.")
@@ -46,9 +49,7 @@ def export_lite(
         options.require_writable_folder(out)
     if onnx is not None:
         options.require_writable_file(onnx)
-    from selector.deploy.model import LiteModel
-
-    lite = LiteModel.from_pretrained(model, backbone=backbone, spread=spread)
+    lite = options.load_lite(model, backbone, method, spread=spread)
     if out is not None:
         lite.save_pretrained(out, with_backbone=not without_backbone)
         output.echo(f"model in {out}: use it with `lite-pipeline predict VIDEO --model {out}`")

@@ -8,12 +8,15 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.config import DECODERS, PRECISIONS, RunConfig
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from selector.deploy.model import LiteModel
 
 WHAT = "What is built (part of the result's identity)"
 HOW = "How it runs (may change from run to run)"
@@ -63,6 +66,51 @@ Spread = Annotated[
         "model's."
     ),
 ]
+
+
+MethodName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What makes clips cheaper: lite, or any of `lite-pipeline methods` that a model can "
+        "use; by default the model's.",
+    ),
+]
+
+
+def load_lite(
+    model: str | None,
+    backbone: str | None,
+    method: str | None,
+    *,
+    device: str = "cpu",
+    precision: str | None = None,
+    spread: float | None = None,
+) -> LiteModel:
+    """The model that the options of a command name.
+
+    Raises:
+        ConfigError: they name none.
+    """
+    from selector.deploy.model import LiteModel
+
+    if model is not None:
+        return LiteModel.from_pretrained(
+            model,
+            device=device,
+            precision=precision,
+            backbone=backbone,
+            spread=spread,
+            method=method,
+        )
+    if backbone is None or method is None:
+        raise ConfigError(
+            "give --model DIR, or --backbone CHECKPOINT with a --method that needs no training, "
+            "such as uniform or tome"
+        )
+    if spread is not None:
+        raise ConfigError("--spread belongs to a trained selector: give its --model")
+    return LiteModel.from_backbone(backbone, method, device=device, precision=precision or "fp32")
 
 
 def require_writable_folder(place: Path | str) -> None:

@@ -26,8 +26,10 @@ def predict(
         typer.Argument(help="Video files, or folders of them.", metavar="VIDEO..."),
     ],
     model: Annotated[
-        str, typer.Option(help="Folder that train-selector or export-lite wrote, or a hub id.")
-    ],
+        str | None,
+        typer.Option(help="Folder that train-selector or export-lite wrote, or a hub id."),
+    ] = None,
+    method: options.MethodName = None,
     keep_ratio: Annotated[
         float | None,
         typer.Option(help="Share of the tokens to keep; by default the model's. 1 keeps all."),
@@ -65,7 +67,6 @@ def predict(
         raise ConfigError("give either --keep-ratio or --adaptive, not both")
     from pipeline.clips.views import list_views, parse_views
     from pipeline.decode import DecodePool
-    from selector.deploy.model import LiteModel
     from selector.deploy.overlay import check_overlay_path, save_overlay
     from selector.deploy.predict import list_videos, predict_videos, to_json
     from selector.training.train import resolve_device
@@ -79,11 +80,12 @@ def predict(
         options.require_writable_file(save_mask)
         check_overlay_path(save_mask)
     wanted = list_views(*parse_views(views))
-    lite = LiteModel.from_pretrained(
+    lite = options.load_lite(
         model,
+        backbone,
+        method,
         device=str(resolve_device(device)),
         precision=precision,
-        backbone=backbone,
         spread=spread,
     )
     shown: list[dict[str, object]] = []

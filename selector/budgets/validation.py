@@ -91,6 +91,7 @@ def choose_clips(
     columns = ["clip_id", "video_id", "path", "label", "segment", "crop"]
     clips = store.clips(columns=columns, status=ClipStatus.OK.value)
     clips = clips[clips["label"] >= 0]
+    assert model.selector is not None
     if store.config.fingerprint() == model.selector.config.store_fingerprint:
         clips = clips[
             clips["video_id"].map(lambda video: is_held_out(video, held_out)).astype(bool)

@@ -18,6 +18,8 @@ from pipeline.store.root import Root
 from selector.budgets.confidence_names import DEFAULT_CONFIDENCE, from_stored, to_stored
 from selector.budgets.rules import Budget, ThresholdBudget, budget_from_dict, budget_to_dict
 from selector.methods.keep import num_kept
+from selector.methods.names import LITE, LITE_SPREAD
+from selector.methods.registry import parse_method
 from selector.training.config import SelectorConfig
 
 LITE_NAME = "lite.json"
@@ -32,6 +34,8 @@ class LiteConfig:
         ConfigError: a field is outside its range.
     """
 
+    method: str = LITE
+    """What makes clips cheaper, a name of `selector.methods.registry`; `lite` is the selector."""
     spread: float = 0.0
     """How evenly the kept tokens lie; 0 keeps the best (see `selector.methods.spread`)."""
     keep_ratio: float = 0.5
@@ -56,6 +60,13 @@ class LiteConfig:
 
     def __post_init__(self) -> None:
         num_kept(1, self.keep_ratio)
+        name = parse_method(self.method)
+        if LITE_SPREAD in (name.name, name.then and name.then.name):
+            raise ConfigError(f"a model's method {self.method!r} is lite with a spread: give both")
+        if self.budget is not None and not self.selects:
+            raise ConfigError(
+                f"an adaptive budget goes with method {LITE} alone, got {self.method!r}"
+            )
         require_one_of("precision", self.precision, PRECISIONS)
         if not 0 <= self.spread < math.inf:
             raise ConfigError(f"spread must be at least 0 and finite, got {self.spread!r}")
@@ -63,9 +74,25 @@ class LiteConfig:
             Sampling.parse(self.sampling)
 
     @property
+    def selects(self) -> bool:
+        """Whether the selector alone makes clips cheaper."""
+        return self.method == LITE
+
+    @property
+    def needs_selector(self) -> bool:
+        """Whether the method ranks by the trained selector."""
+        return parse_method(self.method).selected_by is not None
+
+    @property
     def needs_confidence(self) -> bool:
         """Whether the adaptive budget asks a second model."""
         return isinstance(self.budget, ThresholdBudget)
+
+    def with_method(self, method: str) -> LiteConfig:
+        """The same with another method, without what was calibrated for this one."""
+        if method == self.method:
+            return self
+        return replace(self, method=method, budget=None, calibration=None)
 
     def with_spread(self, spread: float) -> LiteConfig:
         """The same with another spread, without what was calibrated for this one."""
@@ -73,10 +100,16 @@ class LiteConfig:
             return self
         return replace(self, spread=spread, budget=None, calibration=None)
 
-    def backbone_of(self, selector: SelectorConfig) -> tuple[str, str | None]:
-        """Name and hub revision of the backbone, where the folder does not hold it."""
+    def backbone_of(self, selector: SelectorConfig | None) -> tuple[str, str | None]:
+        """Name and hub revision of the backbone, where the folder does not hold it.
+
+        Raises:
+            ConfigError: nothing names it.
+        """
         if self.backbone is not None:
             return self.backbone, self.revision
+        if selector is None:
+            raise ConfigError(f"the model's {LITE_NAME} names no backbone: say which it is")
         return selector.backbone, selector.revision
 
     def to_dict(self) -> dict[str, Any]:

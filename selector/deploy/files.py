@@ -11,6 +11,7 @@ from pipeline.backbones import Backbone, hub, load_backbone
 from pipeline.errors import BackboneError, ConfigError, HubError
 from selector.deploy.config import LiteConfig
 from selector.deploy.replacing import check_whole
+from selector.training.files import CONFIG_NAME as SELECTOR_CONFIG
 from selector.training.files import load_selector
 from selector.training.model import TokenSelector
 
@@ -46,7 +47,8 @@ def load_parts(
     device: str,
     precision: str | None,
     backbone: str | None,
-) -> tuple[Backbone, TokenSelector, LiteConfig, tuple[str, str | None]]:
+    method: str | None = None,
+) -> tuple[Backbone, TokenSelector | None, LiteConfig, tuple[str, str | None]]:
     """Backbone, selector, configuration, and the backbone's name and hub revision.
 
     See `LiteModel.from_pretrained`.
@@ -56,15 +58,19 @@ def load_parts(
         BackboneError: the backbone is not found or does not load faithfully.
     """
     folder = find_model(name_or_path, revision)
-    selector = load_selector(folder)
     config = LiteConfig.load(folder)
+    if method is not None:
+        config = config.with_method(method)
+    # A selector that is there says how frames are sampled, whatever the method.
+    has_selector = config.needs_selector or (folder / SELECTOR_CONFIG).is_file()
+    selector = load_selector(folder) if has_selector else None
     embedded = folder / BACKBONE_NAME
     if backbone is not None:
         name, at = backbone, None
     elif embedded.is_dir():
         name, at = str(embedded), None
     else:
-        name, at = config.backbone_of(selector.config)
+        name, at = config.backbone_of(selector.config if selector is not None else None)
     try:
         loaded = load_backbone(name, at, device, precision or config.precision)
     except BackboneError as error:

@@ -10,7 +10,7 @@ Axes: B clips, T frames, N tokens of the full grid, K kept tokens, D channels, C
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.utils import ModelOutput
 
+from pipeline.backbones import load_backbone
 from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import Tokens, reduce
 from pipeline.errors import ConfigError
@@ -28,8 +29,11 @@ from selector.budgets.rules import ThresholdBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.files import load_parts
 from selector.deploy.saving import push_model, save_model
+from selector.methods.base import ClipBatch, Method, Setting
 from selector.methods.cost import CostModel, ViewCost
-from selector.methods.keep import best_tokens, kept_counts
+from selector.methods.keep import best_tokens, kept_counts, num_kept
+from selector.methods.names import LITE
+from selector.methods.registry import Parts, make_method, parse_method
 from selector.methods.spread import spread_offsets
 from selector.training.model import TokenSelector
 
@@ -45,6 +49,9 @@ class LiteOutput(ModelOutput):
         budget: int64 (B,), how many they are.
         scores: float (B, N) in [0, 1], predicted; None where all tokens are kept, unranked.
         confidence: float32 (B,), what a threshold budget went by; else None.
+        group: int64 (B, N), which of the tokens at the head each token of the grid became part of,
+            -1 for none; set by methods that act inside the blocks, for which `kept` are the tokens
+            at whose place one reached the head.
     """
 
     # transformers wants a default for all fields but the first.
@@ -54,34 +61,40 @@ class LiteOutput(ModelOutput):
     budget: torch.Tensor = None  # type: ignore[assignment]
     scores: torch.Tensor | None = None
     confidence: torch.Tensor | None = None
+    group: torch.Tensor | None = None
 
 
 class LiteModel(nn.Module):
     """A frozen video transformer that sees only the tokens its selector picks (LITE, LITE++).
 
+    Or that a method of `selector.methods.registry` leaves it, before or inside its blocks.
+
     Args:
         backbone: frozen, in evaluation mode.
-        selector: trained for this backbone.
+        selector: trained for this backbone; None for a method that needs none.
         config: budgets.
         backbone_name: the checkpoint `backbone` was loaded from, for `save_pretrained`.
         revision: hub revision of that checkpoint.
 
     Raises:
-        ConfigError: the selector belongs to another backbone, or the confidence cannot be loaded.
+        ConfigError: the selector belongs to another backbone, the method cannot serve it or be part
+            of a model in use, or the confidence cannot be loaded.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        selector: TokenSelector,
+        selector: TokenSelector | None,
         config: LiteConfig | None = None,
         backbone_name: str | None = None,
         revision: str | None = None,
     ) -> None:
         super().__init__()
-        selector.config.check_fits(backbone)
         self.backbone = backbone
-        self.selector = selector.to(backbone.device).eval().requires_grad_(False)
+        self.selector: TokenSelector | None = None
+        if selector is not None:
+            selector.config.check_fits(backbone)
+            self.selector = selector.to(backbone.device).eval().requires_grad_(False)
         self._offsets: torch.Tensor
         self.register_buffer("_offsets", None, persistent=False)
         self.confidence: Confidence | None = None
@@ -90,7 +103,7 @@ class LiteModel(nn.Module):
         self.backbone_name, self.revision = (
             (backbone_name, revision)
             if backbone_name is not None
-            else self.config.backbone_of(selector.config)
+            else self.config.backbone_of(selector.config if selector is not None else None)
         )
 
     @property
@@ -98,7 +111,7 @@ class LiteModel(nn.Module):
         """How the model selects unless told otherwise; another one may be set at any time.
 
         Raises:
-            ConfigError: on setting, the confidence cannot be loaded.
+            ConfigError: on setting, the method cannot be made or the confidence not loaded.
         """
         return self._config
 
@@ -110,7 +123,19 @@ class LiteModel(nn.Module):
         self.confidence = kept if config.needs_confidence else None
         self._confidence_name = config.confidence if config.needs_confidence else None
         self._offsets = spread_offsets(self.backbone.grid, config.spread).to(self.device)
+        self._method = self._make_method(config)
         self._config = config
+
+    def _make_method(self, config: LiteConfig) -> Method:
+        selectors = {} if self.selector is None else {LITE: self.selector}
+        parts = Parts(self.backbone, selectors=selectors, spread=config.spread)
+        method = make_method(parse_method(config.method), parts)
+        if method.unseen is not None:
+            raise ConfigError(
+                f"method {config.method} needs {method.unseen}, which a model in use does not see: "
+                "it can be evaluated only"
+            )
+        return method
 
     @property
     def device(self) -> torch.device:
@@ -138,6 +163,7 @@ class LiteModel(nn.Module):
         precision: str | None = None,
         backbone: str | None = None,
         spread: float | None = None,
+        method: str | None = None,
     ) -> LiteModel:
         """Load a model from the folder that `train-selector` or `save_pretrained` wrote.
 
@@ -149,17 +175,49 @@ class LiteModel(nn.Module):
             backbone: checkpoint to use in place of the one the folder holds or names.
             spread: to use in place of the folder's; an adaptive budget that was calibrated with
                 another one is forgotten.
+            method: to use in place of the folder's, as for `from_backbone`.
 
         Raises:
             ConfigError: there is no selector, or it was trained for another backbone.
             BackboneError: the backbone is not found or does not load faithfully.
         """
         loaded, selector, config, place = load_parts(
-            str(name_or_path), revision, device, precision, backbone
+            str(name_or_path), revision, device, precision, backbone, method
         )
         if spread is not None:
             config = config.with_spread(spread)
         return cls(loaded, selector, config, *place)
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name_or_path: str | Path,
+        method: str = "uniform",
+        *,
+        keep_ratio: float = 0.5,
+        sampling: str | None = None,
+        revision: str | None = None,
+        device: str = "cpu",
+        precision: str = "fp32",
+    ) -> LiteModel:
+        """Make a model from a checkpoint alone, with a method that needs no training.
+
+        Args:
+            name_or_path: a folder that `save_pretrained` wrote, a hub id, or `synthetic`.
+            method: `tome`, `uniform`, `evs` ...; `lite-pipeline methods` lists them.
+            keep_ratio: budget unless told otherwise.
+            sampling: frames of a clip; default `uniform`.
+            revision: commit, tag or branch of a hub id.
+            device: torch device.
+            precision: `fp32`, `bf16` or `fp16`.
+
+        Raises:
+            ConfigError: the method needs a selector, or cannot serve this backbone.
+            BackboneError: the backbone is not found or does not load faithfully.
+        """
+        config = LiteConfig(method=method, keep_ratio=keep_ratio, sampling=sampling)
+        backbone = load_backbone(str(name_or_path), revision, device, precision)
+        return cls(backbone, None, config, str(name_or_path), revision)
 
     def save_pretrained(self, folder: str | Path, with_backbone: bool = True) -> None:
         """Make the model in a folder this one, as it is in memory; `from_pretrained` reads it.
@@ -181,7 +239,7 @@ class LiteModel(nn.Module):
     @property
     def sampling(self) -> str:
         """Frames of a clip, `uniform` or `stride:N`, unless asked otherwise."""
-        learnt = self.selector.config.trained_on
+        learnt = None if self.selector is None else self.selector.config.trained_on
         return self.config.sampling or (learnt.sampling if learnt is not None else "uniform")
 
     def push_to_hub(
@@ -225,14 +283,19 @@ class LiteModel(nn.Module):
             output = self._adaptive(pixel_values, tokens)
         else:
             ratio = self.config.keep_ratio if keep_ratio is None else keep_ratio
-            output = self._fixed(tokens, ratio)
+            output = self._fixed(pixel_values, tokens, ratio)
         if labels is not None:
             output.loss = F.cross_entropy(output.logits, labels.to(output.logits.device))
         return output
 
     def _fixed(
-        self, tokens: Tokens, keep_ratio: float | Sequence[float] | torch.Tensor
+        self,
+        pixel_values: torch.Tensor,
+        tokens: Tokens,
+        keep_ratio: float | Sequence[float] | torch.Tensor,
     ) -> LiteOutput:
+        if not self.config.selects:
+            return self._reduced(pixel_values, tokens, keep_ratio)
         num_tokens = self.backbone.grid.num_tokens
         shape, device = (tokens.values.shape[0], num_tokens), tokens.values.device
         nums = kept_counts(num_tokens, keep_ratio, shape[0])
@@ -251,6 +314,50 @@ class LiteModel(nn.Module):
         kept = _mask(left, num_tokens)
         return LiteOutput(logits=logits, kept=kept, budget=budget, scores=scores)
 
+    def _reduced(
+        self,
+        pixel_values: torch.Tensor,
+        tokens: Tokens,
+        keep_ratio: float | Sequence[float] | torch.Tensor,
+    ) -> LiteOutput:
+        """By any method; clips of equal budget run together."""
+        num_tokens = self.backbone.grid.num_tokens
+        nums = kept_counts(num_tokens, keep_ratio, len(tokens))
+        if isinstance(nums, int):
+            return self._reduced_alike(pixel_values, tokens, nums)
+        asked, parts = torch.tensor(nums), {}
+        for num in sorted(set(nums)):
+            rows = (asked == num).nonzero().squeeze(1).to(tokens.values.device)
+            part = self._reduced_alike(pixel_values[rows], tokens.rows(rows), num)
+            parts[num] = (rows, part)
+        whole: dict[str, torch.Tensor] = {}
+        for rows, part in parts.values():
+            for name, value in part.items():
+                whole.setdefault(name, value.new_empty((len(nums), *value.shape[1:])))
+                whole[name][rows] = value
+        return LiteOutput(**whole)
+
+    def _reduced_alike(self, pixel_values: torch.Tensor, tokens: Tokens, num: int) -> LiteOutput:
+        """The budget of keeping `num` tokens, for all clips."""
+        num_tokens = self.backbone.grid.num_tokens
+        if num == num_tokens:
+            kept = torch.ones(len(tokens), num_tokens, dtype=torch.bool, device=self.device)
+            budget = torch.full((len(tokens),), num, device=self.device)
+            return LiteOutput(logits=self.backbone.run(tokens), kept=kept, budget=budget)
+        batch = ClipBatch.of_pixels(self.backbone, pixel_values, tokens)
+        reducer = self._method.reducer(self._method.prepare(batch), self._setting(num))
+        left = self.backbone.encode(tokens.tracked(), reducer)
+        return LiteOutput(
+            logits=self.backbone.head(left),
+            kept=_mask(left, num_tokens),
+            budget=torch.full((len(tokens),), left.num - left.off_grid, device=self.device),
+            group=left.group,
+        )
+
+    def _setting(self, num: int) -> Setting:
+        """What the budget of keeping `num` tokens buys of the method."""
+        return self._method.setting(num / self.backbone.grid.num_tokens, self.costs)
+
     def rank(self, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
         """What decides which tokens stay, and what they are predicted to be worth.
 
@@ -260,6 +367,7 @@ class LiteModel(nn.Module):
         Returns:
             The ranking, higher is kept first, and the scores in [0, 1], both (B, N).
         """
+        assert self.selector is not None
         logits = self.selector(tokens.on_grid)
         return logits + self._offsets, logits.sigmoid()
 
@@ -311,6 +419,24 @@ class LiteModel(nn.Module):
         asked = self.confidence
         confidence = asked.extra_gmacs(num_tokens_kept) if asked is not None else 0.0
         return self.costs.at(num_tokens_kept, confidence=confidence, ranked=True)
+
+    def cost_of(self, keep_ratio: float | None = None) -> ViewCost:
+        """What one view costs with this model's method at a budget.
+
+        Args:
+            keep_ratio: as `forward` has it, for all clips; default the configuration's.
+
+        Raises:
+            UnreachableBudgetError: the method cannot get so cheap.
+        """
+        num_tokens = self.backbone.grid.num_tokens
+        num = num_kept(num_tokens, self.config.keep_ratio if keep_ratio is None else keep_ratio)
+        if self.config.selects or num == num_tokens:
+            return self.costs.at(num)
+        setting = self._setting(num)
+        counts = self._method.counts(setting, self.costs.flow)
+        extra = self._method.overhead(setting, self.costs.flow)
+        return replace(self.costs.at(counts, ranked=False), selector=extra or 0.0)
 
     @cached_property
     def costs(self) -> CostModel:

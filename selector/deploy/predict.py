@@ -135,13 +135,19 @@ def _predict(
         ],
         kept_tokens=kept,
         num_tokens=grid.num_tokens,
-        gmacs=sum(model.cost(num, adaptive).total for num in kept),
+        gmacs=_gmacs(model, kept, keep_ratio, adaptive),
         full_gmacs=len(kept) * model.cost(grid.num_tokens).total,
         confidence=None if output.confidence is None else output.confidence.tolist(),
         damaged=decoded.damaged,
         frames=decoded.clips[0],
         kept=output.kept[0].reshape(grid).cpu().numpy(),
     )
+
+
+def _gmacs(model: LiteModel, kept: list[int], keep_ratio: float | None, adaptive: bool) -> float:
+    if model.config.selects:
+        return sum(model.cost(num, adaptive).total for num in kept)
+    return len(kept) * model.cost_of(keep_ratio).total
 
 
 def to_json(path: str, result: Prediction | DecodeError) -> dict[str, object]:

@@ -31,6 +31,7 @@ from selector.deploy.config import LITE_NAME, LiteConfig
 from selector.deploy.files import BACKBONE_NAME, CONFIDENCE_NAME
 from selector.deploy.replacing import replacing
 from selector.training.files import CONFIG_NAME, WEIGHTS_NAME, save_selector
+from selector.training.model import TokenSelector
 
 if TYPE_CHECKING:
     from selector.deploy.model import LiteModel
@@ -56,7 +57,8 @@ def save_model(model: LiteModel, folder: Path, with_backbone: bool) -> None:
             digest = model.backbone.digest
             name = _name_alone(model, folder)
             config = replace(config, backbone=name, revision=model.revision)
-        _save_selector(model, digest, new)
+        if model.selector is not None:
+            _save_selector(model.selector, digest, new)
         if model.confidence is not None:
             config = _with_confidence(model, config, new / CONFIDENCE_NAME)
         config.save(new)
@@ -117,8 +119,7 @@ def _name_alone(model: LiteModel, folder: Path) -> str:
     return str(named.absolute()) if named.is_dir() else model.backbone_name
 
 
-def _save_selector(model: LiteModel, digest: str, folder: Path) -> None:
-    selector = model.selector
+def _save_selector(selector: TokenSelector, digest: str, folder: Path) -> None:
     if any(weight.dtype != torch.float32 for weight in selector.state_dict().values()):
         raise ConfigError(
             "the selector ranks in single precision, and this one was cast to another: load the "

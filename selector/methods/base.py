@@ -63,6 +63,24 @@ class ClipBatch:
     def __len__(self) -> int:
         return len(self.clip_ids)
 
+    @classmethod
+    def of_pixels(cls, backbone: Backbone, pixel_values: torch.Tensor, tokens: Tokens) -> ClipBatch:
+        """Of clips in use, about which nothing else is known.
+
+        All have one number, so that `random` has one mask for all of them.
+        """
+        num, side = len(tokens), backbone.image_size
+        return cls(
+            backbone=backbone,
+            frames=np.empty((0, backbone.num_frames, side, side, 3), np.uint8),
+            pixel_values=pixel_values,
+            tokens=tokens,
+            labels=torch.full((num,), -1, device=tokens.values.device),
+            clip_ids=(0,) * num,
+            paths=(None,) * num,
+            views=(View(),) * num,
+        )
+
 
 class Method(ABC):
     """Something that makes a clip cheaper.
@@ -70,9 +88,12 @@ class Method(ABC):
     Attributes:
         whole_grid: whether it needs all tokens of the grid to begin with, so that no other method
             may choose before it.
+        unseen: what it must see beside pixels and tokens, which a model in use does not have; None
+            where it can be part of one.
     """
 
     whole_grid: bool = False
+    unseen: str | None = None
 
     def fits(self, backbone: Backbone) -> str | None:
         """None, or the sentence that says why this method cannot serve a backbone."""
@@ -160,6 +181,7 @@ class Chain(Method):
 
     def __init__(self, first: Method, second: Method) -> None:
         self.first, self.second = first, second
+        self.unseen = first.unseen or second.unseen
 
     def __str__(self) -> str:
         return "+".join(map(str, (self.first, self.second)))

@@ -34,6 +34,7 @@ from selector.methods.names import (
     tome_options,
 )
 from selector.methods.rank.base import RankingMethod
+from selector.training.model import TokenSelector
 
 _PART = re.compile(r"(?P<name>[a-z-]+)(?:\[(?P<inside>[^\[\]]*)\])?")
 
@@ -46,10 +47,12 @@ class Parts:
     """On its device."""
     seed: int = 0
     """Of `random`."""
-    selectors: Mapping[str, str] = field(default_factory=dict)
-    """`lite` or `lite[NAME]` to the folder of the trained selector."""
+    selectors: Mapping[str, str | TokenSelector] = field(default_factory=dict)
+    """`lite` or `lite[NAME]` to the trained selector or its folder."""
     sampling: str = "uniform"
     """How the clips' frames were sampled, for `motion-vectors`."""
+    spread: float = 0.0
+    """Of `lite`; `lite-spread` has its own."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +160,14 @@ def _make_lite(name: MethodName, parts: Parts) -> Method:
 
     assert name.selected_by is not None
     require_selectors([name], {name.selected_by} & parts.selectors.keys())
-    folder = parts.selectors[name.selected_by]
-    try:
-        selector = load_selector(folder, parts.backbone, parts.backbone.device)
-    except ConfigError as error:
-        raise ConfigError(f"method {name} ({folder}): {error}") from error
-    return LiteMethod(selector, DEFAULT_SPREAD if name.name == LITE_SPREAD else 0.0)
+    selector = parts.selectors[name.selected_by]
+    if isinstance(selector, str):
+        try:
+            selector = load_selector(selector, parts.backbone, parts.backbone.device)
+        except ConfigError as error:
+            raise ConfigError(f"method {name} ({selector}): {error}") from error
+    spread = parts.spread if name.name == LITE else DEFAULT_SPREAD
+    return LiteMethod(selector, spread)
 
 
 def _make_attention(name: MethodName, parts: Parts) -> Method:

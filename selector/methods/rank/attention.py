@@ -21,6 +21,8 @@ class AttentionMethod(RankingMethod):
         backbone: whose attention is looked at.
     """
 
+    unseen = "the full model's attention"
+
     def __init__(self, backbone: Backbone) -> None:
         self.gmacs = CostModel(backbone).blocks(backbone.grid.num_tokens)
 

@@ -74,6 +74,8 @@ class MotionVectorMethod(RankingMethod):
         timeout_s: seconds one video may take.
     """
 
+    unseen = "the compressed file"
+
     def __init__(
         self,
         backbone: Backbone,

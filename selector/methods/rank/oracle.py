@@ -22,6 +22,7 @@ class OracleMethod(RankingMethod):
     """
 
     gmacs = None
+    unseen = "the answer"
 
     def __init__(self, backbone: Backbone, layer: str, method: str, target: str = "label") -> None:
         self._asked = layer, method

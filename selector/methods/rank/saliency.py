@@ -27,6 +27,8 @@ class SaliencyMethod(RankingMethod):
         ConfigError: the installed OpenCV has no saliency module.
     """
 
+    unseen = "the decoded frames"
+
     def __init__(self) -> None:
         import cv2
 

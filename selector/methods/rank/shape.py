@@ -23,7 +23,7 @@ class TubeMethod(RankingMethod):
 
     def __init__(self, ranking: RankingMethod, *, first: bool = False) -> None:
         self._ranking, self._first = ranking, first
-        self.gmacs = ranking.gmacs
+        self.gmacs, self.unseen = ranking.gmacs, ranking.unseen
 
     def __str__(self) -> str:
         return f"{self._ranking}-tube"
@@ -51,7 +51,7 @@ class GroupedMethod(RankingMethod):
 
     def __init__(self, ranking: RankingMethod, name: str, num_spans: int | None = None) -> None:
         self._ranking, self._name, self._num_spans = ranking, name, num_spans
-        self.gmacs = ranking.gmacs
+        self.gmacs, self.unseen = ranking.gmacs, ranking.unseen
 
     def __str__(self) -> str:
         return self._name
