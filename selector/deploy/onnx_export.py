@@ -38,6 +38,11 @@ def export_onnx(model: LiteModel, path: Path, keep_ratio: float | None = None) -
     """
     ratio = model.config.keep_ratio if keep_ratio is None else keep_ratio
     kept = num_kept(model.backbone.grid.num_tokens, ratio)
+    if not model.config.selects:
+        raise ConfigError(
+            f"ONNX is written of models whose selector alone chooses, and this one's method is "
+            f"{model.config.method}"
+        )
     if path.suffix != ".onnx":
         raise ConfigError(f"{path} must end in .onnx")
     if model.dtype != torch.float32:

@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError, UnreachableBudgetError
 from selector.budgets.rules import MassBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
+from selector.deploy.onnx_export import export_onnx
 from selector.methods.base import ClipBatch
 from selector.methods.registry import Parts, make_method, parse_method
 from tests.checkpoints import save_videomae
@@ -127,6 +128,11 @@ def test_methods_that_no_model_can_hold_are_refused(checkpoint, method, message)
 def test_an_adaptive_budget_goes_with_the_selector_alone():
     with pytest.raises(ConfigError, match="goes with method lite alone, got 'lite.tome'"):
         LiteConfig(method="lite+tome", budget=MassBudget(mass=0.5))
+
+
+def test_onnx_is_for_models_whose_selector_alone_chooses(checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match="this one's method is tome"):
+        export_onnx(LiteModel.from_backbone(checkpoint, "tome"), tmp_path / "model.onnx")
 
 
 def test_a_budget_out_of_reach_says_how_far_it_goes(checkpoint):
