@@ -36,6 +36,9 @@ TOPICS = {
 RESUMABLE = {"demo", "build-oracle", "train-selector", "evaluate", "datasets", "train-backbone"}
 """Commands that go on where they stopped when they are given again."""
 
+OBJECT_STORES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "adlfs", "azure"}
+"""Libraries whose errors (no credentials, no network) are the place's and not ours."""
+
 _UsageError: type[Exception] = typer.BadParameter.__bases__[
     0
 ]  # click's, or the copy of it that typer has
@@ -43,6 +46,11 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[
 
 class _Group(TyperGroup):
     """Turns what a user can mend into one sentence and exit code 1, and Ctrl-C into code 130."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if "" in args:  # for a path it would be the folder one is in
+            ctx.fail("an argument is empty: is a variable of the shell not set?")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -58,6 +66,11 @@ class _Group(TyperGroup):
         except _UsageError as error:
             _hint_at_dashes(error)
             raise
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in OBJECT_STORES:
+                raise
+            output.echo_error(error, f"the object store: {type(error).__name__}: {error}")
+            raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             goes_on = ctx.invoked_subcommand in RESUMABLE
             output.echo("interrupted" + goes_on * "; the same command resumes", err=True)

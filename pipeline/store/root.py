@@ -201,6 +201,8 @@ def is_temporary(name: str) -> bool:
 
 def _refuse_unsuitable(url: str) -> None:
     """Refuses what fsspec would open, but where files are not there whole or not at all."""
+    if not url.strip():  # an unset variable of a script; it would be the folder one is in
+        raise StoreError(f"{url!r} is no place: it must be {_PLACES}")
     scheme, found, _ = url.partition("://")
     if not found:
         return

@@ -99,6 +99,20 @@ def test_what_the_system_refuses_is_a_sentence(monkeypatch, error, sentence):
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_what_an_object_store_refuses_is_a_sentence(monkeypatch):
+    botocore = pytest.importorskip("botocore.exceptions")
+
+    def refuse(*args):
+        raise botocore.NoCredentialsError
+
+    monkeypatch.setattr(pipeline.store.reader, "open_store", refuse)
+    result = run("status", "--store", "s3://bucket/store")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: the object store: NoCredentialsError: Unable to locate credentials\n"
+    )
+
+
 def test_a_bug_keeps_its_traceback_and_says_that_it_is_one():
     code = """
 import pipeline.store.reader
@@ -143,6 +157,20 @@ def test_text_that_the_terminal_has_no_letters_for_is_escaped(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert b"/\xe9\\u8996\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train-selector", "--store", "s", "--out", ""),
+        ("datasets", "check", "ssv2", "--data-root", ""),
+        ("predict", "", "--model", "m"),
+    ],
+)
+def test_an_empty_argument_does_not_mean_the_folder_one_is_in(words):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "an argument is empty" in result.stderr
 
 
 def test_a_file_name_with_a_dash_gets_a_hint():

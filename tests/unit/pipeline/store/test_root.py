@@ -122,6 +122,12 @@ def test_places_where_a_file_may_be_half_written_are_refused(url: str) -> None:
         Root(url)
 
 
+def test_nothing_is_no_place() -> None:
+    """Or it would be the folder one is in: what an unset variable of a script names."""
+    with pytest.raises(StoreError, match="'' is no place"):
+        Root("")
+
+
 @pytest.mark.parametrize(
     "url",
     [
