@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.clips.grid import TokenGrid
-from pipeline.errors import ClipStatus
+from pipeline.errors import ClipStatus, printable
 from pipeline.store import layout
 
 
@@ -166,8 +166,8 @@ class ShardResult:
                 array[row] = np.nan
         if self.embedding_index is not None:
             self.embedding_index[row] = -1
-        # A file name that is not UTF-8 reaches the message as lone surrogates, which Arrow refuses.
-        clean = error.encode("utf-8", "backslashreplace").decode()
+        # One line for who reads the table, and without lone surrogates, which Arrow refuses.
+        clean = printable(error)
         self.clips[row] = {
             "status": ClipStatus(status).value,
             "error": clean[: layout.MAX_ERROR_CHARS],

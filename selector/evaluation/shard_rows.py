@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.special import log_softmax
 
-from pipeline.errors import ClipStatus
+from pipeline.errors import ClipStatus, printable
 from pipeline.store.layout import MAX_ERROR_CHARS
 from selector.evaluation.files import EvaluationInfo
 from selector.evaluation.layout import TOP, results_schema
@@ -48,7 +48,7 @@ class ShardRows:
         self, clip: int, status: ClipStatus, message: str, condition: int | None = None
     ) -> None:
         """Records a failure of one clip, under one condition or under all."""
-        clean = message.encode("utf-8", "backslashreplace").decode()[:MAX_ERROR_CHARS]
+        clean = printable(message)[:MAX_ERROR_CHARS]
         for column in range(self._failure.shape[1]) if condition is None else [condition]:
             self._failure[clip, column] = (status.value, clean)
 

@@ -88,10 +88,10 @@ def test_failing_after_success_leaves_nothing_of_it() -> None:
 
 def test_messages_are_made_storable() -> None:
     result = ShardResult(1, GRID, 0, 2)
-    result.set_failed(0, ClipStatus.MISSING_FILE, "no file caf\udce9.mp4 " + "x" * 1000)
+    result.set_failed(0, ClipStatus.MISSING_FILE, "no file caf\udce9.mp4\n\x1b[1m " + "x" * 1000)
     clip = result.clips[0]
     assert clip is not None
-    assert clip["error"].startswith("no file caf\\udce9.mp4 xxx")
+    assert clip["error"].startswith("no file caf\\udce9.mp4\\n\\x1b[1m xxx")
     assert len(clip["error"]) == 500
 
 

@@ -81,10 +81,10 @@ def test_a_clip_that_failed_fails_under_every_condition():
     rows = make_rows()
     for condition in range(NUM_CONDITIONS):
         rows.set([1], condition, np.zeros((1, 7), np.float32))
-    rows.fail(0, ClipStatus.MISSING_FILE, "no file: a\udcff.mp4")
+    rows.fail(0, ClipStatus.MISSING_FILE, "no file: a\udcff\n.mp4")
     got = rows.to_table().to_pylist()
     assert [row["status"] for row in got] == ["missing_file"] * 3 + ["ok"] * 3
-    assert got[0]["error"] == "no file: a\\udcff.mp4"
+    assert got[0]["error"] == "no file: a\\udcff\\n.mp4"
 
 
 def test_fewer_than_five_classes_are_all_listed():
