@@ -1,24 +1,31 @@
-"""Checks a dataset before a build: what is missing, empty, double or of an unknown label."""
+"""Checks a dataset before a build: what is missing, empty, double or of an unknown label.
+
+It goes the way of a build (`read.read_split`), but collects what that one stops at.
+"""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from datasets_spec.agreement import ClassAgreement, compare_classes
 from datasets_spec.errors import DatasetSpecError
-from datasets_spec.files import Listing, check_root
+from datasets_spec.files import Listing, check_root, join
+from datasets_spec.names import as_utf8
 from datasets_spec.read import (
     canonical_split,
+    default_split,
     label_names,
     list_splits,
     read_rows,
     usable_rows,
     videos_of,
 )
-from datasets_spec.types import DatasetSpec, Problem
+from datasets_spec.types import DatasetSpec, Problem, Skipped, Video
+from datasets_spec.walk import file_without_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +51,16 @@ class SplitCheck:
         """Videos whose file is there."""
         return self.num_videos - len(self.missing)
 
+    def obstacles(self) -> list[str]:
+        """Why a build of this split would be refused, whatever its options."""
+        if self.error is not None:
+            return [self.error]
+        if self.problems:
+            number = len(self.problems)
+            lines = "1 unusable line" if number == 1 else f"{number} unusable lines"
+            return [f"split {self.split!r} has {lines}"]
+        return [] if self.num_videos else [f"split {self.split!r} lists no videos"]
+
     def of_kind(self, kind: str) -> list[str]:
         """Messages of the problems of a kind."""
         return [problem.message for problem in self.problems if problem.kind == kind]
@@ -57,6 +74,14 @@ class DatasetCheck:
     data_root: str
     num_classes: int
     splits: tuple[SplitCheck, ...]
+    built: tuple[str, ...]
+    """Splits that a build was asked about: those that were named, else the one it takes itself."""
+    no_default: str | None = None
+    """Why a build must be told its split; None if it need not, or was."""
+    class_problems: tuple[Problem, ...] = ()
+    """Lines of other splits that a build refuses since it gathers the class names from them."""
+    skipped: tuple[Skipped, ...] = ()
+    """Files and folders that give no row."""
     overlaps: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Ids listed in two splits, under names such as `train+test`; a leak, though no build minds."""
     agreement: ClassAgreement | None = None
@@ -66,17 +91,15 @@ class DatasetCheck:
 
     def obstacles(self) -> list[str]:
         """What would break a build, in words; empty if nothing would."""
-        found = []
+        found = [line for split in self.splits for line in split.obstacles()]
+        found += [problem.message for problem in self.class_problems]
+        found += [] if self.no_default is None else [self.no_default]
         for split in self.splits:
-            if split.error is not None:
-                found.append(split.error)
-            elif split.num_videos == 0 and not split.problems:
-                found.append(f"split {split.split!r} lists no videos")
-            elif split.problems:
-                lines = "1 unusable line"
-                if len(split.problems) > 1:
-                    lines = f"{len(split.problems)} unusable lines"
-                found.append(f"split {split.split!r} has {lines}")
+            if split.num_unlabelled and split.split in self.built:
+                found.append(
+                    f"{split.num_unlabelled} of {split.num_videos} videos of split {split.split!r} "
+                    "have no label to explain (--target predicted needs none)"
+                )
         if self.splits and not any(split.num_found for split in self.splits):
             found.append("not one video file is where the specification's patterns say")
         if self.agreement is not None and not self.agreement.fits:
@@ -109,23 +132,36 @@ def check_dataset(
         DatasetSpecError: no data root, an unknown split, no annotations, or no class list.
     """
     root = check_root(data_root)
-    chosen = [canonical_split(spec, split) for split in splits] or list_splits(spec, root)
+    asked = [canonical_split(spec, split) for split in splits]
+    chosen = asked or list_splits(spec, root)
     if not chosen:
         looked = ", ".join(name for names in spec.splits.values() for name in names)
         raise DatasetSpecError(f"{spec.name}: no annotations in {root}; looked for {looked}")
-    names = label_names(spec, root, _ignore)  # its problems appear again under their split
+    built, no_default = asked, None
+    if not asked:
+        try:
+            built = [default_split(spec, root, "train")]
+        except DatasetSpecError as error:
+            no_default = str(error)
+    found = _Found()
+    names = label_names(spec, root, found.add)
     listing = Listing(root)
-    checked: list[SplitCheck] = []
-    ids: dict[str, set[str]] = {}
-    for split in chosen:
-        result, ids[split] = _check_split(spec, root, split, names, listing, sizes)
-        checked.append(result)
+    reads = [_read(spec, root, split, names, listing, sizes) for split in chosen]
+    for read in reads:
+        found.skipped |= read.skipped
+    if not asked:
+        found.skipped |= dict.fromkeys(_unlisted(spec, reads, listing))
+    known = {problem.message for read in reads for problem in read.check.problems}
     return DatasetCheck(
         dataset=spec.name,
         data_root=str(root),
         num_classes=len(names),
-        splits=tuple(checked),
-        overlaps=_overlaps(ids),
+        splits=tuple(read.check for read in reads),
+        built=tuple(built),
+        no_default=no_default,
+        class_problems=tuple(p for p in found.problems if p.message not in known),
+        skipped=tuple(found.skipped),
+        overlaps=_overlaps({r.check.split: {v.video_id for v in r.videos} for r in reads}),
         agreement=None
         if checkpoint_classes is None
         else compare_classes(names, checkpoint_classes),
@@ -133,21 +169,45 @@ def check_dataset(
     )
 
 
-def _check_split(
+class _Found:
+    """What reading reports, collected."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.skipped: dict[Skipped, None] = {}  # an ordered set
+
+    def add(self, found: Problem | Skipped) -> None:
+        """Receive a report."""
+        if isinstance(found, Problem):
+            self.problems.append(found)
+        else:
+            self.skipped[found] = None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A split that was read."""
+
+    check: SplitCheck
+    videos: list[Video]
+    skipped: dict[Skipped, None]
+
+
+def _read(
     spec: DatasetSpec,
     root: Path,
     split: str,
     names: list[str],
     listing: Listing,
     sizes: bool,
-) -> tuple[SplitCheck, set[str]]:
-    problems: list[Problem] = []
+) -> _Read:
+    found = _Found()
     try:
-        listed = read_rows(spec, root, split, problems.append)
-        rows = usable_rows(spec, listed, names, problems.append)
+        listed = read_rows(spec, root, split, found.add)
+        rows = usable_rows(spec, listed, names, found.add)
         videos = videos_of(spec, rows, names, split, listing)
     except DatasetSpecError as error:
-        return SplitCheck(split=split, error=str(error)), set()
+        return _Read(SplitCheck(split=split, error=str(error)), [], found.skipped)
     missing, empty = [], []
     for video in videos:
         if not listing.has_file(video.path):
@@ -158,15 +218,34 @@ def _check_split(
                 missing.append(video.path)
             elif size == 0:
                 empty.append(video.path)
-    result = SplitCheck(
+    check = SplitCheck(
         split=split,
         num_videos=len(videos),
         num_unlabelled=sum(video.label is None for video in videos),
         missing=tuple(missing),
         empty=tuple(empty),
-        problems=tuple(problems),
+        problems=tuple(found.problems),
     )
-    return result, {video.video_id for video in videos}
+    return _Read(check, videos, found.skipped)
+
+
+def _unlisted(spec: DatasetSpec, reads: Sequence[_Read], listing: Listing) -> list[Skipped]:
+    """Files beside the videos that no annotation lists; other folders are not looked into.
+
+    Where there is no annotation (`folder`), reading has reported every file.
+    """
+    if spec.format == "folder" or any(read.check.error is not None for read in reads):
+        return []
+    videos = {video.path for read in reads for video in read.videos}
+    annotations = [name for names in spec.splits.values() for name in names] + [*spec.labels.files]
+    found = []
+    for folder in sorted({v.rpartition("/")[0] for v in videos if listing.has_file(v)}):
+        for name in sorted(listing.files(folder)):
+            path = join(folder, name)
+            if path not in videos and not any(fnmatch(path, a) for a in annotations):
+                reason = file_without_row(listing.root / path, listing.root).reason
+                found.append(Skipped(as_utf8(path), f"listed nowhere, {reason}"))
+    return found
 
 
 def _size(path: Path) -> int | None:
@@ -195,7 +274,3 @@ def _overlaps(ids: dict[str, set[str]]) -> dict[str, tuple[str, ...]]:
 def _fold(split: str) -> str:
     """The number a split name ends in."""
     return split[len(split.rstrip("0123456789")) :]
-
-
-def _ignore(problem: Problem) -> None:
-    del problem

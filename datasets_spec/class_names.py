@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets_spec.errors import DatasetSpecError
 from datasets_spec.files import first_existing
+from datasets_spec.names import as_utf8, class_numbers, normal, whole_number
 from datasets_spec.textio import parse_json, read_text
 from datasets_spec.types import DatasetSpec, Row
 
 MAX_CLASSES = 2**15  # the store keeps class ids as int16
+
+
+class ClassIndex:
+    """Finds the class that an annotation means: a name beats an id."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self._by_name = {name: class_id for class_id, name in enumerate(names)}
+        numbers = [whole_number(name) for name in names]
+        times = Counter(numbers)  # where "1" and "01" are two classes, a number tells neither
+        self._by_number = {
+            number: class_id
+            for class_id, number in enumerate(numbers)
+            if number is not None and times[number] == 1
+        }
+
+    def named(self, row: Row) -> int | None:
+        """The class whose name the label is; the numbers `7` and `7.0` name "7" and "07" too."""
+        if row.label in self._by_name:
+            return self._by_name[row.label]
+        return None if row.label_id is None else self._by_number.get(row.label_id)
+
+    def find(self, row: Row) -> int | None:
+        """The class of that name or, failing that, with that id; None if there is neither."""
+        class_id = self.named(row)
+        return row.label_id if class_id is None and self.has_id(row) else class_id
+
+    def has_id(self, row: Row) -> bool:
+        """Whether the label is a class id."""
+        return row.label_id is not None and row.label_id < len(self.names)
+
+    def is_both(self, row: Row) -> bool:
+        """Whether the label is the name of one class and the id of another."""
+        return self.named(row) not in (None, row.label_id) and self.has_id(row)
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether a label may be the name of one class and the id of another."""
+        return any(number != class_id for number, class_id in self._by_number.items())
 
 
 def listed_names(spec: DatasetSpec, root: Path) -> list[str] | None:
@@ -24,7 +66,7 @@ def listed_names(spec: DatasetSpec, root: Path) -> list[str] | None:
     if labels.source == "sorted":
         return None
     if labels.source == "names":
-        return list(labels.names)
+        return _by_id(spec.source, [(name, i) for i, name in enumerate(labels.names)])
     base = spec.source.parent if labels.source == "file" else root
     path = first_existing(base, labels.files)
     if path is None:
@@ -46,7 +88,7 @@ def read_class_file(path: Path) -> list[str]:
     if path.suffix == ".json":
         return _from_json(path, parse_json(path)[1])
     lines = [line.strip() for line in read_text(path).splitlines()]
-    numbered = [re.fullmatch(r"(\d+)\s+(\S.*)", line) for line in lines if line]
+    numbered = [re.fullmatch(r"([0-9]{1,9})\s+(\S.*)", line) for line in lines if line]
     if numbered and all(numbered):
         pairs = [(match[2], int(match[1]) - 1) for match in numbered if match]
         return _by_id(path, pairs, first=1)
@@ -55,20 +97,40 @@ def read_class_file(path: Path) -> list[str]:
 
 def _from_json(path: Path, values: Any) -> list[str]:
     if isinstance(values, list):
-        pairs = [(name, number) for number, name in enumerate(values)]
-    elif isinstance(values, dict):
-        pairs = list(values.items())
-        if all(key.isdecimal() for key in values):
-            pairs = [(name, number) for number, name in pairs]
-    else:
+        return _named(path, [(name, number) for number, name in enumerate(values)])
+    if not isinstance(values, dict):
         raise DatasetSpecError(f"{path}: expected names with their ids, got {values!r:.60}")
+    if not all(whole_number(key) is not None for key in values):
+        return _named(path, values.items())
+    by_id = [(name, number) for number, name in values.items()]
+    try:
+        as_names = _named(path, values.items())
+    except DatasetSpecError:
+        return _named(path, by_id)
+    try:
+        as_ids = _named(path, by_id)
+    except DatasetSpecError:
+        return as_names
+    if as_ids != as_names:
+        raise DatasetSpecError(
+            f"{path}: keys and values are all numbers, so nothing tells names from ids; "
+            "give the names as a list, in the order of their ids"
+        )
+    return as_names
+
+
+def _named(path: Path, pairs: Iterable[tuple[Any, Any]]) -> list[str]:
+    """The names in the order of their ids, from pairs of anything that JSON can hold."""
     checked = []
     for name, number in pairs:
-        if not isinstance(name, str) or not name:
-            raise DatasetSpecError(f"{path}: class name {name!r} is no text")
-        if isinstance(number, bool) or not re.fullmatch(r"\d+", str(number)):
-            raise DatasetSpecError(f"{path}: id {number!r} of class {name!r} is no whole number")
-        checked.append((name, int(number)))
+        if not isinstance(name, str) or not normal(name):
+            raise DatasetSpecError(f"{path}: class name {name!r:.80} is no text")
+        whole = None if isinstance(number, bool) else whole_number(str(number))
+        if whole is None:
+            raise DatasetSpecError(
+                f"{path}: id {number!r:.40} of class {name!r:.80} is no whole number"
+            )
+        checked.append((name, whole))
     return _by_id(path, checked)
 
 
@@ -81,10 +143,16 @@ def _by_id(path: Path, pairs: list[tuple[str, int]], first: int = 0) -> list[str
             raise DatasetSpecError(
                 f"{path}: id {number + first} names both {names[number]!r} and {name!r}"
             )
-        names[number] = name
-    if len(set(names.values())) != len(names):
-        twice = next(n for n in names.values() if list(names.values()).count(n) > 1)
-        raise DatasetSpecError(f"{path}: class {twice!r} is listed twice")
+        names[number] = normal(name)
+        if as_utf8(name) != name:
+            raise DatasetSpecError(
+                f"{path}: class {as_utf8(name)!r} is no text that UTF-8 can hold"
+            )
+    seen: set[str] = set()
+    for name in names.values():
+        if name in seen:
+            raise DatasetSpecError(f"{path}: class {name!r} is listed twice")
+        seen.add(name)
     holes = [number for number in range(len(names)) if number not in names]
     if holes:
         raise DatasetSpecError(
@@ -94,27 +162,36 @@ def _by_id(path: Path, pairs: list[tuple[str, int]], first: int = 0) -> list[str
     return [names[number] for number in range(len(names))]
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Each name once, sorted; by number where all are numbers, so that "10" follows "9"."""
+    unique = sorted(set(names))
+    numbers = class_numbers(unique)
+    if numbers is None:
+        return unique
+    return [name for _, name in sorted(zip(numbers, unique, strict=True))]
+
+
 def sorted_names(rows: list[Row]) -> list[str]:
-    """Every class name the rows use, sorted; for class ids, the numbers 0 to the largest.
+    """Every class name the rows use, in order; for class ids, the numbers 0 to the largest.
 
     Raises:
         DatasetSpecError: names and ids mixed, an id beyond `MAX_CLASSES`, or no label at all.
     """
-    labelled = [row for row in rows if row.label is not None]
-    by_id = [row for row in labelled if isinstance(row.label, int)]
-    by_name = [row for row in labelled if isinstance(row.label, str)]
+    by_id = {row.label_id: row for row in rows if row.label_id is not None}
+    by_name = {row.label: row for row in rows if row.label is not None and row.label_id is None}
     if by_id and by_name:
+        one, other = next(iter(by_id.values())), next(iter(by_name.values()))
         raise DatasetSpecError(
-            f"labels mix ids and names: {by_id[0].label!r} ({by_id[0].where}) and "
-            f"{by_name[0].label!r} ({by_name[0].where}); list the names in the YAML's `labels`"
+            f"labels mix ids and names: {one.label} ({one.where}) and {other.label!r} "
+            f"({other.where}); list the names in the YAML's `labels`"
         )
-    if not labelled:
-        raise DatasetSpecError("no video has a label; list the names in the YAML's `labels`")
     if by_name:
-        return sorted({str(row.label) for row in by_name})
-    largest = max(by_id, key=lambda row: int(row.label or 0))
-    if int(largest.label or 0) >= MAX_CLASSES:
+        return in_order(name for name in by_name if name is not None)
+    if not by_id:
+        raise DatasetSpecError("no video has a label; list the names in the YAML's `labels`")
+    largest = max(by_id)
+    if largest >= MAX_CLASSES:
         raise DatasetSpecError(
-            f"{largest.where}: class id {largest.label}; ids must be below {MAX_CLASSES}"
+            f"{by_id[largest].where}: class id {largest}; ids must be below {MAX_CLASSES}"
         )
-    return [str(number) for number in range(int(largest.label or 0) + 1)]
+    return [str(number) for number in range(largest + 1)]

@@ -1,44 +1,108 @@
-"""Finds videos below the data root with one listing per folder instead of one `stat` per video."""
+"""Finds files below the data root with one listing per folder instead of one `stat` per file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from datasets_spec.errors import DatasetSpecError
-from datasets_spec.types import SPLIT_ALIASES, DatasetSpec, Row
+from datasets_spec.names import fold, normal
+from datasets_spec.types import DatasetSpec
 
 
 class Listing:
-    """The files below a folder; every directory is read once, when first asked for."""
+    """The files below a folder; every directory is read once, when first asked for.
+
+    `has_file`, `files` and `folders` take names by the letter. What begins with `find` also finds
+    a name in Unicode's other normal form, as in a Mac's archive that was unpacked on Linux.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._names: dict[str, frozenset[str]] = {}
+        self._read: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+        self._by_key: dict[tuple[str, bool, Callable[[str], str]], dict[str, list[str]]] = {}
 
     def has_file(self, path: str) -> bool:
         """Whether the folder of `path` lists it as anything but a folder; opens nothing."""
         folder, _, name = path.rpartition("/")
-        return name in self.names(folder)
+        return name in self.files(folder)
 
-    def names(self, folder: str) -> frozenset[str]:
+    def files(self, folder: str) -> frozenset[str]:
         """Names in `folder` (relative, forward slashes) that are no folders; empty if none."""
-        if folder not in self._names:
+        return self._names(folder)[0]
+
+    def folders(self, folder: str) -> frozenset[str]:
+        """Names in `folder` that are folders, or links, which may lead to one."""
+        return self._names(folder)[1]
+
+    def find(self, path: str) -> str | None:
+        """The file whose path means the same, or None."""
+        if self.has_file(path) or path.isascii():
+            return path if self.has_file(path) else None
+        *folders, name = path.split("/")
+        at: str | None = ""
+        for folder in folders:
+            at = None if at is None else self.find_folder(at, folder)
+        return None if at is None else self.find_file(at, name)
+
+    def find_file(self, folder: str, name: str) -> str | None:
+        """The path of a file whose name means the same, or None."""
+        return self._find(folder, name, is_folder=False)
+
+    def find_folder(self, folder: str, name: str) -> str | None:
+        """The path of a folder whose name means the same, or None."""
+        return self._find(folder, name, is_folder=True)
+
+    def find_folder_like(self, folder: str, name: str) -> str | None:
+        """The path of the only folder that is called so but for case and separators, or None."""
+        found = self._keyed(folder, True, fold).get(fold(name), [])
+        return join(folder, found[0]) if len(found) == 1 else None
+
+    def _find(self, folder: str, name: str, *, is_folder: bool) -> str | None:
+        if name in self._names(folder)[is_folder]:
+            return join(folder, name)
+        if name.isascii():  # has one normal form
+            return None
+        found = self._keyed(folder, is_folder, normal).get(normal(name), [])
+        return join(folder, found[0]) if found else None
+
+    def _keyed(
+        self, folder: str, is_folder: bool, key: Callable[[str], str]
+    ) -> dict[str, list[str]]:
+        at = (folder, is_folder, key)
+        if at not in self._by_key:
+            names: dict[str, list[str]] = {}
+            for name in sorted(self._names(folder)[is_folder]):
+                names.setdefault(key(name), []).append(name)
+            self._by_key[at] = names
+        return self._by_key[at]
+
+    def _names(self, folder: str) -> tuple[frozenset[str], frozenset[str]]:
+        if folder not in self._read:
+            files, folders = set(), set()
             try:
                 with os.scandir(self.root / folder) as entries:
-                    # A link is taken for a file: looking through it would cost a `stat` each.
-                    found = frozenset(
-                        entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)
-                    )
+                    for entry in entries:
+                        is_folder = entry.is_dir(follow_symlinks=False)
+                        # A link counts as both: looking through it would cost a `stat` each.
+                        if is_folder or entry.is_symlink():
+                            folders.add(entry.name)
+                        if not is_folder:
+                            files.add(entry.name)
             except (FileNotFoundError, NotADirectoryError):
-                found = frozenset()
+                pass
             except OSError as error:
                 raise DatasetSpecError(
                     f"cannot list {self.root / folder}: {error.strerror}"
                 ) from error
-            self._names[folder] = found
-        return self._names[folder]
+            self._read[folder] = frozenset(files), frozenset(folders)
+        return self._read[folder]
+
+
+def join(folder: str, name: str) -> str:
+    """The path of a name in a folder that may be the root, ""."""
+    return f"{folder}/{name}" if folder else name
 
 
 def check_root(data_root: str | Path) -> Path:
@@ -88,69 +152,3 @@ def _matches(root: Path, candidate: str) -> list[Path]:
 def unsafe_name(name: str) -> bool:
     """Whether a name from an annotation file would lead out of its folder, or is no name."""
     return not name or "/" in name or "\0" in name or name in (".", "..")
-
-
-def place_rows(spec: DatasetSpec, rows: Sequence[Row], split: str, listing: Listing) -> list[str]:
-    """Path of each row's video relative to the data root, whether the file exists or not.
-
-    A video is where the first pattern that matches a file says. One that is nowhere is put
-    where most of the split is, so that its path stays the same once the file is there.
-    """
-    layouts = _layouts(spec, split)
-    hits = [0] * len(layouts)
-    placed: list[str | None] = []
-    for row in rows:
-        found = row.path
-        if found is None:
-            names = _names(row)
-            for number, layout in enumerate(layouts):
-                candidate = _fill(layout, names)
-                if candidate is not None and listing.has_file(candidate):
-                    hits[number] += 1
-                    found = candidate
-                    break
-        placed.append(found)
-    by_hits = sorted(
-        range(len(layouts)), key=lambda number: -hits[number]
-    )  # stable: order wins ties
-    return [
-        path if path is not None else _anywhere([layouts[n] for n in by_hits], row)
-        for path, row in zip(placed, rows, strict=True)
-    ]
-
-
-def _layouts(spec: DatasetSpec, split: str) -> list[str]:
-    """The patterns with `{split}` and `{ext}` filled in, in order of preference, each once."""
-    folders = SPLIT_ALIASES if split in SPLIT_ALIASES else (split,)
-    layouts: dict[str, None] = {}
-    for pattern in spec.videos:
-        for folder in folders:
-            for extension in spec.extensions:
-                filled = pattern.replace("{split}", folder).replace("{ext}", extension)
-                layouts[filled] = None
-    return list(layouts)
-
-
-def _names(row: Row) -> dict[str, str]:
-    names = {"video_id": row.video_id}
-    if isinstance(row.label, str):
-        names["label"] = row.label
-        names["label_underscored"] = row.label.replace(" ", "_")
-    return names
-
-
-def _fill(layout: str, names: dict[str, str]) -> str | None:
-    """The path, or None if the pattern needs a label that the row does not have."""
-    try:
-        return layout.format_map(names)
-    except KeyError:
-        return None
-
-
-def _anywhere(layouts: list[str], row: Row) -> str:
-    names = _names(row)
-    for layout in layouts:
-        path = _fill(layout, names)
-        if path is not None:
-            return path
-    raise DatasetSpecError(f"{row.where}: every video pattern needs a label, and it has none")

@@ -24,7 +24,17 @@ def normal(name: str) -> str:
 
     A Mac writes an accent as a letter of its own (NFD); the two print alike and mean the same.
     """
-    return unicodedata.normalize("NFC", name).strip()
+    return composed(name).strip()
+
+
+def composed(text: str) -> str:
+    """The text in composed form (NFC)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def as_utf8(text: str) -> str:
+    r"""The text as UTF-8 can hold it: a file name's byte that is no UTF-8 becomes `\xe9`."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\\udc", "\\x")
 
 
 def fold(name: str) -> str:

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets_spec.class_names import listed_names, sorted_names
+from datasets_spec.class_names import MAX_CLASSES, ClassIndex, listed_names, sorted_names
 from datasets_spec.errors import DatasetSpecError
-from datasets_spec.files import Listing, check_root, has_annotations, place_rows
+from datasets_spec.files import Listing, check_root, has_annotations
 from datasets_spec.formats import READERS
+from datasets_spec.names import as_utf8, composed, normal
+from datasets_spec.placement import place_rows
 from datasets_spec.spec import suggest
-from datasets_spec.types import DatasetSpec, Problem, Report, Row, Video, same_split
+from datasets_spec.types import (
+    DatasetSpec,
+    Problem,
+    Report,
+    Row,
+    Skipped,
+    Video,
+    ignore,
+    same_split,
+)
+from datasets_spec.walk import count_skipped, worth_saying
+
+_log = logging.getLogger(__name__)
 
 
-def read_videos(spec: DatasetSpec, data_root: str | Path, split: str) -> list[Video]:
-    """The videos of a split, sorted by `video_id`; one whose file is missing stays in the list.
+@dataclass(frozen=True)
+class Split:
+    """What a build takes of a dataset."""
+
+    videos: list[Video]
+    """Sorted by `video_id`."""
+    label_names: list[str]
+    """Class names of the whole dataset; the index is the class id."""
+
+
+def read_split(spec: DatasetSpec, data_root: str | Path, split: str) -> Split:
+    """The videos of a split and the dataset's classes; a missing file stays in the list.
+
+    Files and folders that give no row are counted in a warning.
 
     Raises:
         DatasetSpecError: no such split or annotation file, a malformed line, an unknown label,
@@ -22,12 +50,31 @@ def read_videos(spec: DatasetSpec, data_root: str | Path, split: str) -> list[Vi
     """
     root = check_root(data_root)
     split = canonical_split(spec, split)
-    listed = read_rows(spec, root, split, _raise)
-    names = label_names(spec, root, _raise)
-    rows = usable_rows(spec, listed, names, _raise)
+    skipped: dict[Skipped, None] = {}  # an ordered set
+
+    def report(found: Problem | Skipped) -> None:
+        if isinstance(found, Problem):
+            raise DatasetSpecError(found.message)
+        skipped[found] = None
+
+    listed = read_rows(spec, root, split, report)
+    names = label_names(spec, root, report)
+    rows = usable_rows(spec, listed, names, report)
     if not rows:
         raise DatasetSpecError(f"{spec.name}: split {split!r} of {root} lists no videos")
-    return videos_of(spec, rows, names, split, Listing(root))
+    if worth_saying(skipped):
+        _log.warning(
+            "%s: %d files or folders give no row (%s); `lite-pipeline datasets check` names them",
+            root,
+            len(skipped),
+            count_skipped(skipped),
+        )
+    return Split(videos_of(spec, rows, names, split, Listing(root)), names)
+
+
+def read_videos(spec: DatasetSpec, data_root: str | Path, split: str) -> list[Video]:
+    """The videos of a split; see `read_split`."""
+    return read_split(spec, data_root, split).videos
 
 
 def read_label_names(spec: DatasetSpec, data_root: str | Path) -> list[str]:
@@ -37,7 +84,12 @@ def read_label_names(spec: DatasetSpec, data_root: str | Path) -> list[str]:
         DatasetSpecError: the class list is missing or malformed, or, where the names are gathered
             from the annotations, these are.
     """
-    return label_names(spec, check_root(data_root), _raise)
+
+    def report(found: Problem | Skipped) -> None:
+        if isinstance(found, Problem):
+            raise DatasetSpecError(found.message)
+
+    return label_names(spec, check_root(data_root), report)
 
 
 def list_splits(spec: DatasetSpec, data_root: str | Path) -> list[str]:
@@ -50,19 +102,26 @@ def list_splits(spec: DatasetSpec, data_root: str | Path) -> list[str]:
     return [split for split in spec.splits if has_annotations(spec, root, split)]
 
 
-def default_split(spec: DatasetSpec, data_root: str | Path) -> str:
-    """The split to take when none is named: the evaluation split, or the only one there is.
+def default_split(spec: DatasetSpec, data_root: str | Path, preferred: str | None = None) -> str:
+    """The split to take when none is named: the preferred one, or the only one there is.
+
+    Args:
+        spec: the dataset.
+        data_root: its folder.
+        preferred: `train` for a build; by default the split that papers report on.
 
     Raises:
         DatasetSpecError: neither exists.
     """
+    wanted = preferred if preferred in spec.splits else spec.eval_split
     found = list_splits(spec, data_root)
-    if spec.eval_split in found or not found:
-        return spec.eval_split  # reading it says what was looked for, if it is not there
+    if wanted in found or not found:
+        return wanted  # reading it says what was looked for, if it is not there
     if len(found) == 1:
         return found[0]
     raise DatasetSpecError(
-        f"{spec.name}: {data_root} has no split {spec.eval_split!r}; name one of {', '.join(found)}"
+        f"{spec.name}: {data_root} has no split {wanted!r}; name one with --split: "
+        f"{', '.join(found)}"
     )
 
 
@@ -85,30 +144,37 @@ def canonical_split(spec: DatasetSpec, split: str) -> str:
 def label_names(spec: DatasetSpec, root: Path, report: Report) -> list[str]:
     """`read_label_names`, with problems of the annotations reported instead of raised."""
     names = listed_names(spec, root)
-    if names is not None:
-        return names
     reader = READERS[spec.format]
-    if hasattr(reader, "class_names"):
-        gathered: list[str] = reader.class_names(spec, root)
-        return gathered
-    splits = list_splits(spec, root) or [spec.eval_split]  # reading it says what is missing
-    return sorted_names([row for s in splits for row in read_rows(spec, root, s, report)])
+    if names is not None:
+        _report_ambiguous(spec, root, names, report)
+    elif hasattr(reader, "class_names"):
+        names = reader.class_names(spec, root, report)
+    else:
+        names = sorted_names(_all_rows(spec, root, report))
+    if len(names) > MAX_CLASSES:
+        raise DatasetSpecError(
+            f"{spec.name}: {len(names)} classes; a store holds at most {MAX_CLASSES}"
+        )
+    return names
 
 
 def read_rows(spec: DatasetSpec, root: Path, split: str, report: Report) -> list[Row]:
-    """The usable lines of a split's annotations; the others are reported."""
+    """The usable lines of a split's annotations; the others are reported.
+
+    Ids and labels are in Unicode's composed form, so that a dataset is the same on every system.
+    """
     rows: list[Row] = READERS[spec.format].read_rows(spec, root, split, report)
-    return rows
+    return [plain for row in rows if (plain := _plain(row, report)) is not None]
 
 
 def usable_rows(
     spec: DatasetSpec, rows: Sequence[Row], names: Sequence[str], report: Report
 ) -> list[Row]:
     """The first row of each video whose label is known; the others are reported."""
-    ids = {name: number for number, name in enumerate(names)}
+    classes = ClassIndex(names)
     kept: dict[str, Row] = {}
     for row in rows:
-        fault = _label_fault(spec, row, ids)
+        fault = _label_fault(spec, row, classes)
         if row.video_id in kept:
             first = kept[row.video_id].where
             message = f"{row.where}: video {row.video_id!r} is listed twice, first at {first}"
@@ -124,30 +190,68 @@ def videos_of(
     spec: DatasetSpec, rows: Sequence[Row], names: Sequence[str], split: str, listing: Listing
 ) -> list[Video]:
     """Turns usable rows into videos: labels to ids, files placed, sorted by `video_id`."""
-    ids = {name: number for number, name in enumerate(names)}
-    videos = []
-    for row, path in zip(rows, place_rows(spec, rows, split, listing), strict=True):
-        label = ids[row.label] if isinstance(row.label, str) else row.label
-        videos.append(Video(row.video_id, path, label, split))
+    classes = ClassIndex(names)
+    paths = place_rows(spec, rows, names, split, listing)
+    videos = [
+        Video(row.video_id, path, classes.find(row), split)
+        for row, path in zip(rows, paths, strict=True)
+    ]
     return sorted(videos, key=lambda video: video.video_id)
 
 
-def _label_fault(spec: DatasetSpec, row: Row, ids: dict[str, int]) -> str | None:
-    label = row.label
-    if isinstance(label, int) and label >= len(ids):
-        return f"unknown label {label}; {spec.name} has class ids 0 to {len(ids) - 1}"
-    if not isinstance(label, str):
+def _all_rows(spec: DatasetSpec, root: Path, report: Report) -> list[Row]:
+    splits = list_splits(spec, root) or [spec.eval_split]  # reading it says what is missing
+    return [row for split in splits for row in read_rows(spec, root, split, report)]
+
+
+def _report_ambiguous(spec: DatasetSpec, root: Path, names: list[str], report: Report) -> None:
+    """Report a table whose numbers are names in one place and can only be ids in another."""
+    classes = ClassIndex(names)
+    if not classes.has_numbers:
+        return
+    rows = _all_rows(spec, root, ignore)  # what else is wrong with them, reading them will say
+    both = next((row for row in rows if classes.is_both(row)), None)
+    only_id = next(
+        (row for row in rows if classes.named(row) is None and classes.has_id(row)), None
+    )
+    if both is not None and only_id is not None:
+        message = (
+            f"{only_id.where}: label {only_id.label} can only be a class id, but {both.label} "
+            f"({both.where}) is the name of class {classes.named(both)} and the id of class "
+            f"{both.label_id}: write the names in every row"
+        )
+        report(Problem("unknown_label", message))
+
+
+def _plain(row: Row, report: Report) -> Row | None:
+    """The row in composed form; reported where a store could not hold it."""
+    texts = (row.video_id, row.label or "", row.path or "")
+    if all(text.isascii() for text in texts):
+        return row
+    if any(as_utf8(text) != text for text in texts):
+        shown = as_utf8(" ".join(texts))
+        report(Problem("malformed", f"{row.where}: no text that UTF-8 can hold: {shown!r:.200}"))
         return None
-    if label not in ids:
-        close = suggest(label, list(ids))
-        return f"unknown label {label!r}{close}; not among the {len(ids)} classes of {spec.name}"
-    if row.number is not None and row.number != ids[label]:
+    label = None if row.label is None else normal(row.label)
+    return replace(row, video_id=composed(row.video_id), label=label)
+
+
+def _label_fault(spec: DatasetSpec, row: Row, classes: ClassIndex) -> str | None:
+    if row.label is None:
+        return None
+    found = classes.find(row)
+    names = classes.names
+    if found is None and row.label_id is not None:
+        return f"unknown label {row.label}; {spec.name} has class ids 0 to {len(names) - 1}"
+    if found is None:
+        close = suggest(row.label, list(names))
         return (
-            f"class {label!r} has number {row.number + 1} here and {ids[label] + 1} in the class "
+            f"unknown label {row.label!r:.200}{close}; not among the {len(names)} classes of "
+            f"{spec.name}"
+        )
+    if row.number is not None and row.number != found:
+        return (
+            f"class {row.label!r} has number {row.number + 1} here and {found + 1} in the class "
             "list; for a renumbered subset set `labels: {data: ...}` to its own classInd.txt"
         )
     return None
-
-
-def _raise(problem: Problem) -> None:
-    raise DatasetSpecError(problem.message)

@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Hashable
 from difflib import get_close_matches
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 import yaml
 
 from datasets_spec.errors import DatasetSpecError
+from datasets_spec.files import unsafe_name
 from datasets_spec.types import DatasetSpec, LabelSource
 
 FORMATS = ("ssv2", "kinetics400", "ucf101", "hmdb51", "folder", "csv")
@@ -81,8 +81,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise DatasetSpecError(f"no dataset specification at {path}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetSpecError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a number or date that is none
         raise DatasetSpecError(f"{path}: not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise DatasetSpecError(f"{path}: not valid YAML: nested too deeply") from error
     if not isinstance(values, dict):
         raise DatasetSpecError(f"{path}: expected keys and values, got {type(values).__name__}")
     return values
@@ -178,26 +180,25 @@ def _splits(fields: _Fields, key: str) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict) or not value:
         raise fields.error(key, f"got {value!r}", "a mapping from split to annotation files")
     for name in value:
-        if not isinstance(name, str):
-            raise fields.error(key, f"split {name!r} is no string", "names such as train")
+        if not isinstance(name, str) or unsafe_name(name):
+            raise fields.error(key, f"split {name!r} is no name", "names such as train")
     return {name: fields.strings(f"{key}.{name}", files) for name, files in value.items()}
 
 
 def _videos(fields: _Fields, key: str) -> tuple[str, ...]:
     patterns = fields.strings(key, fields.values.get(key))
+    shown = ", ".join(f"{{{p}}}" for p in PLACEHOLDERS)
     for pattern in patterns:
-        try:
-            used = [name for _, name, _, _ in Formatter().parse(pattern) if name is not None]
-        except ValueError as error:
-            raise fields.error(key, f"{pattern!r}: {error}", "balanced braces") from error
+        used = re.findall(r"{([^{}]*)}", pattern)
+        if re.search(r"[{}]", re.sub(r"{[^{}]*}", "", pattern)):
+            raise fields.error(key, f"{pattern!r} has a brace without its other", shown)
         for name in used:
-            if name not in PLACEHOLDERS:
-                shown = ", ".join(f"{{{p}}}" for p in PLACEHOLDERS)
+            if name not in PLACEHOLDERS:  # nor with an index, a conversion or a format
                 found = f"{pattern!r} uses {{{name}}}{suggest(name, PLACEHOLDERS)}"
                 raise fields.error(key, found, shown)
         if "video_id" not in used:
             raise fields.error(key, f"{pattern!r} lacks {{video_id}}", "one file per video")
-        if pattern.startswith("/") or ".." in pattern.split("/"):
+        if pattern.startswith("/") or ".." in pattern.split("/") or "\0" in pattern:
             raise fields.error(key, repr(pattern), "paths below the data root")
     return patterns
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets_spec.errors import DatasetSpecError
+from datasets_spec.names import whole_number
 from datasets_spec.types import Problem, Report
 
 
@@ -74,8 +76,8 @@ def read_jsonl(
     """Yields (`file:line`, values as text) of a file with one JSON object per line; null is ""."""
     for where, line in read_lines(path):
         try:
-            values = json.loads(line, object_pairs_hook=_unique_keys)
-        except (json.JSONDecodeError, _DuplicateKeyError) as error:
+            values = _load(line)
+        except _JsonFault as error:
             report(Problem("malformed", f"{where}: not a valid JSON object: {error}"))
             continue
         fault = _jsonl_fault(values, required, known)
@@ -94,46 +96,68 @@ def _jsonl_fault(values: Any, required: Sequence[str], known: Sequence[str]) -> 
         return f"lacks {', '.join(missing)}: {values!r:.80}"
     for key in known:
         value = values.get(key)
-        if isinstance(value, bool) or not isinstance(value, (str, int, type(None))):
-            return f"{key} {value!r} is neither text nor a whole number"
+        whole = isinstance(value, float) and whole_number(str(value)) is not None
+        if isinstance(value, bool) or not (whole or isinstance(value, (str, int, type(None)))):
+            return f"{key} {value!r:.80} is neither text nor a whole number"
     return None
 
 
 def parse_json(path: Path) -> tuple[str, Any]:
-    """Reads a JSON file; returns its text too, for `entry_line`.
+    """Reads a JSON file; returns its text too, for `entry_lines`.
 
     Raises:
         DatasetSpecError: unreadable, not JSON, or an object with the same key twice.
     """
     text = read_text(path)
     try:
-        return text, json.loads(text, object_pairs_hook=_unique_keys)
-    except json.JSONDecodeError as error:
-        raise DatasetSpecError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-    except _DuplicateKeyError as error:
-        raise DatasetSpecError(f"{path}: {error}") from error
+        return text, _load(text)
+    except _JsonFault as fault:
+        line = "" if fault.line is None else f":{fault.line}"
+        raise DatasetSpecError(f"{path}{line}: not valid JSON: {fault}") from fault
 
 
-def entry_line(text: str, index: int) -> int:
-    """Line (from 1) on which entry `index` of a top-level JSON list begins."""
+def entry_lines(text: str) -> list[int]:
+    """Lines (from 1) on which the entries of a top-level JSON list begin."""
     decoder = json.JSONDecoder()
+    lines: list[int] = []
+    line, counted = 1, 0
     at = text.index("[") + 1
-    for number in range(index + 1):
+    while True:
         while text[at] in " \t\r\n,":
             at += 1
-        if number < index:
-            _, at = decoder.raw_decode(text, at)
-    return text.count("\n", 0, at) + 1
+        if text[at] == "]":
+            return lines
+        line += text.count("\n", counted, at)
+        counted = at
+        lines.append(line)
+        _, at = decoder.raw_decode(text, at)
 
 
-class _DuplicateKeyError(ValueError):
-    """An object that holds a key twice, of which JSON would keep the last in silence."""
+class _JsonFault(ValueError):
+    """Why a text is no JSON that can be used, and on which line of it where that is known."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def _load(text: str) -> Any:
+    """`json.loads`, strict about keys, with one error for all that a text can do to it."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        raise _JsonFault(error.msg, error.lineno) from error
+    except RecursionError as error:
+        raise _JsonFault("lists or objects are nested too deeply") from error
+    except _JsonFault:
+        raise
+    except ValueError as error:  # Python converts no number of thousands of digits
+        raise _JsonFault("a number has too many digits") from error
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
-    if len(values) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _DuplicateKeyError(f"the key {twice!r} appears twice")
+    if len(values) != len(pairs):  # JSON would keep the last in silence
+        keys = Counter(key for key, _ in pairs)
+        raise _JsonFault(f"the key {keys.most_common(1)[0][0]!r:.80} appears twice")
     return values

@@ -90,19 +90,35 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """A file or folder below the data root that gives no row; a build goes on and says so."""
+
+    path: str
+    """Relative to the data root."""
+    reason: str
+
+
+@dataclass(frozen=True)
 class Row:
     """One usable line of an annotation file, before its label and its file are looked up."""
 
     video_id: str
-    label: str | int | None
-    """Class name, or class id where the annotation carries one, or None."""
+    label: str | None
+    """Class name, or None."""
     where: str
     """File and line, for messages."""
     path: str | None = None
     """File relative to the data root where the annotation says it; else the patterns decide."""
     number: int | None = None
     """Class id that the annotation gives beside the name, to hold against the class list."""
+    label_id: int | None = None
+    """The number that `label` is: the class of that name, else the class with that id."""
 
 
-Report = Callable[[Problem], None]
-"""Receives each problem: raises it (`read_videos`) or collects it (`check_dataset`)."""
+Report = Callable[[Problem | Skipped], None]
+"""Receives what gives no row: `read_split` raises a problem, `check_dataset` collects all."""
+
+
+def ignore(found: Problem | Skipped) -> None:
+    """Where it has been reported before, or is not what was asked for."""
+    del found

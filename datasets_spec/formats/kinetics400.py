@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets_spec.files import annotation_files, unsafe_name
+from datasets_spec.names import whole_number
 from datasets_spec.textio import read_csv
 from datasets_spec.types import DatasetSpec, Problem, Report, Row, same_split
 
@@ -23,7 +24,7 @@ def read_rows(spec: DatasetSpec, root: Path, split: str, report: Report) -> list
         if fault is not None:
             report(Problem("malformed", f"{where}: {fault}"))
             continue
-        start, end = int(values["time_start"]), int(values["time_end"])
+        start, end = (whole_number(values[key]) or 0 for key in ("time_start", "time_end"))
         # Some copies keep the quotes of "massaging person's head" inside the field.
         label = values.get("label", "").replace('"', "").strip() or None
         rows.append(Row(f"{values['youtube_id']}_{start:06d}_{end:06d}", label, where))
@@ -32,10 +33,10 @@ def read_rows(spec: DatasetSpec, root: Path, split: str, report: Report) -> list
 
 def _fault(values: dict[str, str], split: str) -> str | None:
     if unsafe_name(values["youtube_id"]):
-        return f"youtube_id {values['youtube_id']!r} cannot be a file name"
+        return f"youtube_id {values['youtube_id']!r:.80} cannot be a file name"
     for key in ("time_start", "time_end"):
-        if not values[key].isdecimal():
-            return f"{key} {values[key]!r} is no whole number of seconds"
+        if whole_number(values[key]) is None:
+            return f"{key} {values[key]!r:.80} is no whole number of seconds"
     if values.get("split") and not same_split(values["split"], split):
         return f"split {values['split']!r} in a file of split {split!r}"
     return None

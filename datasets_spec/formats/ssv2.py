@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets_spec.files import annotation_files, unsafe_name
-from datasets_spec.textio import entry_line, parse_json
+from datasets_spec.textio import entry_lines, parse_json
 from datasets_spec.types import DatasetSpec, Problem, Report, Row
 
 
@@ -22,11 +22,12 @@ def read_rows(spec: DatasetSpec, root: Path, split: str, report: Report) -> list
         kind = type(entries).__name__
         report(Problem("malformed", f"{path}: expected a list of videos, got {kind}"))
         return []
-    rows = []
+    rows, lines = [], None
     for index, entry in enumerate(entries):
         fault = _fault(entry)
         if fault is not None:
-            report(Problem("malformed", f"{path}:{entry_line(text, index)}: {fault}"))
+            lines = lines or entry_lines(text)
+            report(Problem("malformed", f"{path}:{lines[index]}: {fault}"))
             continue
         template = entry.get("template")
         label = None if template is None else template.replace("[", "").replace("]", "").strip()
@@ -39,12 +40,12 @@ def _fault(entry: Any) -> str | None:
         return f"expected an object with id and template, got {entry!r:.80}"
     video_id = entry.get("id")
     if isinstance(video_id, bool) or not isinstance(video_id, (str, int)):
-        return f"id {video_id!r} is no video id"
+        return f"id {video_id!r:.80} is no video id"
     if unsafe_name(str(video_id)):
-        return f"id {video_id!r} cannot be a file name"
+        return f"id {video_id!r:.80} cannot be a file name"
     template = entry.get("template")
     if template is not None and (not isinstance(template, str) or not template.strip()):
-        return f"template {template!r} of video {video_id!r} is no text"
+        return f"template {template!r:.80} of video {video_id!r} is no text"
     if template is None and "label" in entry:
         return f"video {video_id!r} has a label but no template, which names the class"
     return None

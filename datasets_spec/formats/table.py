@@ -1,7 +1,7 @@
 """A table of videos: `path,label[,split,video_id]`, as CSV with a header or as JSON Lines.
 
-A label is a class name or a class id; an empty one means that it is not known. Without
-`video_id`, the path without its ending is the id.
+A label is a class name or, failing that, a class id; an empty one means that it is not known.
+Without `video_id`, the path without its ending is the id.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from datasets_spec.errors import DatasetSpecError
 from datasets_spec.files import annotation_files, first_existing
+from datasets_spec.names import whole_number
 from datasets_spec.textio import read_csv, read_jsonl
-from datasets_spec.types import DatasetSpec, Problem, Report, Row, same_split
+from datasets_spec.types import DatasetSpec, Problem, Report, Row, ignore, same_split
 
 ALL = "all"
 _COLUMNS = ("path", "label", "split", "video_id")
@@ -27,7 +28,7 @@ def list_splits(spec: DatasetSpec, root: Path) -> list[str]:
         if path is None:
             continue
         own = split == ALL or not _is_common(spec, root, path)
-        if own or any(same_split(v.get("split", ""), split) for _, v in _read(path, _ignore)):
+        if own or any(same_split(v.get("split", ""), split) for _, v in _read(path, ignore)):
             found.append(split)
     return found
 
@@ -61,10 +62,6 @@ def _read(path: Path, report: Report) -> Iterator[tuple[str, dict[str, str]]]:
     return read_csv(path, _REQUIRED, report)
 
 
-def _ignore(problem: Problem) -> None:
-    """Listing the splits is no place to complain; reading one is."""
-
-
 def _is_common(spec: DatasetSpec, root: Path, path: Path) -> bool:
     """Whether the table serves several splits, told apart by its split column."""
     return any(path == root / name for name in spec.splits.get(ALL, ()))
@@ -79,8 +76,8 @@ def _split_fault(spec: DatasetSpec, named: str, split: str, common: bool) -> str
 
 
 def _path_fault(root: Path, path: str) -> str | None:
-    if not path:
-        return "empty path"
+    if not path or "\0" in path:
+        return "empty path" if not path else f"path {path!r:.80} cannot be a file name"
     relative = PurePosixPath(_relative(root, path))
     if relative.is_absolute() or ".." in relative.parts:
         return f"path {path!r} is not below the data root {root}"
@@ -97,8 +94,6 @@ def _relative(root: Path, path: str) -> str:
 
 def _row(root: Path, values: dict[str, str], where: str) -> Row:
     path = _relative(root, values["path"])
-    label: str | int | None = values["label"] or None
-    if isinstance(label, str) and label.isdecimal():
-        label = int(label)
     video_id = values.get("video_id") or PurePosixPath(path).with_suffix("").as_posix()
-    return Row(video_id, label, where, path=path)
+    label = values["label"]
+    return Row(video_id, label or None, where, path=path, label_id=whole_number(label))

@@ -13,7 +13,7 @@ from datasets_spec.files import annotation_files
 from datasets_spec.textio import read_lines
 from datasets_spec.types import DatasetSpec, Problem, Report, Row
 
-_LINE = re.compile(r"(?P<label>[^/\s]+)/(?P<stem>[^/\s]+)\.\w+(?:\s+(?P<number>\d+))?")
+_LINE = re.compile(r"(?P<label>[^/\s]+)/(?P<stem>[^/\s]+)\.\w+(?:\s+(?P<number>[0-9]{1,9}))?")
 
 
 def read_rows(spec: DatasetSpec, root: Path, split: str, report: Report) -> list[Row]:

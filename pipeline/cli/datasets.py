@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from datasets_spec import DatasetSpec, DatasetSpecError, list_specs, load_spec
 from datasets_spec.agreement import Agreement, ClassAgreement, read_checkpoint_classes
 from datasets_spec.check import DatasetCheck, SplitCheck, check_dataset
+from datasets_spec.walk import count_skipped
 from pipeline.cli import options, output
 from pipeline.cli.table import Column, echo_table
 
@@ -132,10 +134,17 @@ def _echo_check(result: DatasetCheck, show: int) -> None:
         _echo_some(f"{split.split}: missing", split.missing, show)
         _echo_some(f"{split.split}: empty", split.empty, show)
         _echo_some(f"{split.split}: unusable", [p.message for p in split.problems], show)
+    for problem in result.class_problems:
+        output.echo(f"class names: {problem.message}")
+    if result.skipped:
+        output.echo(f"files that give no row: {count_skipped(result.skipped)}")
+        _echo_some("they are", [f"{s.path}: {s.reason}" for s in result.skipped], show)
     for pair, ids in result.overlaps.items():
         _echo_some(f"{pair}: in both", ids, show)
     if result.agreement is not None:
         _echo_agreement(result.agreement, show)
+    if result.no_default is None:
+        output.echo(f"split that a build takes: {', '.join(result.built)}")
     obstacles = result.obstacles()
     for obstacle in obstacles:
         output.echo(f"would break a build: {obstacle}")
@@ -191,6 +200,13 @@ def _check_as_json(result: DatasetCheck, show: int) -> dict[str, Any]:
                 "problems_first": [problem.message for problem in split.problems[:show]],
             }
             for split in result.splits
+        },
+        "built_by_default": result.built[0] if result.built else None,
+        "class_problems": [problem.message for problem in result.class_problems],
+        "skipped": {
+            "count": len(result.skipped),
+            "by_reason": Counter(found.reason for found in result.skipped),
+            "first": [{"path": s.path, "reason": s.reason} for s in result.skipped[:show]],
         },
         "overlaps": {
             pair: {"count": len(ids), "first": ids[:show]} for pair, ids in result.overlaps.items()

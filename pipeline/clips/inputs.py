@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datasets_spec import DatasetSpec, read_label_names, read_videos
-from datasets_spec.read import canonical_split
+from datasets_spec import DatasetSpec
+from datasets_spec.read import canonical_split, read_split
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.clips.classes import settle_classes
 from pipeline.clips.plan import UNKNOWN_LABEL, build_plan, plan_digest
@@ -65,9 +65,8 @@ def read_inputs(
     """
     check_decoder(request.decoder)
     split = canonical_split(spec, split)
-    videos = read_videos(spec, request.data_root, split)
-    label_names = read_label_names(spec, request.data_root)
-    plan = build_plan(videos, request.views, request.shard_size, request.limit)
+    found = read_split(spec, request.data_root, split)
+    plan = build_plan(found.videos, request.views, request.shard_size, request.limit)
     if without_label is not None:
         unknown = pc.sum(pc.equal(plan["label"], UNKNOWN_LABEL)).as_py()
         if unknown:
@@ -75,7 +74,7 @@ def read_inputs(
             raise ConfigError(f"{where} {without_label}")
     backbone = load_backbone(request.backbone, request.revision)
     classes = settle_classes(
-        spec.name, label_names, backbone, request.backbone, accept=request.accept_classes
+        spec.name, found.label_names, backbone, request.backbone, accept=request.accept_classes
     )
     config = ClipConfig(
         dataset=spec.name,

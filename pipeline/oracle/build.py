@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
-from datasets_spec import load_spec
+from datasets_spec import default_split, load_spec
 from pipeline.clips.grid import TokenGrid
 from pipeline.clips.inputs import ClipRequest, read_inputs
 from pipeline.config import OracleConfig, RunConfig, require_one_of
@@ -75,7 +75,7 @@ def prepare(request: BuildRequest) -> BuildPlan:
     """
     require_one_of("method", request.method, METHODS)
     spec = load_spec(request.dataset)
-    split = request.split or ("train" if "train" in spec.splits else spec.eval_split)
+    split = request.split or default_split(spec, request.data_root, "train")
     needed = "have no label to explain: use --target predicted, or a split with labels"
     without_label = needed if request.target == "label" else None
     inputs = read_inputs(request, spec, split, without_label=without_label)

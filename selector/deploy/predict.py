@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,14 @@ import torch
 
 from datasets_spec import load_spec
 from datasets_spec.formats.folder import videos_below
+from datasets_spec.types import Skipped
+from datasets_spec.walk import count_skipped, worth_saying
 from pipeline.clips.views import View
 from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest
 from pipeline.errors import ClipStatus, ConfigError, DecodeError
 from selector.deploy.model import LiteModel
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +94,17 @@ def list_videos(places: Iterable[str]) -> list[str]:
     """
     extensions = load_spec("folder").extensions
     paths: list[str] = []
+    skipped: list[Skipped] = []
     for place in places:
         if not Path(place).is_dir():
             paths.append(place)  # one that is missing fails where the others are answered
             continue
-        found = [str(path) for path in videos_below(Path(place), extensions)]
+        found = [str(path) for path in videos_below(Path(place), extensions, skipped.append)]
         if not found:
             raise ConfigError(f"{place} holds no video (.{', .'.join(extensions)})")
         paths += found
+    if worth_saying(skipped):
+        _log.warning("%d files or folders are no video: %s", len(skipped), count_skipped(skipped))
     return paths
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TextIO
 
 import pyarrow as pa
 
-from datasets_spec import load_spec
+from datasets_spec import default_split, load_spec
 from pipeline.clips.inputs import ClipRequest, read_inputs
 from pipeline.config import RunConfig
 from pipeline.errors import ClipStatus, UnreachableBudgetError
@@ -71,7 +71,7 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
     """
     require_selectors(request.methods, request.selectors)
     spec = load_spec(request.dataset)
-    split = request.split or spec.eval_split
+    split = request.split or default_split(spec, request.data_root)
     needed = "have no label, and accuracy needs one: choose a split with labels (--split)"
     inputs = read_inputs(request, spec, split, without_label=needed)
     plan, backbone = inputs.plan, inputs.backbone

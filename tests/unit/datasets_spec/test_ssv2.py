@@ -102,7 +102,7 @@ def test_the_same_video_twice_is_refused(write: Any, ssv2_files: dict[str, Any])
     [
         ('[{"id": "4"},\n}]', r"test\.json:2: not valid JSON"),
         ('{"4": {}}', r"test\.json: expected a list of videos, got dict"),
-        ('[{"id": "4", "id": "5"}]', r"test\.json: the key 'id' appears twice"),
+        ('[{"id": "4", "id": "5"}]', r"test\.json: not valid JSON: the key 'id' appears twice"),
         (b"\xff\xfe[]", r"test\.json: not UTF-8 text \(byte 0\)"),
         ("[]", r"split 'test' of .* lists no videos"),
     ],
@@ -142,7 +142,9 @@ def test_default_split_is_the_one_papers_report_on(write: Any, ssv2_files: dict[
     root = write(ssv2_files)
     assert default_split(SPEC, root) == "validation"
     (root / "labels/validation.json").unlink()
-    with pytest.raises(DatasetSpecError, match="no split 'validation'; name one of train, test"):
+    with pytest.raises(
+        DatasetSpecError, match="no split 'validation'; name one with --split: train, "
+    ):
         default_split(SPEC, root)
     (root / "labels/test.json").unlink()
     assert default_split(SPEC, root) == "train"
