@@ -26,6 +26,9 @@ from datasets_spec.types import (
 )
 from datasets_spec.walk import count_skipped, worth_saying
 
+MAX_TEXT = 4096
+"""Characters of an id, a label or a path: the longest path that Linux opens."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -226,6 +229,11 @@ def _report_ambiguous(spec: DatasetSpec, root: Path, names: list[str], report: R
 def _plain(row: Row, report: Report) -> Row | None:
     """The row in composed form; reported where a store could not hold it."""
     texts = (row.video_id, row.label or "", row.path or "")
+    longest = max(texts, key=len)
+    if len(longest) > MAX_TEXT:
+        what = f"a text of {len(longest)} characters: {longest!r:.80}"
+        report(Problem("malformed", f"{row.where}: {what}"))
+        return None
     if all(text.isascii() for text in texts):
         return row
     if any(as_utf8(text) != text for text in texts):

@@ -130,3 +130,71 @@ def test_no_annotations_at_all(write: Any) -> None:
 
 def test_found_is_listed_less_missing() -> None:
     assert SplitCheck(split="train", num_videos=3, missing=("a",)).num_found == 2
+
+
+FOLDER_SPEC, TABLE = load_spec("folder"), load_spec("csv")
+
+
+@pytest.mark.parametrize(
+    ("files", "built"),
+    [
+        (["jump/a.mp4"], "all"),
+        (["train/jump/a.mp4", "val/jump/b.mp4"], "train"),
+        (["val/jump/b.mp4"], "validation"),
+    ],
+)
+def test_the_split_that_a_build_takes(write: Any, files: list[str], built: str) -> None:
+    result = check_dataset(FOLDER_SPEC, write(dict.fromkeys(files, b"video")))
+    assert (result.built, result.no_default, result.obstacles()) == ((built,), None, [])
+
+
+def test_no_split_to_take(write: Any) -> None:
+    root = write({"val/jump/a.mp4": b"", "test/jump/b.mp4": b""})
+    (obstacle,) = check_dataset(FOLDER_SPEC, root).obstacles()
+    assert "no split 'train'; name one with --split: validation, test" in obstacle
+    assert check_dataset(FOLDER_SPEC, root, ["test"]).obstacles() == []
+
+
+def test_videos_without_a_label_matter_where_a_build_would_take_them(
+    write: Any, ssv2_files: dict[str, Any]
+) -> None:
+    root = write(ssv2_files)
+    assert check_dataset(SPEC, root).obstacles() == []
+    obstacle = (
+        "1 of 1 videos of split 'test' have no label to explain (--target predicted needs none)"
+    )
+    assert check_dataset(SPEC, root, ["test"]).obstacles() == [obstacle]
+    root = write({"videos.csv": "path,label\n1.mp4,wave\n2.mp4,\n", "1.mp4": b"", "2.mp4": b""})
+    assert check_dataset(TABLE, root).obstacles() == [
+        "1 of 2 videos of split 'all' have no label to explain (--target predicted needs none)"
+    ]
+
+
+def test_another_splits_lines_matter_where_class_names_are_gathered(write: Any) -> None:
+    files = {
+        "train.csv": "path,label\n1.mp4,wave\n",
+        "test.csv": "path,label\n,jump\n",
+        "1.mp4": b"",
+    }
+    root = write(files)
+    (obstacle,) = check_dataset(TABLE, root, ["train"]).obstacles()
+    assert "test.csv:2: empty path" in obstacle
+    with pytest.raises(DatasetSpecError, match=r"test\.csv:2: empty path"):
+        read_videos(TABLE, root, "train")
+
+
+def test_files_beside_the_videos_that_no_annotation_lists(
+    write: Any, ssv2_files: dict[str, Any]
+) -> None:
+    new = {f"{FOLDER}/11.webm": b"v", f"{FOLDER}/2.MTS": b"v", "elsewhere/12.webm": b"v"}
+    root = write(ssv2_files | new)
+    assert {found.path: found.reason for found in check_dataset(SPEC, root).skipped} == {
+        f"{FOLDER}/11.webm": "listed nowhere, ending .webm",
+        f"{FOLDER}/2.MTS": "listed nowhere, ending .mts",
+    }
+    assert check_dataset(SPEC, root, ["train"]).skipped == ()  # other splits have files there too
+
+
+def test_annotations_beside_the_videos_are_no_such_files(write: Any) -> None:
+    root = write({"videos.csv": "path,label\n1.mp4,wave\n", "1.mp4": b"", "2.mp4": b""})
+    assert [found.path for found in check_dataset(TABLE, root).skipped] == ["2.mp4"]

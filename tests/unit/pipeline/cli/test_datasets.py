@@ -140,3 +140,27 @@ def test_reading_a_dataset_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_files_left_out_are_counted_per_reason_and_named(tmp_path: Path) -> None:
+    for name in ("jump/a.mp4", "jump/b.gif", "jump/c.GIF", "walk/a.mp4", "walk/d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    result = _run("check", "folder", "--data-root", tmp_path, "--show", 2)
+    assert result.exit_code == 0
+    assert "files that give no row: 2 ending .gif, 1 ending .txt\n" in result.output
+    assert "  jump/b.gif: ending .gif\n  jump/c.GIF: ending .gif\n  and 1 more\n" in result.output
+    assert "split that a build takes: all\n" in result.output
+    report = json.loads(_run("check", "folder", "--data-root", tmp_path, "--json").output)
+    assert report["skipped"]["by_reason"] == {"ending .gif": 2, "ending .txt": 1}
+    assert report["built_by_default"] == "all"
+
+
+@pytest.mark.parametrize(("accepted", "code"), [((), 1), (("--accept-classes",), 0)])
+def test_names_that_disagree_may_be_accepted(
+    root: Path, checkpoint: Any, accepted: tuple[str, ...], code: int
+) -> None:
+    folder = checkpoint("Closing something", "Opening something")
+    result = _run("check", "ssv2", "--data-root", root, "--backbone", folder, *accepted)
+    assert result.exit_code == code
+    assert "SOME NAMES DIFFER" in result.output
