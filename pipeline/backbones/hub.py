@@ -15,6 +15,8 @@ from typing import TypeVar
 from pipeline.errors import HubError
 
 ATTEMPTS = 4
+PATIENCE_S = 20.0
+"""No other try begins after so long: newer clients try some calls several times by themselves."""
 _BUSY = {408, 429, 500, 502, 503, 504}  # HTTP: try again later
 
 T = TypeVar("T")
@@ -76,6 +78,7 @@ def retried(repo_id: str, revision: str | None, action: Callable[[], T]) -> T:
     Raises:
         HubError: says what the hub said, and whether that was tried again.
     """
+    start = time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return action()
@@ -83,9 +86,10 @@ def retried(repo_id: str, revision: str | None, action: Callable[[], T]) -> T:
             where = f"{repo_id!r} (revision {revision or 'main'})"
             if not is_transient(error):
                 raise HubError(f"{where}: {type(error).__name__}: {error}") from error
-            if attempt == ATTEMPTS:
+            seconds = time.monotonic() - start
+            if attempt == ATTEMPTS or seconds > PATIENCE_S:
                 raise HubError(
-                    f"{where}: out of reach, tried {ATTEMPTS} times; last: "
+                    f"{where}: out of reach, tried {attempt} times in {seconds:.0f} s; last: "
                     f"{type(error).__name__}: {error}"
                 ) from error
         time.sleep(random.uniform(0.5, 1.0) * 2**attempt)
