@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -147,6 +148,15 @@ def test_a_hub_out_of_reach_is_one_error_after_a_bounded_number_of_tries(remote,
         load_backbone("me/model")
     assert remote.calls == 4
     assert sum(waits) < 15
+
+
+def test_a_client_that_tries_for_long_by_itself_is_not_asked_again(remote, waits, monkeypatch):
+    """Newer ones do, for half a minute a call."""
+    clock = itertools.count(step=11)
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    remote.faults = [ConnectError("no route")] * 99
+    with pytest.raises(BackboneError, match="tried 2 times in 22 s"):
+        load_backbone("me/model")
 
 
 @pytest.mark.parametrize(
