@@ -106,7 +106,7 @@ def _draw(
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, show_header=not rows, padding=(0, gap, 0, 0))
+    grid = Table(box=None, show_header=not rows, pad_edge=False, padding=(0, gap, 0, 0))
     for column, width in zip(columns, widths, strict=True):
         grid.add_column(
             Text(column.title),
@@ -117,8 +117,7 @@ def _draw(
         )
     for row in rows:
         grid.add_row(*map(Text, row))
-    total = sum(widths) + gap * len(widths)  # the gap is padding, so the last column has one too
-    console = Console(file=sys.stdout, width=total)
+    console = Console(file=sys.stdout, width=sum(widths) + gap * (len(widths) - 1))
     with console.capture() as captured:
         console.print(grid)
     return [line.rstrip() for line in captured.get().splitlines()]
