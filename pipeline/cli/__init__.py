@@ -33,7 +33,7 @@ TOPICS = {
 }
 """Modules of this package by the headings of `--help`; each has `register`."""
 
-RESUMABLE = {"demo", "build-oracle", "train-selector", "evaluate", "datasets", "train-backbone"}
+RESUMABLE = {"demo", "build-oracle", "train-selector", "evaluate", "train-backbone"}
 """Commands that go on where they stopped when they are given again."""
 
 OBJECT_STORES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "adlfs", "azure"}

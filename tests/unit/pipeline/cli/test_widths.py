@@ -66,6 +66,12 @@ def test_the_list_of_datasets(terminal):
     assert "Something-Something V2" in " ".join(" ".join(lines).split())
 
 
+def test_the_list_of_methods(terminal):
+    lines = lines_of("methods")
+    assert_narrow(lines)
+    assert any(line.strip().startswith("lite-spread") for line in lines)
+
+
 def test_a_checked_dataset(terminal, tmp_path):
     label = "Pretending or trying and failing to twist something into a shape it cannot have at all"
     (tmp_path / "labels.json").write_text(json.dumps({label: "0", "Closing something": "1"}))
