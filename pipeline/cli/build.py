@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli import options, output
+from pipeline.cli.inspect import echo_accuracy
 from pipeline.cli.options import HOW, WHAT
 from pipeline.cli.table import Column, echo_table
 from pipeline.config import TARGETS, OracleConfig, RunConfig
@@ -152,6 +153,7 @@ def _echo_result(result: BuildResult, store: str) -> None:
         if count or status == ClipStatus.OK
     ]
     echo_table([Column(""), Column("", right=True)], counts)
+    echo_accuracy(result.accuracy, result.label_names)
     for loss in result.given_up:
         output.echo(f"shard {loss.shard} given up after {loss.attempt} attempts: {loss.reason}")
     if not result.complete:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli import output
 from pipeline.cli.table import Column, echo_table
+
+if TYPE_CHECKING:
+    from pipeline.store.accuracy import Accuracy
 
 Where = Annotated[str, typer.Option("--store", help="Folder or URL of an oracle store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -23,6 +26,7 @@ def register(app: typer.Typer) -> None:
 def status(store: Where, as_json: AsJson = False) -> None:
     """Show what a store holds and how far it is; counts come from its files."""
     from datasets_spec.agreement import Agreement
+    from pipeline.store.accuracy import measure_accuracy
     from pipeline.store.reader import PENDING, open_store
 
     opened = open_store(store)
@@ -30,7 +34,9 @@ def status(store: Where, as_json: AsJson = False) -> None:
     config = opened.config
     shards = len(opened.shards())
     done = opened.num_clips - summary[PENDING]
+    accuracy = measure_accuracy(opened)
     if as_json:
+        warning = None if accuracy is None else accuracy.warning(opened.label_names)
         facts = {
             "store": str(opened.root),
             "complete": not summary[PENDING],
@@ -39,6 +45,7 @@ def status(store: Where, as_json: AsJson = False) -> None:
             "fingerprint": config.fingerprint(),
             "config": config.to_dict(),
             "token_grid": list(opened.grid),
+            "accuracy": None if accuracy is None else accuracy.to_dict() | {"warning": warning},
         }
         output.echo_json(facts)
         return
@@ -58,8 +65,22 @@ def status(store: Where, as_json: AsJson = False) -> None:
     echo_table([Column(""), Column("")], [*facts.items()])
     counts = [(name, str(count)) for name, count in summary.items()]
     echo_table([Column(""), Column("", right=True)], counts, indent=2)
+    echo_accuracy(accuracy, opened.label_names)
     if summary[PENDING]:
         output.echo("not complete: run the same build-oracle again, it goes on where it stopped")
+
+
+def echo_accuracy(accuracy: Accuracy | None, names: list[str]) -> None:
+    """Print how well the stored predictions agree with the labels, and what is wrong if not."""
+    if accuracy is None:
+        return
+    output.echo(
+        f"the backbone's top-1 {accuracy.top1:.1%}, top-5 {accuracy.top5:.1%} of "
+        f"{accuracy.num_clips} clips (chance: top-1 {accuracy.chance:.1%})"
+    )
+    warning = accuracy.warning(names)
+    if warning is not None:
+        output.echo(f"WARNING: {warning}", err=True)
 
 
 def verify(store: Where, as_json: AsJson = False) -> None:

@@ -19,6 +19,7 @@ from pipeline.oracle.worker import OracleWorker
 from pipeline.shards.progress import Progress
 from pipeline.shards.run import run_job, with_what_is_seen
 from pipeline.shards.scheduler import Loss
+from pipeline.store.accuracy import Accuracy, measure_accuracy
 from pipeline.store.reader import PENDING, open_store
 from pipeline.store.root import Root
 from pipeline.store.writer import StoreWriter, create_store
@@ -56,6 +57,9 @@ class BuildResult:
     store: str
     summary: dict[str, int]
     """Clips of the whole store per status, with `pending`."""
+    accuracy: Accuracy | None
+    """The stored predictions against the labels; None where there are none."""
+    label_names: list[str]
     given_up: list[Loss] = field(default_factory=list)
     """Shards that this run could not commit."""
 
@@ -153,7 +157,14 @@ def build(
         given_up = run(writer.pending(), None)
         if retry is not None and not given_up:
             given_up = run(writer.to_retry(retry), retry)
-    return BuildResult(store=str(root), summary=open_store(root).summary(), given_up=given_up)
+    opened = open_store(root)
+    return BuildResult(
+        store=str(root),
+        summary=opened.summary(),
+        accuracy=measure_accuracy(opened),
+        label_names=opened.label_names,
+        given_up=given_up,
+    )
 
 
 def _progress(
