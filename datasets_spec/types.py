@@ -70,9 +70,11 @@ class DatasetSpec:
     sampling: str
     """`uniform` over the whole video, or `stride:N`."""
     train_views: tuple[int, int]
-    """(temporal segments, spatial crops) per video when building training data."""
+    """(temporal segments, spatial crops) per video when building training data: what
+    `build-oracle` takes by default."""
     eval_views: tuple[int, int]
-    """(temporal segments, spatial crops) per video in the published evaluation."""
+    """(temporal segments, spatial crops) per video in the published evaluation: what `evaluate`
+    takes by default."""
     eval_split: str
     """The split that papers report on."""
     source: Path

@@ -39,9 +39,13 @@ def build_oracle(
         str | None, typer.Option(help="Split to build; by default train.", rich_help_panel=WHAT)
     ] = None,
     views: Annotated[
-        str,
-        typer.Option(help="Temporal segments x spatial crops per video.", rich_help_panel=WHAT),
-    ] = "1x1",
+        str | None,
+        typer.Option(
+            help="Temporal segments x spatial crops per video. Default: the dataset's "
+            "train_views, 1x1 for all that are shipped.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     sampling: options.SamplingRule = None,
     limit: options.Limit = None,
     decoder: options.Decoder = OracleConfig.decoder,
@@ -105,7 +109,7 @@ def build_oracle(
         revision=revision,
         accept_classes=accept_classes,
         split=split,
-        views=parse_views(views),
+        views=None if views is None else parse_views(views),
         sampling=sampling,
         limit=limit,
         decoder=decoder,

@@ -63,12 +63,13 @@ def evaluate(
         ),
     ] = "1,.9,.7,.5,.3,.2,.1",
     views: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Temporal segments x spatial crops per video; their mean score decides.",
+            help="Temporal segments x spatial crops per video; their mean score decides. Default: "
+            "those of the dataset's published evaluation (see `datasets`), as 2x3 for ssv2.",
             rich_help_panel=WHAT,
         ),
-    ] = "1x1",
+    ] = None,
     seeds: Annotated[
         int, typer.Option(help="Seeds of the random baseline.", rich_help_panel=WHAT)
     ] = 3,
@@ -178,7 +179,7 @@ def evaluate(
         revision=revision,
         accept_classes=accept_classes,
         split=split,
-        views=parse_views(views),
+        views=None if views is None else parse_views(views),
         sampling=sampling,
         limit=limit,
         decoder=decoder,

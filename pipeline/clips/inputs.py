@@ -26,7 +26,7 @@ class ClipRequest:
     backbone: str
     revision: str | None = None
     split: str | None = None
-    views: tuple[int, int] = (1, 1)
+    views: tuple[int, int] | None = None
     sampling: str | None = None
     limit: int | None = None
     decoder: str = "pyav"
@@ -47,7 +47,12 @@ class Inputs:
 
 
 def read_inputs(
-    request: ClipRequest, spec: DatasetSpec, split: str, *, without_label: str | None
+    request: ClipRequest,
+    spec: DatasetSpec,
+    split: str,
+    *,
+    views: tuple[int, int],
+    without_label: str | None,
 ) -> Inputs:
     """Read the dataset and the checkpoint and check that they go together.
 
@@ -55,6 +60,7 @@ def read_inputs(
         request: what is asked for.
         spec: its dataset.
         split: of the dataset, in any of its spellings.
+        views: temporal segments and spatial crops per video where the request leaves them open.
         without_label: what the error says of clips without a label; None accepts them.
 
     Raises:
@@ -66,7 +72,8 @@ def read_inputs(
     check_decoder(request.decoder)
     split = canonical_split(spec, split)
     found = read_split(spec, request.data_root, split)
-    plan = build_plan(found.videos, request.views, request.shard_size, request.limit)
+    segments, crops = request.views or views
+    plan = build_plan(found.videos, (segments, crops), request.shard_size, request.limit)
     if without_label is not None:
         unknown = pc.sum(pc.equal(plan["label"], UNKNOWN_LABEL)).as_py()
         if unknown:
@@ -85,8 +92,8 @@ def read_inputs(
         revision=request.revision,
         decoder=request.decoder,
         sampling=request.sampling or spec.sampling,
-        num_segments=request.views[0],
-        num_crops=request.views[1],
+        num_segments=segments,
+        num_crops=crops,
         precision=request.precision,
         class_agreement=classes.agreement.value,
         shard_size=request.shard_size,

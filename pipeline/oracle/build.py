@@ -82,7 +82,7 @@ def prepare(request: BuildRequest) -> BuildPlan:
     split = request.split or default_split(spec, request.data_root, "train")
     needed = "have no label to explain: use --target predicted, or a split with labels"
     without_label = needed if request.target == "label" else None
-    inputs = read_inputs(request, spec, split, without_label=without_label)
+    inputs = read_inputs(request, spec, split, views=spec.train_views, without_label=without_label)
     backbone = inputs.backbone
     tokens_per_clip = request.tokens_per_clip
     if tokens_per_clip is None:

@@ -73,7 +73,7 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
     spec = load_spec(request.dataset)
     split = request.split or default_split(spec, request.data_root)
     needed = "have no label, and accuracy needs one: choose a split with labels (--split)"
-    inputs = read_inputs(request, spec, split, without_label=needed)
+    inputs = read_inputs(request, spec, split, views=spec.eval_views, without_label=needed)
     plan, backbone = inputs.plan, inputs.backbone
     if any(method.name == "motion-vectors" for method in request.methods):
         paths = plan["path"].slice(0, NUM_PROBED).to_pylist()

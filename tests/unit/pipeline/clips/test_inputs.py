@@ -1,8 +1,19 @@
 """What a build and an evaluation are made from is one thing, however it was spelt."""
 
-from datasets_spec import load_spec
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datasets_spec import list_specs, load_spec
 from datasets_spec.synthetic import make
 from pipeline.clips.inputs import ClipRequest, read_inputs
+from pipeline.oracle.build import prepare as prepare_build
+from selector.evaluation.run import prepare as prepare_evaluation
+from tests.builds import make_dataset
+from tests.builds import make_request as build_request
+from tests.evaluations import make_request as evaluation_request
 
 
 def test_a_split_is_stored_as_the_specification_spells_it(tmp_path):
@@ -11,8 +22,33 @@ def test_a_split_is_stored_as_the_specification_spells_it(tmp_path):
         dataset="synthetic", data_root=str(tmp_path / "data"), backbone="synthetic", shard_size=4
     )
     found = [
-        read_inputs(request, load_spec("synthetic"), split, without_label=None).config
+        read_inputs(request, load_spec("synthetic"), split, views=(1, 1), without_label=None).config
         for split in ("val", "validation")
     ]
     assert found[0].split == "validation"
     assert found[0].identity() == found[1].identity()
+
+
+def test_the_views_that_are_published() -> None:
+    views = {name: load_spec(name).eval_views for name in list_specs()}
+    assert views == {
+        "ssv2": (2, 3), "kinetics400": (5, 3), "ucf101": (5, 3), "hmdb51": (5, 3),
+        "csv": (1, 1), "folder": (1, 1), "synthetic": (1, 1),
+    }  # fmt: skip
+    assert {load_spec(name).train_views for name in list_specs()} == {(1, 1)}
+
+
+@pytest.mark.parametrize("asked", [None, (1, 1)])
+def test_a_dataset_says_which_views_a_build_and_an_evaluation_take(
+    tmp_path: Path, tiny_backbone: Path, asked: tuple[int, int] | None
+) -> None:
+    data = make_dataset(tmp_path / "data", 5)
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\nformat: csv\ntrain_views: 2x1\neval_views: 1x3\n"
+    )
+    changes = {"dataset": str(tmp_path / "mine.yaml"), "views": asked}
+    built = prepare_build(build_request(data, tiny_backbone, **changes))
+    judged, plan = prepare_evaluation(evaluation_request(data, tiny_backbone, "random", **changes))
+    assert built.config.views == (asked or (2, 1))
+    assert judged.config.views == (asked or (1, 3))
+    assert (built.plan.num_rows, plan.num_rows) == ((5, 5) if asked else (10, 15))
