@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -285,16 +284,10 @@ class Store:
         # the chunks carry checksums of their own.
         data = commit.read(key, check=wanted not in self._checked)
         self._checked.add(wanted)
-        num_clips = self.info.num_clips_of(shard)
-        return decode(spec, self._metadata[spec.name], shard, num_clips, data)
-
-    @cached_property
-    def _metadata(self) -> dict[str | None, bytes]:
-        names: list[str | None] = [None, *(spec.name for spec in self.info.arrays)]
-        return {name: read_checked(self.root, self.info, metadata_path(name)) for name in names}
+        return decode(spec, self.info.num_clips_of(shard), data)
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        _ = self._metadata  # sound, or Zarr would be at a loss for words
+        read_checked(self.root, self.info, metadata_path(name))  # or Zarr is at a loss for words
         array = zarr.open_array(**self.root.zarr_location(f"{layout.ZARR}/{name}"), mode="r")
         assert isinstance(array, zarr.Array)
         return array

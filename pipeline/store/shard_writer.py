@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.errors import ClipStatus, StoreError
 from pipeline.store import layout
-from pipeline.store.arrays import decode, encode, metadata_path
+from pipeline.store.arrays import decode, encode
 from pipeline.store.commits import Commits, commit_bytes
 from pipeline.store.info import StoreInfo
 from pipeline.store.lock import writing
@@ -71,8 +71,7 @@ class ShardWriter:
         result.clips = commit.table(layout.OUTCOME_COLUMNS).to_pylist()
         for spec in self.info.arrays:
             data = commit.read(spec.chunk_key(shard))
-            rows = decode(spec, self._metadata[spec.name], shard, len(result), data)
-            setattr(result, spec.name, rows)
+            setattr(result, spec.name, decode(spec, len(result), data))
         return result
 
     def write(self, shard: int, result: ShardResult) -> None:
@@ -102,13 +101,6 @@ class ShardWriter:
     def _plan(self) -> pa.Table:
         data = read_checked(self.root, self.info, layout.PLAN)
         return read_table(data, f"{self.root}/{layout.PLAN}")
-
-    @cached_property
-    def _metadata(self) -> dict[str, bytes]:
-        return {
-            spec.name: read_checked(self.root, self.info, metadata_path(spec.name))
-            for spec in self.info.arrays
-        }
 
 
 def _check_result(info: StoreInfo, shard: int, result: ShardResult) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipeline.clips.plan import plan_digest
 from pipeline.errors import ClipStatus, StoreError, StoreNotFoundError
 from pipeline.store import layout
-from pipeline.store.arrays import decode, metadata_files, metadata_path
+from pipeline.store.arrays import decode
 from pipeline.store.commits import Commit, Commits
 from pipeline.store.info import STORE, StoreInfo
 from pipeline.store.inventory import take_inventory
@@ -100,7 +100,6 @@ class _Check:
         self._root, self._info = root, info
         self.commits = Commits(root, info)
         self._plan: pa.Table | None = None
-        self._metadata = metadata_files(info.arrays)
 
     def beginning(self) -> list[Problem]:
         """The files written before `store.json`, under its digests."""
@@ -115,8 +114,6 @@ class _Check:
                 problems.append(Problem(rel, "damaged: it is not as it was written", _REWRITTEN))
             elif rel == layout.PLAN:
                 problems += [Problem(rel, what, _LOST) for what in self._check_plan(data)]
-            else:
-                self._metadata[rel] = data
         return problems
 
     def _check_plan(self, data: bytes) -> list[str]:
@@ -165,9 +162,7 @@ class _Check:
         for spec in info.arrays:
             key = spec.chunk_key(shard)
             try:
-                data = commit.read(key)
-                metadata = self._metadata[metadata_path(spec.name)]
-                values[spec.name] = decode(spec, metadata, shard, len(ok), data)
+                values[spec.name] = decode(spec, len(ok), commit.read(key))
             except StoreError as error:
                 problems.append(_damaged(key, shard, _one_line(error)))
                 continue
