@@ -130,6 +130,7 @@ class EvalWorker(ShardWorker[_Job]):
             tokens=tokens,
             labels=torch.from_numpy(job.rows.labels[at.start : at.stop]).to(backbone.device),
             clip_ids=tuple(plan["clip_id"][p] for p in at),
+            video_ids=tuple(plan["video_id"][p] for p in at),
             paths=tuple(str(data_root / plan["path"][p]) if p in batch.facts else None for p in at),
             views=tuple(View(plan["segment"][p], plan["crop"][p], *views) for p in at),
         )

@@ -54,7 +54,9 @@ class ClipBatch:
     labels: torch.Tensor
     """int64 (B,), true classes, on the tokens' device; for oracles only."""
     clip_ids: tuple[int, ...]
-    """Rows of the plan, what randomness is seeded by."""
+    """Rows of the plan, what the random rankings are seeded by."""
+    video_ids: tuple[str, ...]
+    """Of the clips' videos; with the view they name a clip in every plan."""
     paths: tuple[str | None, ...]
     """Video files, for methods that read the compressed stream; None where the clip is black."""
     views: tuple[View, ...]
@@ -77,6 +79,7 @@ class ClipBatch:
             tokens=tokens,
             labels=torch.full((num,), -1, device=tokens.values.device),
             clip_ids=(0,) * num,
+            video_ids=("",) * num,
             paths=(None,) * num,
             views=(View(),) * num,
         )

@@ -16,14 +16,16 @@ from pipeline.errors import ConfigError
 LITE, LITE_SPREAD = "lite", "lite-spread"
 TRAINED = (LITE, LITE_SPREAD, "lite-tube", "lite-frame")
 """What ranks by a trained selector."""
+ORACLE_SECOND, ORACLE_WRONG = "oracle-second", "oracle-wrong"
 Options = tuple[str, ...]
 
 PROP_ATTN, PLAIN = "prop-attn", "plain"
-SELECTOR, ORACLE = "[NAME of a selector]", "[layer,method]"
+SELECTOR, ORACLE, BLOCK = "[NAME of a selector]", "[layer,method]", "[blocks.N]"
 TOME = "[inflect=-1..1,prop-attn,drop|hybrid=0.8|random-merge|random-drop]"
 PITOME = "[plain,prop-attn]"
 VID_TLDR = "[blocks=4]"
 
+_BLOCK_NAME = re.compile(r"blocks\.(-?\d+)")
 _SELECTOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -48,7 +50,8 @@ class MethodName:
     @property
     def is_random(self) -> bool:
         """Whether it depends on a seed."""
-        own = self.name.startswith("random") or any(o.startswith("random") for o in self.options)
+        own = any(o.startswith("random") for o in (self.name, *self.options))
+        own = own or self.name == ORACLE_WRONG
         return own or (self.then is not None and self.then.is_random)
 
     @property
@@ -135,6 +138,16 @@ def read_oracle(given: Options | None, defaults: Options) -> Options:
     if len(found) != 2 or not all(found):
         raise ValueError("needs its [layer,method]")
     return found
+
+
+def read_block(given: Options | None, defaults: Options) -> Options:
+    """One block, or nothing; see `BLOCK`."""
+    if given is None:
+        return ()
+    match = _BLOCK_NAME.fullmatch(given[0])
+    if len(given) != 1 or match is None:
+        raise ValueError(f"takes {BLOCK}, N a block's number, from the end where negative")
+    return (f"blocks.{int(match[1])}",)
 
 
 def read_tome(given: Options | None, defaults: Options) -> Options:

@@ -13,9 +13,12 @@ from pipeline.backbones.base import Backbone
 from pipeline.errors import ConfigError
 from selector.methods.base import Chain, Method
 from selector.methods.names import (
+    BLOCK,
     LITE,
     LITE_SPREAD,
     ORACLE,
+    ORACLE_SECOND,
+    ORACLE_WRONG,
     PITOME,
     PLAIN,
     PROP_ATTN,
@@ -25,6 +28,7 @@ from selector.methods.names import (
     MethodName,
     Options,
     no_options,
+    read_block,
     read_oracle,
     read_pitome,
     read_selector,
@@ -173,7 +177,8 @@ def _make_lite(name: MethodName, parts: Parts) -> Method:
 def _make_attention(name: MethodName, parts: Parts) -> Method:
     from selector.methods.rank.attention import AttentionMethod
 
-    return AttentionMethod(parts.backbone)
+    block = int(name.options[0].partition(".")[2]) if name.options else None
+    return AttentionMethod(parts.backbone, block)
 
 
 def _make_motion(name: MethodName, parts: Parts) -> Method:
@@ -204,8 +209,7 @@ def _make_oracle(name: MethodName, parts: Parts) -> Method:
     from selector.methods.rank.oracle import OracleMethod
 
     layer, method = name.options
-    target = "label" if name.name == "oracle" else "predicted"
-    return OracleMethod(parts.backbone, layer, method, target)
+    return OracleMethod(parts.backbone, layer, method, name.name, parts.seed)
 
 
 def _make_evs(name: MethodName, parts: Parts) -> Method:
@@ -293,7 +297,12 @@ METHODS: dict[str, Known] = {
         brackets=SELECTOR,
         read=read_selector,
     ),
-    "attention": Known("attention received, mean over blocks; costs the model", _make_attention),
+    "attention": Known(
+        "attention received, mean over blocks or in one; costs the model",
+        _make_attention,
+        brackets=BLOCK,
+        read=read_block,
+    ),
     "motion": Known("change of the patch embedding over time (EVEREST, ICML 2024)", _make_motion),
     "motion-pixels": Known("change of the pixels over time", _make_motion_pixels),
     "motion-vectors": Known("the codec's motion vectors", _make_motion_vectors),
@@ -306,6 +315,18 @@ METHODS: dict[str, Known] = {
     ),
     "oracle-predicted": Known(
         "the map of the predicted class, which needs no label",
+        _make_oracle,
+        brackets=ORACLE,
+        read=read_oracle,
+    ),
+    ORACLE_SECOND: Known(
+        "control: the map of the class that the full model finds second; reads no label",
+        _make_oracle,
+        brackets=ORACLE,
+        read=read_oracle,
+    ),
+    ORACLE_WRONG: Known(
+        "control: the map of a random class, neither the label nor predicted; several seeds",
         _make_oracle,
         brackets=ORACLE,
         read=read_oracle,

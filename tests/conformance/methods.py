@@ -59,6 +59,7 @@ def make_batch(backbone: Backbone, clip_ids: Sequence[int]) -> ClipBatch:
         tokens=backbone.embed(pixels),
         labels=torch.tensor([clip % backbone.num_classes for clip in clip_ids]),
         clip_ids=tuple(clip_ids),
+        video_ids=tuple(f"v{clip}" for clip in clip_ids),
         paths=(None,) * len(clip_ids),
         views=(View(),) * len(clip_ids),
     )

@@ -26,6 +26,7 @@ BEFORE = (
     "lite",
     "lite-spread",
     "attention",
+    "attention[blocks.-1]",
     "motion",
     "motion-pixels",
     "evs",
@@ -37,8 +38,13 @@ BEFORE = (
     "lite-tube",
     "lite-frame",
     "oracle-predicted[embeddings,hirescam]",
+    "oracle-second[embeddings,hirescam]",
 )
-LABELLED = ("oracle[embeddings,hirescam]", "oracle[embeddings,occlusion]")
+LABELLED = (
+    "oracle[embeddings,hirescam]",
+    "oracle[embeddings,occlusion]",
+    "oracle-wrong[embeddings,hirescam]",
+)
 INSIDE = (
     "tome",
     "tome[inflect=-1,prop-attn]",

@@ -31,6 +31,9 @@ def test_names_are_parsed_with_the_oracles_layers():
         ("lite[embeddings,gradcam]", "the name of one selector"),
         ("lite[]", "the name of one selector"),
         ("random[x]", "random takes no brackets"),
+        ("attention[0]", r"attention takes \[blocks.N\]"),
+        ("attention[blocks.1,blocks.2]", r"attention takes \[blocks.N\]"),
+        ("oracle-second[embeddings]", r"needs its \[layer,method\]"),
         ("oracle[embeddings]", r"needs its \[layer,method\]"),
         ("oracle[embeddings,fem,x]", r"needs its \[layer,method\]"),
         ("lite[x],lite[x]", "twice"),
@@ -121,3 +124,8 @@ def test_wrong_options_of_tome_are_refused(inside):
 
 def test_a_constant_schedule_needs_no_mention():
     assert parse_methods("tome[inflect=0]", "embeddings", "gradcam") == (MethodName("tome"),)
+
+
+def test_a_random_class_has_several_seeds_and_the_runner_up_one():
+    names = parse_methods("oracle-second,oracle-wrong", "embeddings", "gradcam")
+    assert [name.is_random for name in names] == [False, True]

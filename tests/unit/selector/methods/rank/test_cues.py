@@ -31,6 +31,7 @@ def make_batch(backbone, frames):
             tokens=backbone.embed(pixel_values),
             labels=torch.zeros(len(frames), dtype=torch.long),
             clip_ids=tuple(range(len(frames))),
+            video_ids=("",) * len(frames),
             paths=("",) * len(frames),
             views=(View(),) * len(frames),
         )
@@ -89,6 +90,7 @@ def test_attention_received_equals_that_of_explicit_attention(backbone):
     ]
     with torch.no_grad():
         got = AttentionMethod(backbone).rank(batch).scores
+        of_one = {n: AttentionMethod(backbone, n).rank(batch).scores for n in (0, -1)}
         seen.clear()
         config._attn_implementation = "eager"
         plain_logits(backbone, batch.tokens.values)
@@ -98,6 +100,16 @@ def test_attention_received_equals_that_of_explicit_attention(backbone):
     expected = torch.stack(seen).mean(dim=(0, 2, 3))
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(got.sum(1), torch.ones(3))
+    for block, scores in of_one.items():
+        torch.testing.assert_close(scores, seen[block].mean(dim=(1, 2)))
+
+
+def test_attention_of_a_block_that_is_not_there_is_refused(backbone):
+    last = backbone.num_layers - 1
+    assert AttentionMethod(backbone, last).fits(backbone) is None
+    for block in (last + 1, -last - 2):
+        refusal = AttentionMethod(backbone, block).fits(backbone)
+        assert f"blocks.{block} is none of them" in refusal
 
 
 def test_attention_costs_what_the_blocks_cost(backbone):

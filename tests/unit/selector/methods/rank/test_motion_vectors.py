@@ -150,6 +150,7 @@ def test_the_ranker_scores_what_it_can_and_says_why_not_the_rest(tmp_path):
         tokens=torch.zeros(4, GRID.num_tokens, 24),
         labels=torch.zeros(4, dtype=torch.long),
         clip_ids=(0, 1, 2, 3),
+        video_ids=("a", "b", "c", "d"),
         paths=paths,
         views=(View(0, 0, 2, 1), View(1, 0, 2, 1), View(0, 0, 2, 1), View(0, 0, 2, 1)),
     )

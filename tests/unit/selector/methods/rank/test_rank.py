@@ -13,6 +13,7 @@ from selector.methods.base import ClipBatch
 from selector.methods.keep import num_kept, top_tokens
 from selector.methods.names import MethodName
 from selector.methods.rank.chance import RandomMethod, UniformMethod
+from selector.methods.rank.oracle import wrong_class
 from selector.methods.registry import METHODS, Parts, make_method, parse_methods
 from selector.methods.spread import DEFAULT_SPREAD, spread_offsets
 from selector.training.files import save_selector
@@ -45,6 +46,7 @@ def make_batch(backbone, clip_ids=(0, 1, 2)):
         tokens=tokens,
         labels=torch.arange(len(clip_ids)),
         clip_ids=tuple(clip_ids),
+        video_ids=tuple(f"v{clip}" for clip in clip_ids),
         paths=("",) * len(clip_ids),
         views=(View(),) * len(clip_ids),
     )
@@ -137,3 +139,30 @@ def test_every_known_name_is_made_and_says_its_name(backbone, tiny_backbone, tmp
     asked = [*(set(METHODS) - heavy), "lite+tome", "tome[inflect=-1,prop-attn]"]
     for name in parse_methods(",".join(asked), "embeddings", "gradcam"):
         assert str(make_method(name, parts_of(backbone, tmp_path))) == str(name)
+
+
+def test_the_steering_control_is_the_map_of_the_runner_up(backbone):
+    batch = make_batch(backbone)
+    ranker = make_method(MethodName("oracle-second", ("blocks.1.mlp", "hirescam")), Parts(backbone))
+    with torch.no_grad():
+        got = ranker.rank(batch).scores
+        second = torch.tensor(np.argsort(backbone.run(batch.tokens).numpy(), axis=1)[:, -2].copy())
+    expected = token_maps(backbone, batch.tokens, second, "blocks.1.mlp", "hirescam").cam
+    assert torch.equal(got, expected)
+
+
+def test_a_wrong_class_is_neither_known_and_follows_from_video_view_and_seed():
+    drawn = [wrong_class((0, f"v{i}", 0, 0), [1, 3], 5) for i in range(300)]
+    assert set(drawn) == {0, 2, 4}
+    assert min(drawn.count(c) for c in (0, 2, 4)) > 60
+    assert drawn == [wrong_class((0, f"v{i}", 0, 0), [3, 1], 5) for i in range(300)]
+    for other in ((1, "v{}", 0, 0), (0, "v{}", 1, 0), (0, "v{}", 0, 1)):
+        seeds = [tuple(s.format(i) if isinstance(s, str) else s for s in other) for i in range(300)]
+        assert drawn != [wrong_class(seed, [1, 3], 5) for seed in seeds]
+    assert wrong_class((0, "v", 0, 0), [1, 1], 3) in (0, 2)
+
+
+def test_a_control_needs_a_class_to_steer_to(tmp_path):
+    two = load_backbone(str(save_videomae(tmp_path, num_labels=2)))
+    with pytest.raises(ConfigError, match="oracle-wrong needs 3 classes, and it has 2"):
+        make_method(MethodName("oracle-wrong", ("embeddings", "hirescam")), Parts(two))

@@ -29,6 +29,7 @@ def make_batch(frames):
         tokens=torch.empty(0),
         labels=torch.zeros(len(frames)),
         clip_ids=tuple(range(len(frames))),
+        video_ids=("",) * len(frames),
         paths=("",) * len(frames),
         views=(View(),) * len(frames),
     )
