@@ -25,13 +25,15 @@ from datasets_spec.errors import DatasetSpecError
 from pipeline.cli import output
 from pipeline.errors import LiteError
 
-TOPICS = {
+COMMANDS = {
     "See all of it at once": ("demo",),
-    "Stage 1: the oracle": ("build", "inspect", "analyze"),
-    "Stage 2: the selector": ("selector", "methods", "evaluate", "calibrate", "predict", "export"),
-    "Data and the stand-in backbone": ("datasets", "backbone"),
+    "Stage 1: the oracle": ("build_oracle", "status", "verify", "failures", "analyze"),
+    "Stage 2: the selector": (
+        *("train_selector", "methods", "evaluate", "calibrate", "predict", "export_lite"),
+    ),
+    "Data and the stand-in backbone": ("datasets", "train_backbone"),
 }
-"""Modules of this package by the headings of `--help`; each has `register`."""
+"""Modules of this package, one a command, by the headings of `--help`; each has `register`."""
 
 RESUMABLE = {"demo", "build-oracle", "train-selector", "evaluate", "train-backbone"}
 """Commands that go on where they stopped when they are given again."""
@@ -131,10 +133,10 @@ def _program(
     output.set_verbosity(quiet=quiet, verbose=verbose)
 
 
-for _panel, _topics in TOPICS.items():
+for _panel, _modules in COMMANDS.items():
     _commands, _groups = len(app.registered_commands), len(app.registered_groups)
-    for _topic in _topics:
-        importlib.import_module(f"pipeline.cli.{_topic}").register(app)
+    for _module in _modules:
+        importlib.import_module(f"pipeline.cli.{_module}").register(app)
     for _command in app.registered_commands[_commands:]:
         _command.rich_help_panel = _panel
     for _group in app.registered_groups[_groups:]:

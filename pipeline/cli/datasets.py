@@ -21,8 +21,6 @@ datasets_app = typer.Typer(
     invoke_without_command=True,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 def register(app: typer.Typer) -> None:
     """Adds `datasets` and its subcommands."""
@@ -30,14 +28,14 @@ def register(app: typer.Typer) -> None:
 
 
 @datasets_app.callback()
-def datasets(context: typer.Context, as_json: AsJson = False) -> None:
+def datasets(context: typer.Context, as_json: options.AsJson = False) -> None:
     """List the known datasets, or check one before a build."""
     if context.invoked_subcommand is None:
         list_datasets(as_json)
 
 
 @datasets_app.command("list")
-def list_datasets(as_json: AsJson = False) -> None:
+def list_datasets(as_json: options.AsJson = False) -> None:
     """List the datasets that --dataset knows by name."""
     specs = [load_spec(name) for name in list_specs()]
     if as_json:
@@ -74,7 +72,7 @@ def check(
         bool, typer.Option(help="Look for files of zero bytes (slow on network file systems).")
     ] = True,
     show: Annotated[int, typer.Option(min=0, help="Examples to show of each problem.")] = 5,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Count a dataset's videos and name what is missing, double or of an unknown label.
 

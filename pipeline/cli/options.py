@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 WHAT = "What is built (part of the result's identity)"
 HOW = "How it runs (may change from run to run)"
 
+StorePlace = Annotated[str, typer.Option("--store", help="Folder or URL of an oracle store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dataset = Annotated[
     str,
     typer.Option(help="Name of a dataset, or a YAML; see `datasets`.", rich_help_panel=WHAT),

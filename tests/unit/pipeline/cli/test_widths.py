@@ -32,7 +32,7 @@ def store(tmp_path_factory):
 def lines_of(*arguments):
     result = CliRunner().invoke(app, [*map(str, arguments)])
     assert result.exit_code == 0, result.output
-    return result.output.splitlines()
+    return result.stdout.splitlines()  # sentences on stderr are as long as they are
 
 
 def assert_narrow(lines):

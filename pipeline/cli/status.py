@@ -1,29 +1,24 @@
-"""`status`, `verify` and `failures`: how far a store is, whether it is sound, what failed."""
+"""`lite-pipeline status`: what a store holds, how far it is, and whether it can be right."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from pipeline.cli import output
+from pipeline.cli import options, output
 from pipeline.cli.table import Column, echo_table
 
 if TYPE_CHECKING:
     from pipeline.store.accuracy import Accuracy
 
-Where = Annotated[str, typer.Option("--store", help="Folder or URL of an oracle store.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command to the application."""
     app.command()(status)
-    app.command()(verify)
-    app.command()(failures)
 
 
-def status(store: Where, as_json: AsJson = False) -> None:
+def status(store: options.StorePlace, as_json: options.AsJson = False) -> None:
     """Show what a store holds and how far it is; counts come from its files."""
     from datasets_spec.agreement import Agreement
     from pipeline.store.accuracy import measure_accuracy
@@ -81,55 +76,3 @@ def echo_accuracy(accuracy: Accuracy | None, names: list[str]) -> None:
     warning = accuracy.warning(names)
     if warning is not None:
         output.echo(f"WARNING: {warning}", err=True)
-
-
-def verify(store: Where, as_json: AsJson = False) -> None:
-    """Recount and re-check everything in a store; exits with 1 if something is wrong."""
-    from pipeline.store.verify import verify_store
-
-    with output.counted("shards") as on_shard:
-        problems = verify_store(store, on_shard)
-    harm = [problem for problem in problems if not problem.harmless]
-    notes = [problem for problem in problems if problem.harmless]
-    if as_json:
-        rows, others = (
-            [{"where": p.where, "what": p.what, "remedy": p.remedy} for p in part]
-            for part in (harm, notes)
-        )
-        output.echo_json({"sound": not harm, "problems": rows, "notes": others})
-    else:
-        for problem in harm:
-            output.echo(str(problem))
-        for note in notes:
-            output.echo(f"note: {note}")
-        output.echo(f"{len(harm)} problem(s)" if harm else "sound and complete")
-    if harm:
-        raise typer.Exit(1)
-
-
-def failures(
-    store: Where,
-    only: Annotated[
-        list[str] | None, typer.Option("--status", help="Only this status; may be repeated.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the clips that failed, with the reason of each."""
-    from pipeline.errors import ClipStatus
-    from pipeline.store.reader import open_store
-
-    asked = ["clip_id", "video_id", "path", "segment", "crop", "status", "error"]
-    wanted = only or [status.value for status in ClipStatus if status != ClipStatus.OK]
-    frame = open_store(store).clips(columns=asked, status=wanted)
-    if as_json:
-        output.echo_json(frame.to_dict(orient="records"))
-        return
-    shown = {"status": frame["status"], "video": frame["path"]}
-    if frame["segment"].any() or frame["crop"].any():
-        shown["view"] = frame["segment"].astype(str) + "," + frame["crop"].astype(str)
-    shown["error"] = frame["error"]
-    if len(frame):
-        echo_table([*map(Column, shown)], [*zip(*shown.values(), strict=True)])
-    counts = frame["status"].value_counts()
-    total = ", ".join(f"{count} {name}" for name, count in counts.items())
-    output.echo(f"{len(frame)} failed" + (f" ({total})" if total else ""))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli import options, output
-from pipeline.cli.inspect import echo_accuracy
 from pipeline.cli.options import HOW, WHAT
+from pipeline.cli.status import echo_accuracy
 from pipeline.cli.table import Column, echo_table
 from pipeline.config import TARGETS, OracleConfig, RunConfig
 from pipeline.errors import ClipStatus, ConfigError
