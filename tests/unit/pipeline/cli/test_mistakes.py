@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from pipeline.backbones.checkpoint import SHIPPED, read_config
@@ -60,6 +61,7 @@ WRITERS = {
     "demo": ("demo --out NEW", "NEW"),
     "analyze": ("analyze --store STORE --out NEW", "NEW"),
     "export-lite": ("export-lite --model MODEL --out NEW", "NEW"),
+    "export-lite --onnx": ("export-lite --model MODEL --onnx NEW/lite.onnx", "NEW/lite.onnx"),
     "predict": ("predict VIDEO.mp4 --model MODEL --save-mask NEW/kept.png", "NEW/kept.png"),
 }
 
@@ -80,6 +82,16 @@ def sentence(result):
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     return line.removeprefix("error: ")
+
+
+def test_no_command_that_writes_a_folder_is_forgotten():
+    root = typer.main.get_command(app)
+    found = {
+        **root.commands,
+        **{f"datasets {n}": c for n, c in root.commands["datasets"].commands.items()},
+    }
+    writing = {n for n, c in found.items() if any("--out" in p.opts for p in c.params)}
+    assert writing <= set(WRITERS)
 
 
 @pytest.mark.parametrize("command", WRITERS)
@@ -167,7 +179,7 @@ def test_what_is_no_store_is_said_to_be_none(there, command, place, why):
         ("analyze --store STORE --tail nan", "--tail must lie in (0, 1]"),
         ("failures --store STORE --status sad", "no status is called 'sad'"),
         ("predict VIDEO.mp4 --model FOREIGN", "no selector in"),
-        ("export-lite --model MODEL", "give --out FOLDER, --push OWNER/NAME, or both"),
+        ("export-lite --model MODEL", "give --out FOLDER, --push"),
         ("calibrate --store STORE --data-root DATA --model FILE --max-loss 1", "is no folder"),
     ],
 )
