@@ -10,14 +10,13 @@ Axes: B clips, T frames, N tokens of the full grid, K kept tokens, D channels, C
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.utils import ModelOutput
 
 from pipeline.backbones import load_backbone
 from pipeline.backbones.base import Backbone
@@ -28,6 +27,7 @@ from selector.budgets.confidence_names import load_confidence
 from selector.budgets.rules import ThresholdBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.files import load_parts
+from selector.deploy.output import LiteOutput, kept_mask
 from selector.deploy.saving import push_model, save_model
 from selector.methods.base import ClipBatch, Method, Setting
 from selector.methods.cost import CostModel, ViewCost
@@ -36,32 +36,6 @@ from selector.methods.names import LITE
 from selector.methods.registry import Parts, make_method, parse_method
 from selector.methods.spread import spread_offsets
 from selector.training.model import TokenSelector
-
-
-@dataclass
-class LiteOutput(ModelOutput):
-    """What one call gives: fields by name, by key (`output["logits"]`), or a tuple of those set.
-
-    Attributes:
-        loss: float32 scalar, the mean cross-entropy; None without labels.
-        logits: float32 (B, C).
-        kept: bool (B, N), the tokens that entered block 1.
-        budget: int64 (B,), how many they are.
-        scores: float (B, N) in [0, 1], predicted; None where all tokens are kept, unranked.
-        confidence: float32 (B,), what a threshold budget went by; else None.
-        group: int64 (B, N), which of the tokens at the head each token of the grid became part of,
-            -1 for none; set by methods that act inside the blocks, for which `kept` are the tokens
-            at whose place one reached the head.
-    """
-
-    # transformers wants a default for all fields but the first.
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor = None  # type: ignore[assignment]
-    kept: torch.Tensor = None  # type: ignore[assignment]
-    budget: torch.Tensor = None  # type: ignore[assignment]
-    scores: torch.Tensor | None = None
-    confidence: torch.Tensor | None = None
-    group: torch.Tensor | None = None
 
 
 class LiteModel(nn.Module):
@@ -311,7 +285,7 @@ class LiteModel(nn.Module):
         ranking, scores = self.rank(tokens)
         left = reduce(tokens, best_tokens(tokens, ranking, nums))
         logits = self.backbone.run(left)
-        kept = _mask(left, num_tokens)
+        kept = kept_mask(left, num_tokens)
         return LiteOutput(logits=logits, kept=kept, budget=budget, scores=scores)
 
     def _reduced(
@@ -349,7 +323,7 @@ class LiteModel(nn.Module):
         left = self.backbone.encode(tokens.tracked(), reducer)
         return LiteOutput(
             logits=self.backbone.head(left),
-            kept=_mask(left, num_tokens),
+            kept=kept_mask(left, num_tokens),
             budget=torch.full((len(tokens),), left.num - left.off_grid, device=self.device),
             group=left.group,
         )
@@ -404,7 +378,7 @@ class LiteModel(nn.Module):
                 logits[rows] = answers[num][rows]
             else:
                 logits[rows] = self.backbone.run(left)
-            kept[rows] = _mask(left, ranking.shape[1])
+            kept[rows] = kept_mask(left, ranking.shape[1])
         return logits, kept
 
     def cost(self, num_tokens_kept: int, adaptive: bool = False) -> ViewCost:
@@ -478,10 +452,3 @@ class LiteModel(nn.Module):
             "TorchScript cannot compile this model; use torch.export.export or torch.compile, "
             "which can"
         )
-
-
-def _mask(left: Tokens, num_tokens: int) -> torch.Tensor:
-    """Which tokens of the grid are left, bool (B, N)."""
-    place = left.place[:, left.off_grid :]
-    mask = torch.zeros((place.shape[0], num_tokens), dtype=torch.bool, device=place.device)
-    return mask.scatter(1, place, torch.ones_like(place, dtype=torch.bool))

@@ -16,7 +16,8 @@ from pipeline.backbones import load_backbone
 from pipeline.errors import ConfigError
 from selector.budgets.rules import MassBudget, ThresholdBudget
 from selector.deploy.config import LiteConfig
-from selector.deploy.model import LiteModel, LiteOutput
+from selector.deploy.model import LiteModel
+from selector.deploy.output import LiteOutput
 from selector.methods.keep import kept_counts, top_tokens
 from tests.lite_models import make_model, make_pixels, make_selector
 from tests.plain import plain_logits

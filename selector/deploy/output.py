@@ -1,0 +1,46 @@
+"""What a deployable model answers.
+
+Axes: B clips, N tokens of the full grid, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput
+
+from pipeline.backbones.tokens import Tokens
+
+
+@dataclass
+class LiteOutput(ModelOutput):
+    """What one call gives: fields by name, by key (`output["logits"]`), or a tuple of those set.
+
+    Attributes:
+        loss: float32 scalar, the mean cross-entropy; None without labels.
+        logits: float32 (B, C).
+        kept: bool (B, N), the tokens that entered block 1.
+        budget: int64 (B,), how many they are.
+        scores: float (B, N) in [0, 1], predicted; None where all tokens are kept, unranked.
+        confidence: float32 (B,), what a threshold budget went by; else None.
+        group: int64 (B, N), which of the tokens at the head each token of the grid became part of,
+            -1 for none; set by methods that act inside the blocks, for which `kept` are the tokens
+            at whose place one reached the head.
+    """
+
+    # transformers wants a default for all fields but the first.
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor = None  # type: ignore[assignment]
+    kept: torch.Tensor = None  # type: ignore[assignment]
+    budget: torch.Tensor = None  # type: ignore[assignment]
+    scores: torch.Tensor | None = None
+    confidence: torch.Tensor | None = None
+    group: torch.Tensor | None = None
+
+
+def kept_mask(left: Tokens, num_tokens: int) -> torch.Tensor:
+    """Which tokens of the grid are left, bool (B, N)."""
+    place = left.place[:, left.off_grid :]
+    mask = torch.zeros((place.shape[0], num_tokens), dtype=torch.bool, device=place.device)
+    return mask.scatter(1, place, torch.ones_like(place, dtype=torch.bool))
