@@ -6,12 +6,13 @@ import functools
 import inspect
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from datasets_spec import list_specs
 from pipeline.config import DECODERS, PRECISIONS, RunConfig
 from pipeline.errors import ConfigError
 
@@ -21,11 +22,21 @@ if TYPE_CHECKING:
 WHAT = "What is built (part of the result's identity)"
 HOW = "How it runs (may change from run to run)"
 
+
+def _completing(values: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What a shell offers for an option that takes one of a few values."""
+    return lambda incomplete: [value for value in values() if value.startswith(incomplete)]
+
+
 StorePlace = Annotated[str, typer.Option("--store", help="Folder or URL of an oracle store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dataset = Annotated[
     str,
-    typer.Option(help="Name of a dataset, or a YAML; see `datasets`.", rich_help_panel=WHAT),
+    typer.Option(
+        help="Name of a dataset, or a YAML; see `datasets`.",
+        rich_help_panel=WHAT,
+        autocompletion=_completing(list_specs),
+    ),
 ]
 BackboneName = Annotated[
     str,
@@ -50,9 +61,21 @@ Limit = Annotated[
     int | None,
     typer.Option(help="Take an even sample of this many videos.", rich_help_panel=WHAT),
 ]
-Decoder = Annotated[str, typer.Option(help=f"One of {', '.join(DECODERS)}.", rich_help_panel=WHAT)]
+Decoder = Annotated[
+    str,
+    typer.Option(
+        help=f"One of {', '.join(DECODERS)}.",
+        rich_help_panel=WHAT,
+        autocompletion=_completing(lambda: DECODERS),
+    ),
+]
 Precision = Annotated[
-    str, typer.Option(help=f"One of {', '.join(PRECISIONS)}.", rich_help_panel=WHAT)
+    str,
+    typer.Option(
+        help=f"One of {', '.join(PRECISIONS)}.",
+        rich_help_panel=WHAT,
+        autocompletion=_completing(lambda: PRECISIONS),
+    ),
 ]
 ShardSize = Annotated[
     int,

@@ -47,14 +47,24 @@ def test_help_has_a_short_form_everywhere(command):
     assert "Usage: " in short.output
 
 
-def test_completion_is_offered():
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("build-oracle --retry", {"--retry-failed"}),
+        ("build-oracle --dataset s", {"ssv2", "synthetic"}),
+        ("evaluate --decoder t", {"torchcodec"}),
+        ("datasets ch", {"check"}),
+    ],
+)
+def test_completion_is_offered(typed, offered):
+    words = f"lite-pipeline {typed}"
     env = {
         "_LITE_PIPELINE_COMPLETE": "complete_bash",
-        "COMP_WORDS": "lite-pipeline build-oracle --retry",
-        "COMP_CWORD": "2",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
     }
     result = CliRunner().invoke(app, [], env=env, prog_name="lite-pipeline")
-    assert result.output.split() == ["--retry-failed"]
+    assert set(result.output.split()) == offered
 
 
 def test_quiet_and_verbose_exclude_each_other():
