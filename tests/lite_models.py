@@ -29,6 +29,7 @@ def make_selector(backbone: Backbone, name: str, arch: str = "mlp", seed: int = 
     )
     selector = TokenSelector(config)
     selector.set_statistics(torch.zeros(24), torch.full((24,), 0.2), 0.5)
+    selector.prior = torch.rand(backbone.grid.num_tokens)
     return selector.eval()
 
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 from pipeline.errors import ConfigError
 
 LITE, LITE_SPREAD = "lite", "lite-spread"
-TRAINED = (LITE, LITE_SPREAD, "lite-tube", "lite-frame")
-"""What ranks by a trained selector."""
+PRIOR, PRIOR_SPREAD = "prior", "prior-spread"
+TRAINED = (LITE, LITE_SPREAD, "lite-tube", "lite-frame", PRIOR, PRIOR_SPREAD)
+"""What needs a trained selector."""
 ORACLE_SECOND, ORACLE_WRONG = "oracle-second", "oracle-wrong"
 Options = tuple[str, ...]
 
@@ -44,7 +45,7 @@ class MethodName:
 
     @property
     def selected_by(self) -> str | None:
-        """The `lite` or `lite[NAME]` whose trained selector it ranks by; None if it needs none."""
+        """The `lite` or `lite[NAME]` whose trained selector it needs; None if it needs none."""
         return str(MethodName(LITE, self.options)) if self.name in TRAINED else None
 
     @property

@@ -21,6 +21,8 @@ from selector.methods.names import (
     ORACLE_WRONG,
     PITOME,
     PLAIN,
+    PRIOR,
+    PRIOR_SPREAD,
     PROP_ATTN,
     SELECTOR,
     TOME,
@@ -160,6 +162,24 @@ def _make_uniform(name: MethodName, parts: Parts) -> Method:
 def _make_lite(name: MethodName, parts: Parts) -> Method:
     from selector.methods.rank.lite import LiteMethod
     from selector.methods.spread import DEFAULT_SPREAD
+
+    spread = parts.spread if name.name == LITE else DEFAULT_SPREAD
+    return LiteMethod(_selector(name, parts), spread)
+
+
+def _make_prior(name: MethodName, parts: Parts) -> Method:
+    from selector.methods.rank.prior import PriorMethod
+    from selector.methods.spread import DEFAULT_SPREAD
+
+    selector = _selector(name, parts)
+    try:
+        return PriorMethod(selector, 0.0 if name.name == PRIOR else DEFAULT_SPREAD)
+    except ConfigError as error:
+        raise ConfigError(f"method {name}: {error}") from error
+
+
+def _selector(name: MethodName, parts: Parts) -> TokenSelector:
+    """The one that a method needs, loaded."""
     from selector.training.files import load_selector
 
     assert name.selected_by is not None
@@ -170,8 +190,7 @@ def _make_lite(name: MethodName, parts: Parts) -> Method:
             selector = load_selector(selector, parts.backbone, parts.backbone.device)
         except ConfigError as error:
             raise ConfigError(f"method {name} ({selector}): {error}") from error
-    spread = parts.spread if name.name == LITE else DEFAULT_SPREAD
-    return LiteMethod(selector, spread)
+    return selector
 
 
 def _make_attention(name: MethodName, parts: Parts) -> Method:
@@ -294,6 +313,18 @@ METHODS: dict[str, Known] = {
     LITE_SPREAD: Known(
         "the selector's scores sampled evenly in time and space (ours)",
         _make_lite,
+        brackets=SELECTOR,
+        read=read_selector,
+    ),
+    PRIOR: Known(
+        "control: the best places by a selector's training clips, the same for every clip",
+        _make_prior,
+        brackets=SELECTOR,
+        read=read_selector,
+    ),
+    PRIOR_SPREAD: Known(
+        "control: those, sampled evenly in time and space as by lite-spread",
+        _make_prior,
         brackets=SELECTOR,
         read=read_selector,
     ),

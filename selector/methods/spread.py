@@ -37,6 +37,29 @@ def even_lattice(grid: TokenGrid) -> npt.NDArray[np.float64]:
     return lattice
 
 
+def break_ties(scores: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+    """The same ranking with equal scores in the order of the even lattice, not of the tokens.
+
+    Where many tokens score alike (those of a still scene), the lower numbers would all be of the
+    first frames. Of tokens that differ none changes its place.
+
+    Args:
+        scores: (B, N), any float dtype.
+        grid: of the tokens.
+
+    Returns:
+        (B, N) float64, minus the place of each token in its clip's ranking: 0 is the best. Where a
+        clip's scores are not all finite, NaN.
+    """
+    order = torch.from_numpy(np.argsort(-even_lattice(grid), kind="stable")).to(scores.device)
+    ranked = order[scores[:, order].sort(dim=1, descending=True, stable=True).indices]
+    place = torch.arange(scores.shape[1], device=scores.device, dtype=torch.float64)
+    ranks = torch.empty_like(scores, dtype=torch.float64).scatter(
+        1, ranked, -place.expand(scores.shape)
+    )
+    return ranks.masked_fill(~scores.isfinite().all(dim=1, keepdim=True), torch.nan)
+
+
 def spread_offsets(grid: TokenGrid, spread: float) -> torch.Tensor:
     """What is added to a selector's logits before the highest are kept: (N,) float32.
 

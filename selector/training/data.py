@@ -189,6 +189,16 @@ class TokenStream:
             (shift + total / count).float(), variance.sqrt().float(), total_target / count
         )
 
+    def place_means(self) -> torch.Tensor:
+        """Mean target of each place of the grid over all training clips, (N,) float32."""
+        total = torch.zeros(self._store.grid.num_tokens, dtype=torch.float64)
+        for shard in self._shards:
+            rows = np.flatnonzero(self._split.roles[shard] == TRAIN)
+            scores = self._store.read_shard(shard, embeddings=False).scores[rows]
+            target = clean_scores(torch.from_numpy(scores.astype(np.float32)), self._clean)
+            total += target.double().flatten(1).sum(0)
+        return (total / self.num_train).float()
+
     def _read_all(self, shards: list[int]) -> list[_ShardRows]:
         return [self._read(shard, TRAIN) for shard in shards]
 

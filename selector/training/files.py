@@ -35,13 +35,16 @@ CONFIG_NAME = "config.json"
 CHECKPOINT_NAME = "checkpoint.pt"
 METRICS_NAME = "metrics.json"
 TENSORBOARD_NAME = "tensorboard"
+_PRIOR = "prior"  # beside the network's own weights, which have longer names
 
 
 def save_selector(model: TokenSelector, folder: str | Path) -> None:
-    """Writes weights, input statistics and configuration into `folder`, made if needed."""
+    """Writes weights, statistics and configuration into `folder`, made if needed."""
     root = Root(folder)
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    root.put(WEIGHTS_NAME, save(state))
+    state = dict(model.state_dict())
+    if model.prior is not None:
+        state[_PRIOR] = model.prior
+    root.put(WEIGHTS_NAME, save({k: v.detach().cpu().contiguous() for k, v in state.items()}))
     root.put(CONFIG_NAME, model.config.to_json().encode())
 
 
@@ -66,7 +69,11 @@ def load_selector(
     model = TokenSelector(config)
     path = Path(folder) / WEIGHTS_NAME
     try:
-        model.load_state_dict(load(path.read_bytes()))
+        state = load(path.read_bytes())
+        model.prior = state.pop(_PRIOR, None)
+        model.load_state_dict(state)
+        if model.prior is not None and model.prior.shape != (config.grid.num_tokens,):
+            raise RuntimeError(f"{_PRIOR} has shape {tuple(model.prior.shape)}")
     except (SafetensorError, RuntimeError) as error:
         raise ConfigError(
             f"{str(path)!r} does not hold the weights its config.json describes: {error}"

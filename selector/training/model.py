@@ -33,10 +33,15 @@ class TokenSelector(nn.Module):
 
     Args:
         config: what was built and for which backbone.
+
+    Attributes:
+        prior: (N,) float32, mean target per place of the grid over the training clips; not used by
+            the network. None until a training ends, and where an earlier release ended it.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
+    prior: torch.Tensor | None = None
 
     def __init__(self, config: SelectorConfig) -> None:
         super().__init__()

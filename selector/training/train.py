@@ -118,6 +118,7 @@ def train_selector(
         run = _Run(config, shape, stream, files, place, on_progress)
         run.train()
         model = run.best_model()
+        model.prior = stream.place_means()
         result = TrainResult(
             selector=shape,
             best_epoch=run.best_epoch,

@@ -18,6 +18,7 @@ from selector.budgets.rules import mass_of_tokens
 from selector.methods.base import ClipBatch, Method
 from selector.methods.cost import CostModel, Flow, TokenCounts
 from selector.methods.keep import best_tokens, num_kept
+from selector.methods.spread import break_ties
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class KeepBest(Reducer):
-    """Keeps the `k` tokens of the highest scores (B, N); ties go to the lower token number."""
+    """Keeps the `k` tokens of the highest scores (B, N)."""
 
     scores: torch.Tensor
     k: int
@@ -52,10 +53,13 @@ class RankingMethod(Method):
     """Scores tokens; its setting is the number that is kept.
 
     Attributes:
+        ties: whether many tokens of a clip may score alike, which are then kept in the order of
+            the even lattice; else the lower token number goes first.
         gmacs: what ranking one view costs beyond embedding it; None for an oracle.
     """
 
     gmacs: float | None = 0.0
+    ties: bool = False
 
     @abstractmethod
     def rank(self, batch: ClipBatch) -> Ranking:
@@ -64,7 +68,10 @@ class RankingMethod(Method):
     def prepare(self, batch: ClipBatch) -> Ranking:
         """The ranking, on the backbone's device."""
         found = self.rank(batch)
-        return Ranking(found.scores.to(batch.tokens.values.device), found.reasons, found.predicted)
+        scores = found.scores.to(batch.tokens.values.device)
+        if self.ties:
+            scores = break_ties(scores, batch.backbone.grid)
+        return Ranking(scores, found.reasons, found.predicted)
 
     def reasons(self, prepared: Ranking) -> Mapping[int, str]:
         """The clips whose scores are not all finite."""

@@ -20,6 +20,8 @@ class MotionMethod(RankingMethod):
         num_spans: consecutive spans that know nothing of each other; must divide the tubelets.
     """
 
+    ties = True
+
     def __init__(self, backbone: Backbone, num_spans: int = 1) -> None:
         side = backbone.image_size
         nothing = torch.zeros(
@@ -46,6 +48,8 @@ class PixelMotionMethod(RankingMethod):
     The first tubelet takes the scores of the second.
     """
 
+    ties = True
+
     def __str__(self) -> str:
         return "motion-pixels"
 
@@ -61,6 +65,8 @@ class EVSMethod(RankingMethod):
     of the threshold. The first tubelet, which says what everything after it is a change of, is
     kept before all others; where it does not fit the budget, an even part of it.
     """
+
+    ties = True
 
     def __str__(self) -> str:
         return "evs"

@@ -75,6 +75,7 @@ class MotionVectorMethod(RankingMethod):
     """
 
     unseen = "the compressed file"
+    ties = True
 
     def __init__(
         self,

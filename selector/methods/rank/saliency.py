@@ -28,6 +28,7 @@ class SaliencyMethod(RankingMethod):
     """
 
     unseen = "the decoded frames"
+    ties = True
 
     def __init__(self) -> None:
         import cv2

@@ -25,6 +25,8 @@ BEFORE = (
     "uniform",
     "lite",
     "lite-spread",
+    "prior",
+    "prior-spread",
     "attention",
     "attention[blocks.-1]",
     "motion",

@@ -10,7 +10,7 @@ from selector.budgets.rules import mass_of_tokens, tokens_for_mass
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from selector.methods.keep import top_tokens
-from selector.methods.spread import even_lattice, spread_offsets
+from selector.methods.spread import break_ties, even_lattice, spread_offsets
 from tests.lite_models import make_model, make_pixels
 
 GRID = TokenGrid(8, 14, 14)
@@ -82,3 +82,31 @@ def test_a_models_spread_moves_the_choice_and_not_the_scores(tiny_backbone, tmp_
 def test_a_spread_that_is_none_is_refused(spread):
     with pytest.raises(ConfigError, match="spread must be at least 0"):
         LiteConfig(spread=spread)
+
+
+def test_ties_go_by_the_lattice_and_nothing_else_moves():
+    """Against sorting by (score, lattice) in plain Python."""
+    grid = TokenGrid(4, 6, 6)
+    scores = torch.randint(0, 5, (3, 144), generator=torch.Generator().manual_seed(0)).float()
+    scores[2] = 0.0
+    lattice = even_lattice(grid)
+    ranks = break_ties(scores, grid)
+    for clip in range(3):
+        key = [(float(s), float(u)) for s, u in zip(scores[clip], lattice, strict=True)]
+        expected = sorted(range(144), key=key.__getitem__, reverse=True)
+        assert ranks[clip].argsort(descending=True).tolist() == expected
+    distinct = torch.randperm(144, generator=torch.Generator().manual_seed(1))[None].float()
+    for k in (1, 40, 143):
+        assert torch.equal(top_tokens(break_ties(distinct, grid), k), top_tokens(distinct, k))
+
+
+def test_a_still_scene_is_not_kept_by_its_first_frames_alone():
+    grid = TokenGrid(8, 4, 4)
+    kept = top_tokens(break_ties(torch.zeros(1, 128), grid), 32)[0]
+    assert torch.bincount(kept // 16, minlength=8).min() >= 3
+
+
+def test_scores_that_are_not_finite_stay_so():
+    scores = torch.zeros(2, 128)
+    scores[1, 5] = torch.nan
+    assert break_ties(scores, TokenGrid(8, 4, 4)).isfinite().all(1).tolist() == [True, False]

@@ -3,13 +3,16 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ConfigError, StoreError
 from selector.training import train as train_module
 from selector.training.config import ARCHS, TrainConfig, TrainedOn, default_width
 from selector.training.files import load_selector
+from selector.training.split import is_held_out
 from selector.training.train import resolve_device, train_selector
 from tests.learnable import GRID, HIDDEN_SIZE, make_learnable_store
 
@@ -291,3 +294,27 @@ def test_the_default_width_gives_the_papers_gflops_to_the_digit():
 def test_a_selector_without_a_width_takes_the_default(store, tmp_path):
     train_selector(store, tmp_path, replace(CONFIG, width=None, epochs=1), device="cpu")
     assert load_selector(tmp_path).config.width == default_width(HIDDEN_SIZE)
+
+
+@pytest.mark.parametrize("clean", [(), ("sharpen",)])
+def test_the_mean_target_per_place_of_the_training_clips_is_kept(store, tmp_path, clean):
+    """Of all of them, and of no held-out, failed or flat one; by brute force."""
+    train_selector(store, tmp_path, replace(CONFIG, epochs=1, clean=clean), device="cpu")
+    clips = store.clips()
+    maps = [
+        np.asarray(store.scores[i], np.float64).reshape(-1)
+        for i, clip in clips.iterrows()
+        if clip.status == "ok" and not clip.degenerate and not is_held_out(clip.video_id, 0.3)
+    ]
+    if clean:
+        maps = [m**2 / (m**2 + (1 - m) ** 2) for m in maps]
+    found = load_selector(tmp_path).prior
+    np.testing.assert_allclose(found.numpy(), np.mean(maps, axis=0), rtol=1e-5)
+
+
+def test_a_selector_of_an_earlier_release_still_loads(store, tmp_path):
+    train_selector(store, tmp_path, replace(CONFIG, epochs=1), device="cpu")
+    state = load_file(tmp_path / "selector.safetensors")
+    del state["prior"]
+    save_file(state, tmp_path / "selector.safetensors")
+    assert load_selector(tmp_path).prior is None

@@ -166,3 +166,33 @@ def test_a_control_needs_a_class_to_steer_to(tmp_path):
     two = load_backbone(str(save_videomae(tmp_path, num_labels=2)))
     with pytest.raises(ConfigError, match="oracle-wrong needs 3 classes, and it has 2"):
         make_method(MethodName("oracle-wrong", ("embeddings", "hirescam")), Parts(two))
+
+
+def test_the_prior_is_the_same_mask_for_every_clip_and_ranks_by_the_means(
+    backbone, tiny_backbone, tmp_path
+):
+    selector = make_selector(backbone, str(tiny_backbone))
+    means = torch.tensor([0.5, 0.0, 1.0, 0.2, 0.9, 0.2, 0.0, 0.4])
+    selector.prior = means
+    save_selector(selector, tmp_path)
+    ranker = make_method(MethodName("prior"), parts_of(backbone, tmp_path))
+    spread = make_method(MethodName("prior-spread"), parts_of(backbone, tmp_path))
+    for method in (ranker, spread):
+        assert (method.gmacs, method.unseen) == (0, None)
+        scores = method.prepare(make_batch(backbone, range(5))).scores
+        assert (scores == scores[0]).all()
+    batch = make_batch(backbone, (0,))
+    kept = top_tokens(ranker.prepare(batch).scores, 4)
+    assert kept.tolist() == [[0, 2, 4, 7]]
+    moved = means.logit(1e-6) + spread_offsets(backbone.grid, DEFAULT_SPREAD)
+    for k in range(1, 9):
+        assert torch.equal(top_tokens(spread.prepare(batch).scores, k), top_tokens(moved[None], k))
+
+
+def test_a_selector_that_kept_no_means_has_no_prior(backbone, tiny_backbone, tmp_path):
+    selector = make_selector(backbone, str(tiny_backbone))
+    selector.prior = None
+    save_selector(selector, tmp_path)
+    make_method(MethodName("lite"), parts_of(backbone, tmp_path))
+    with pytest.raises(ConfigError, match="prior: an earlier release .* train it again"):
+        make_method(MethodName("prior"), parts_of(backbone, tmp_path))
