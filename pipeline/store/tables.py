@@ -16,6 +16,7 @@ from pipeline.store import layout
 from pipeline.store.result import ShardResult
 
 _PLAN_GROUP_ROWS = 1 << 16
+_LARGE = 1 << 20
 
 
 def parquet_bytes(
@@ -56,9 +57,15 @@ def read_table(data: bytes, where: str, columns: Collection[str] | None = None) 
     Raises:
         StoreError: it is damaged.
     """
-    names = None if columns is None else list(columns)
     try:
-        return pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True)
+        return pq.read_table(
+            pa.BufferReader(data),
+            columns=None if columns is None else list(columns),
+            page_checksum_verification=True,
+            # There is nothing to wait for, and handing small tables around takes longer than they.
+            pre_buffer=False,
+            use_threads=len(data) > _LARGE,
+        )
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{where} cannot be read ({error})") from error
 

@@ -124,6 +124,14 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_that_is_to_be_shared_may_be_empty_but_for_that(tmp_path: Path) -> None:
+    for name in (".git/HEAD", ".gitattributes", "README.md", "LICENSE", ".DS_Store"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    assert make_store(tmp_path, 4).summary() == {"ok": 4, "pending": 0}
+    assert (tmp_path / ".git/HEAD").read_text() == "mine"
+
+
 def test_committed_shards_without_store_json_are_never_overwritten(tmp_path: Path) -> None:
     make_store(tmp_path / "s", 4)
     (tmp_path / "s" / "store.json").unlink()

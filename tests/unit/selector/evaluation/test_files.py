@@ -153,6 +153,36 @@ def test_a_damaged_or_short_shard_is_an_error_that_names_it(tmp_path):
         evaluation.read_shard(0)
 
 
+def read_all(folder):
+    evaluation = Evaluation(str(folder))
+    return evaluation.plan(), [evaluation.read_shard(shard) for shard in evaluation.shards()]
+
+
+def test_no_flipped_bit_of_the_folder_escapes_a_reader(tmp_path):
+    evaluation = make_evaluation(tmp_path, LOGITS, LABELS)
+    rng = np.random.default_rng(0)
+    for name in ("evaluation.json", "plan.parquet", evaluation.info.commit_path(0)):
+        path, data = tmp_path / name, (tmp_path / name).read_bytes()
+        for at in rng.choice(len(data), 40, replace=False):
+            changed = bytearray(data)
+            changed[at] ^= 1 << int(rng.integers(8))
+            path.write_bytes(changed)
+            with pytest.raises(StoreError, match=name.rpartition("/")[2]):
+                read_all(tmp_path)
+        path.write_bytes(data)
+
+
+def test_a_damaged_plan_is_written_anew(tmp_path):
+    make_evaluation(tmp_path, LOGITS, LABELS, shards=[0])
+    sound = (tmp_path / "plan.parquet").read_bytes()
+    for damage in (b"", sound[:-1], None):
+        (tmp_path / "plan.parquet").unlink()
+        if damage is not None:
+            (tmp_path / "plan.parquet").write_bytes(damage)
+        assert make_evaluation(tmp_path, LOGITS, LABELS).pending() == []
+        assert (tmp_path / "plan.parquet").read_bytes() == sound
+
+
 def test_timings_add_up_and_their_absence_is_no_error(tmp_path):
     evaluation = make_evaluation(tmp_path, LOGITS, LABELS)
     assert evaluation.timing() == Timing()
