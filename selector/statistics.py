@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+from scipy.stats import rankdata, ttest_1samp
 
 Floats = npt.NDArray[np.float64]
 
@@ -95,6 +95,33 @@ def mean_interval(
         value - unseen * (value - bounds[0]),
         value + unseen * (bounds[1] - value),
     ]
+    return found
+
+
+def paired_p_values(gaps: Floats) -> Floats:
+    """Two-sided p-value of no mean difference, of each column: the paired t-test.
+
+    Args:
+        gaps: (V, M) difference of each video. Where all are equal the t-test has no scale, and a
+            sign test stands in.
+    """
+    num, equal = len(gaps), np.ptp(gaps, axis=0) == 0
+    found = np.where(gaps[0] == 0, 1.0, 2.0 ** (1 - num))
+    if not equal.all():
+        found[~equal] = ttest_1samp(gaps[:, ~equal], 0.0).pvalue
+    return found
+
+
+def holm(p_values: Floats) -> Floats:
+    """P-values corrected for being one of a family (Holm 1979): compare them with any level.
+
+    Args:
+        p_values: (M,)
+    """
+    order = np.argsort(p_values)
+    steps = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1))
+    found = np.empty_like(p_values)
+    found[order] = np.minimum(steps, 1.0)
     return found
 
 

@@ -124,6 +124,15 @@ def evaluate(
             rich_help_panel=SHOWN,
         ),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD,...",
+            help="What every line is compared with, methods of the table or `full`. Default: "
+            "full, random and prior-spread, where they are there.",
+            rich_help_panel=SHOWN,
+        ),
+    ] = None,
     brief: Annotated[
         bool,
         typer.Option(
@@ -147,6 +156,7 @@ def evaluate(
         max_loss=max_loss,
         gmacs_share=target_gflops_share,
         without=without or [],
+        against=against,
         brief=brief,
         as_json=as_json,
     )
@@ -209,17 +219,25 @@ def _show(
     max_loss: float | None,
     gmacs_share: float | None,
     without: list[str],
+    against: str | None,
     brief: bool,
     as_json: bool,
 ) -> None:
     from pipeline.cli.evaluate_report import echo_brief, echo_summary
     from selector.budgets.adaptive import AdaptiveGoal
     from selector.evaluation.report.summary import summarise
+    from selector.methods.names import split_names
 
     loss = None if max_loss is None else max_loss / 100
     unset = loss is None and gmacs_share is None
     goal = None if unset else AdaptiveGoal(max_loss=loss, gmacs_share=gmacs_share)
-    summary = summarise(evaluation, class_ratio=class_ratio, goal=goal, without=without)
+    summary = summarise(
+        evaluation,
+        class_ratio=class_ratio,
+        goal=goal,
+        without=without,
+        against=None if against is None else split_names(against),
+    )
     if as_json:
         output.echo_json(summary.to_dict())
     elif brief:

@@ -87,6 +87,11 @@ def parse_selectors(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def split_names(text: str) -> list[str]:
+    """The names in `a,b[x,y]`; commas inside brackets belong to the name."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
+
+
 def require_selectors(names: Sequence[MethodName], given: Collection[str]) -> None:
     """Checks that every method that ranks by a selector has it, and every selector is used.
 

@@ -37,6 +37,7 @@ from selector.methods.names import (
     read_tome,
     read_vid_tldr,
     require_selectors,
+    split_names,
     tome_options,
 )
 from selector.methods.rank.base import RankingMethod
@@ -86,9 +87,7 @@ def parse_methods(text: str, layer: str, method: str) -> tuple[MethodName, ...]:
     Raises:
         ConfigError: no name, an unknown one, or the same method twice.
     """
-    # Commas inside brackets belong to the name.
-    texts = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
-    names = [parse_method(part, layer, method) for part in texts if part]
+    names = [parse_method(part, layer, method) for part in split_names(text)]
     if not names:
         raise ConfigError(f"name at least one method of {', '.join(METHODS)}, got {text!r}")
     for name in names:

@@ -1,17 +1,32 @@
-"""Differences of two lines of the table on the same videos, with intervals of their own."""
+"""Differences of two lines of the table on the same videos, with intervals of their own.
+
+A table makes dozens of comparisons, and one in twenty intervals misses 0 by chance. So each family
+of them (all fixed budgets against one other method, all adaptive ones against their bases, against
+their coins) is judged together, by Holm's rule.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.errors import ConfigError
 from selector.budgets.adaptive import AdaptiveResult
+from selector.evaluation.config import FULL
 from selector.evaluation.report.table import Entry
-from selector.statistics import mean_interval
+from selector.methods.names import PRIOR_SPREAD
+from selector.statistics import LEVEL, holm, mean_interval, paired_p_values
 
-Pair = tuple[Entry, Entry]
+
+class Pair(NamedTuple):
+    """Two lines to compare, and the comparisons that are judged with them."""
+
+    line: Entry
+    other: Entry
+    family: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,31 +36,67 @@ class PairedDifference:
     method: str
     keep_ratio: float
     against: str
-    """The other line's method, at the same keep ratio; `coin` for a fixed budget of equal cost."""
+    """The other line's method, at the same keep ratio; `full` for the full model, `coin` for a
+    fixed budget of equal cost."""
     difference: float
     low: float
     high: float
+    p_value: float
+    """Two-sided, of no difference, after Holm's correction over its family."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether it differs from 0 with its whole family in mind."""
+        return self.p_value < 1 - LEVEL
+
+
+def others(asked: Sequence[str] | None, methods: Sequence[str]) -> tuple[str, ...]:
+    """What the lines are compared with.
+
+    Args:
+        asked: names; None for the full model, `random`, and every `prior-spread`.
+        methods: of the table.
+
+    Raises:
+        ConfigError: one is not in the table.
+    """
+    if asked is None:
+        return (FULL, *(m for m in methods if m == "random" or m.startswith(PRIOR_SPREAD)))
+    unknown = [name for name in asked if name not in (FULL, *methods)]
+    if unknown or not asked:
+        raise ConfigError(
+            f"cannot compare with {', '.join(unknown) or 'nothing'}: the table has "
+            f"{', '.join((FULL, *methods))}"
+        )
+    return tuple(dict.fromkeys(asked))
 
 
 def pairs(
-    fixed: Sequence[Entry], lite_methods: Sequence[str], adaptive: Sequence[AdaptiveResult]
+    fixed: Sequence[Entry],
+    against: Sequence[str],
+    lite_methods: Sequence[str],
+    adaptive: Sequence[AdaptiveResult],
 ) -> list[Pair]:
     """Lines, and what each is compared with.
 
     Args:
-        fixed: fixed budgets; each is compared with `random`.
-        lite_methods: selectors; each is compared with the first.
+        fixed: fixed budgets.
+        against: methods that all of them are compared with.
+        lite_methods: selectors; each is compared with the first, too.
         adaptive: each is compared with its base and with its coin.
     """
     found = {(line.method, line.keep_ratio): line for line in fixed}
     made = []
     for line in fixed:
-        others = ["random", *(lite_methods[:1] if line.method in lite_methods else ())]
-        keys = [(other, line.keep_ratio) for other in others if other != line.method]
-        made += [(line, found[key]) for key in keys if key in found]
+        first = lite_methods[:1] if line.method in lite_methods else ()
+        for name in dict.fromkeys([*against, *first]):
+            other = found.get((name, 1.0 if name == FULL else line.keep_ratio))
+            if other is not None and name != line.method:
+                made.append(Pair(line, other, name))
     for result in adaptive:
         base = found[result.setting.selector, result.entry.keep_ratio]
-        made += [(result.entry, base), (result.entry, result.coin)]
+        made.append(Pair(result.entry, base, "adaptive against base"))
+        made.append(Pair(result.entry, result.coin, "adaptive against coin"))
     return made
 
 
@@ -53,8 +104,12 @@ def paired(chosen: Sequence[Pair], num_draws: int, seed: int) -> list[PairedDiff
     """The differences of all pairs, over the same resamples."""
     if not chosen:
         return []
-    gaps = np.stack([a.top1.mean(axis=1) - b.top1.mean(axis=1) for a, b in chosen], axis=1)
+    gaps = np.stack([a.top1.mean(axis=1) - b.top1.mean(axis=1) for a, b, _ in chosen], axis=1)
     low, high = mean_interval(gaps, (-1.0, 1.0), num_draws, seed)
+    p_values = paired_p_values(gaps)
+    families = np.array([pair.family for pair in chosen])
+    for family in set(families.tolist()):
+        p_values[families == family] = holm(p_values[families == family])
     return [
         PairedDifference(
             method=a.method,
@@ -63,6 +118,7 @@ def paired(chosen: Sequence[Pair], num_draws: int, seed: int) -> list[PairedDiff
             difference=float(gaps[:, i].mean()),
             low=float(low[i]),
             high=float(high[i]),
+            p_value=float(p_values[i]),
         )
-        for i, (a, b) in enumerate(chosen)
+        for i, (a, b, _) in enumerate(chosen)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from selector.budgets.adaptive import (
 )
 from selector.evaluation.files import Evaluation
 from selector.evaluation.report.classes import ANALYSIS_RATIO, ClassTrend, class_trends
-from selector.evaluation.report.paired import PairedDifference, paired, pairs
+from selector.evaluation.report.paired import PairedDifference, others, paired, pairs
 from selector.evaluation.report.table import TableRow, entries, make_table
 from selector.evaluation.results import VideoOutcomes, read_outcomes
 from selector.statistics import LEVEL, NUM_DRAWS, json_values
@@ -43,8 +43,10 @@ class Summary:
     table: list[TableRow]
     lite_methods: tuple[str, ...]
     """Methods of the table that rank by a trained selector."""
+    against: tuple[str, ...]
+    """What every fixed budget is compared with."""
     paired: list[PairedDifference]
-    """Fixed budgets against `random`, further selectors against the first, and every adaptive
+    """Fixed budgets against `against`, further selectors against the first, and every adaptive
     budget against its base and against the coin."""
     classes: list[ClassTrend]
     goal: AdaptiveGoal
@@ -67,6 +69,7 @@ def summarise(
     class_ratio: float = ANALYSIS_RATIO,
     goal: AdaptiveGoal | None = None,
     without: Collection[str] = (),
+    against: Sequence[str] | None = None,
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
 ) -> Summary:
@@ -77,13 +80,17 @@ def summarise(
         class_ratio: keep ratio of the per-class analysis.
         goal: what adaptive budgets are picked for; None: a loss of at most `MAX_LOSS`.
         without: methods to leave out, so that videos which only they cannot do count.
+        against: what every fixed budget is compared with; None as `paired.others` has it.
         num_draws: bootstrap resamples.
         seed: of the resampling.
 
     Raises:
         StoreError: nothing is committed, no video worked, or a file is damaged.
-        ConfigError: the goal is out of range, or `without` names a method that is not there.
+        ConfigError: the goal is out of range, or `without` or `against` names a method that is not
+            there.
     """
+    known = [method for method in evaluation.config.methods if method not in without]
+    compared = others(against, known)
     goal = goal or AdaptiveGoal(max_loss=MAX_LOSS)
     outcomes, config = read_outcomes(evaluation, without), evaluation.config
     if not len(outcomes.video_ids):
@@ -104,8 +111,9 @@ def summarise(
         without=tuple(sorted(without)),
         num_missing=outcomes.num_missing,
         lite_methods=lite_methods,
+        against=compared,
         table=make_table(lines, num_draws, seed),
-        paired=paired(pairs(fixed, lite_methods, adaptive), num_draws, seed),
+        paired=paired(pairs(fixed, compared, lite_methods, adaptive), num_draws, seed),
         classes=class_trends(fixed, outcomes.labels, class_ratio, num_draws, seed),
         goal=goal,
         adaptive=[result.setting for result in adaptive],

@@ -9,7 +9,16 @@ import pytest
 from scipy import stats
 
 from selector import statistics
-from selector.statistics import draws, interval, json_values, mean_interval, spearman, wilson
+from selector.statistics import (
+    draws,
+    holm,
+    interval,
+    json_values,
+    mean_interval,
+    paired_p_values,
+    spearman,
+    wilson,
+)
 
 
 def share_of(right: int, num: int) -> np.ndarray:
@@ -104,3 +113,19 @@ def test_a_statistic_that_no_resample_moves_has_no_interval():
 def test_json_has_no_nan():
     value = {0.5: [math.nan, 1.0, (math.inf, "x")], "a": {"b": None}}
     assert json_values(value) == {"0.5": [None, 1.0, [None, "x"]], "a": {"b": None}}
+
+
+def test_holm_is_the_textbooks_step_down():
+    """By hand: 4 x .01, 3 x .02 = .06, then the larger of .06 and 2 x .025, and .9."""
+    found = holm(np.array([0.02, 0.9, 0.01, 0.025]))
+    np.testing.assert_allclose(found, [0.06, 0.9, 0.04, 0.06])
+    assert holm(np.array([0.6, 0.7])).max() == 1
+
+
+def test_p_values_are_of_the_paired_t_test_and_of_signs_where_all_are_equal():
+    gaps = np.zeros((20, 4))
+    gaps[:7, 0], gaps[:, 1], gaps[:10, 3], gaps[10:, 3] = 1, -1, 1, -1
+    found = paired_p_values(gaps)
+    t = 0.35 / np.sqrt(0.35 * 0.65 / 19)
+    expected = [2 * stats.t.sf(t, 19), stats.binomtest(0, 20).pvalue, 1, 1]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)

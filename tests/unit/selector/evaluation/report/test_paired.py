@@ -1,0 +1,85 @@
+"""Which lines are compared with which, and which differences stand when all are judged together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.cli.evaluate_report import echo_summary
+from pipeline.errors import ConfigError
+from selector.evaluation.report.paired import others
+from selector.evaluation.report.summary import summarise
+from tests.evaluations import make_evaluation
+
+METHODS = ("random", "uniform", "oracle[embeddings,fem]", "prior-spread[x]")
+NUM_VIDEOS = 60
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    """Right of 60 videos: full 50, random 30, uniform 36 (6 more), oracle 60, prior-spread 30."""
+    right = np.zeros((NUM_VIDEOS, 5), bool)
+    for column, num in enumerate((50, 30, 36, 60, 30)):
+        right[:num, column] = True
+    logits = np.where(right[:, :, None], [2, 1], [0, 1])
+    return make_evaluation(
+        tmp_path,
+        logits,
+        [0] * NUM_VIDEOS,
+        methods=METHODS,
+        num_seeds=1,
+        selector_digests={"lite[x]": "d"},
+        shard_size=64,
+    )
+
+
+def compared(summary):
+    return {(pair.method, pair.against) for pair in summary.paired}
+
+
+def test_by_default_with_the_full_model_random_and_the_prior(evaluation):
+    summary = summarise(evaluation, num_draws=100)
+    assert summary.against == ("full", "random", "prior-spread[x]")
+    expected = {(m, other) for m in METHODS for other in summary.against if m != other}
+    assert compared(summary) == expected
+
+
+def test_with_any_method_of_the_table(evaluation, capsys):
+    summary = summarise(evaluation, against=["uniform", METHODS[2]], num_draws=100)
+    assert compared(summary) == {
+        (m, other) for m in METHODS for other in ("uniform", METHODS[2]) if m != other
+    }
+    found = {(p.method, p.against): p.difference for p in summary.paired}
+    assert found["random", METHODS[2]] == -0.5
+    echo_summary(summary)
+    head = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("keep"))
+    assert "against uniform" in head
+    assert "against random" not in head
+
+
+@pytest.mark.parametrize("asked", [["lite"], ["uniform", "oracle"], []])
+def test_what_is_not_in_the_table_is_refused_with_what_is(asked):
+    with pytest.raises(ConfigError, match=r"cannot compare with .*the table has full, random"):
+        others(asked, METHODS)
+
+
+def test_what_was_left_out_is_not_compared_with(evaluation):
+    with pytest.raises(ConfigError, match="cannot compare with random"):
+        summarise(evaluation, without=["random"], against=["random"])
+    assert "random" not in summarise(evaluation, without=["random"], num_draws=100).against
+
+
+def test_a_difference_stands_in_its_family(evaluation, capsys):
+    """6 of 60, none against: t = .1 / (.3025 / sqrt 60) = 2.56, p = .013; of three, times two."""
+    summary = summarise(evaluation, num_draws=100)
+    found = {(p.method, p.against): p for p in summary.paired}
+    uniform = found["uniform", "random"]
+    assert uniform.p_value == pytest.approx(2 * 0.01303, rel=1e-3)
+    assert uniform.stands
+    assert found["prior-spread[x]", "random"].p_value == 1
+    assert not found["prior-spread[x]", "random"].stands
+    echo_summary(summary)
+    text = capsys.readouterr().out
+    row = text.splitlines()[text.splitlines().index("uniform") + 1]
+    assert "+10.0 [" in row
+    assert row.split("+10.0")[1].split("]")[1].startswith("*")
