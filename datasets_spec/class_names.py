@@ -24,11 +24,12 @@ class ClassIndex:
         self.names = names
         self._by_name = {name: class_id for class_id, name in enumerate(names)}
         numbers = [whole_number(name) for name in names]
-        times = Counter(numbers)  # where "1" and "01" are two classes, a number tells neither
+        times = Counter(numbers)
+        self._twice = {number for number, count in times.items() if count > 1}
         self._by_number = {
             number: class_id
             for class_id, number in enumerate(numbers)
-            if number is not None and times[number] == 1
+            if number is not None and number not in self._twice
         }
 
     def named(self, row: Row) -> int | None:
@@ -43,8 +44,13 @@ class ClassIndex:
         return row.label_id if class_id is None and self.has_id(row) else class_id
 
     def has_id(self, row: Row) -> bool:
-        """Whether the label is a class id."""
-        return row.label_id is not None and row.label_id < len(self.names)
+        """Whether the label is a class id, and not the number of two names."""
+        in_range = row.label_id is not None and row.label_id < len(self.names)
+        return in_range and not self.is_twice(row)
+
+    def is_twice(self, row: Row) -> bool:
+        """Whether the label is the number of two names, such as "1" and "01"."""
+        return row.label_id in self._twice and row.label_id is not None
 
     def is_both(self, row: Row) -> bool:
         """Whether the label is the name of one class and the id of another."""

@@ -249,6 +249,8 @@ def _label_fault(spec: DatasetSpec, row: Row, classes: ClassIndex) -> str | None
         return None
     found = classes.find(row)
     names = classes.names
+    if found is None and classes.is_twice(row):
+        return f"label {row.label} is the number of two classes: write their names"
     if found is None and row.label_id is not None:
         return f"unknown label {row.label}; {spec.name} has class ids 0 to {len(names) - 1}"
     if found is None:

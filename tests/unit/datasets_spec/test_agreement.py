@@ -84,7 +84,9 @@ def test_names_that_a_careless_comparison_makes_equal(names: list[str]) -> None:
 
 def test_one_list_that_must_not_be_folded_is_enough() -> None:
     """Only the checkpoint tells `C` from `c`; folded, both lists would begin alike."""
-    assert compare_classes(["c", "d"], ["C", "c"]).verdict is Agreement.REORDERED
+    result = compare_classes(["c", "d"], ["C", "c"])
+    assert result.verdict is Agreement.REORDERED
+    assert [difference.class_id for difference in result.differences] == [0, 1]
 
 
 def test_composed_and_decomposed_names_are_one() -> None:

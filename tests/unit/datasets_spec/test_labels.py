@@ -83,6 +83,9 @@ def test_a_label_is_this_class(
         pytest.param(["wave", "jump"], ["9" * 6000], "a text of 6000 characters", id="6000-digits"),
         pytest.param(["01", "1", "2"], [3], "unknown label 3", id="beyond"),
         pytest.param(
+            ["1", "01"], ["1.0"], r"label 1\.0 is the number of two", id="two-of-a-number"
+        ),
+        pytest.param(
             ["1", "2", "3"],
             ["1", "0"],
             r"csv:3: label 0 can only be a class id, but 1 \(.*csv:2\) is the name of class 0 and "

@@ -24,6 +24,7 @@ def test_an_accent_is_one_name_however_it_is_encoded() -> None:
         ("shooting goal (soccer)", "shooting_goal_soccer"),
         ("playing+music", "playing music"),
         ("push-up", "pushup"),
+        ("class 1", "Class1"),
         (DECOMPOSED.upper(), COMPOSED),
     ],
 )

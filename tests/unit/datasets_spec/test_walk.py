@@ -103,6 +103,17 @@ def test_a_link_in_a_circle_ends(write: Any, target: str) -> None:
     assert reason.startswith("a second way to a folder")
 
 
+@pytest.mark.parametrize("target", ["../..", ".."])
+def test_a_link_from_a_split_to_what_holds_it(write: Any, target: str) -> None:
+    """To the data root, whose other split must not become videos of this one; to the split."""
+    root = write({"train/jump/a.mp4": b"", "train/walk/b.mp4": b"", "val/jump/c.mp4": b""})
+    (root / "train/jump/loop").symlink_to(target)
+    videos = read_videos(SPEC, root, "train")
+    assert [video.path for video in videos] == ["train/jump/a.mp4", "train/walk/b.mp4"]
+    (reason,) = skipped(root, "train").values()
+    assert reason.startswith("a second way to a folder")
+
+
 def test_folders_that_link_to_each_other_are_read_once(write: Any) -> None:
     """Every folder links to every other: followed without a memory, there are millions of ways."""
     names = [f"d{i}" for i in range(10)]
