@@ -29,8 +29,8 @@ class ClipRequest:
     views: tuple[int, int] | None = None
     sampling: str | None = None
     limit: int | None = None
-    decoder: str = "pyav"
-    precision: str = "fp32"
+    decoder: str = ClipConfig.decoder
+    precision: str = ClipConfig.precision
     shard_size: int
     accept_classes: bool = False
     """Go on where the checkpoint's class names disagree with the dataset's."""

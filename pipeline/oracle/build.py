@@ -31,12 +31,12 @@ DEFAULT_TOKENS_PER_CLIP = 128
 class BuildRequest(ClipRequest):
     """What to build; None where the dataset or the backbone decides."""
 
-    method: str = "gradcam"
+    method: str = OracleConfig.method
     layer: str | None = None
-    target: str = "label"
+    target: str = OracleConfig.target
     tokens_per_clip: int | None = None
-    seed: int = 0
-    shard_size: int = 256
+    seed: int = OracleConfig.seed
+    shard_size: int = OracleConfig.shard_size
 
 
 @dataclass(frozen=True, kw_only=True)

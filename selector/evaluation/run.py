@@ -45,8 +45,8 @@ class EvalRequest(ClipRequest):
     selectors: Mapping[str, str] = field(default_factory=dict)
     """Method, `lite` or `lite[NAME]`, to the folder of its selector."""
     keep_ratios: tuple[float, ...] = (1.0, *KEEP_RATIOS)
-    num_seeds: int = 3
-    shard_size: int = 64
+    num_seeds: int = EvalConfig.num_seeds
+    shard_size: int = EvalConfig.shard_size
 
 
 @dataclass(frozen=True, kw_only=True)
