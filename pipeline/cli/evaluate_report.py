@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 from pipeline.cli import output
@@ -43,6 +43,7 @@ def echo_summary(summary: Summary) -> None:
     _echo_head(summary)
     output.echo()
     _echo_accuracies(summary, summary.table)
+    _echo_steering(summary)
     if len(summary.lite_methods) > 1:
         _echo_selectors(summary)
     if summary.adaptive or summary.out_of_reach:
@@ -119,6 +120,53 @@ def _echo_accuracies(summary: Summary, table: list[TableRow]) -> None:
         for place, other in enumerate(summary.against)
     ]
     echo_table([*_COLUMNS, *against], lines, gap=1)
+
+
+def _echo_steering(summary: Summary) -> None:
+    """Every oracle's gain beside what maps of other classes do."""
+    from selector.evaluation.report.steering import GAPS
+
+    methods = list(dict.fromkeys(row.method for row in summary.table))
+    for oracle in (m for m in methods if m.startswith("oracle[") and "+" not in m):
+        control = oracle.replace("oracle[", "oracle-second[")
+        if control not in methods:
+            output.echo_prose(
+                f"{oracle}: part of its gain is steering, any class whose map is kept is predicted "
+                f"more often; evaluate {control} too to see how large"
+            )
+    if not summary.steering:
+        return
+    output.echo()
+    output.echo_prose(
+        "Steering, by how far the full model's first logit is above its second: views it has right "
+        "that a map of another class flips to that class / views it has wrong whose label is "
+        "second that the map repairs, % (of how many). gain: of the oracle, against full."
+    )
+    gains = {
+        (row.method, row.keep_ratio): span(
+            row.difference, row.difference_low, row.difference_high, signed=True
+        )
+        for row in summary.table
+    }
+    bounds = [f"{low:g}-{high:g}" for low, high in pairwise(GAPS[:-1])]
+    titles = [*bounds, f"above {GAPS[-2]:g}", "all", "gain"]
+    lines: list[str | list[str]] = []
+    for method, group in groupby(summary.steering, key=lambda found: found.method):
+        lines.append(method)
+        oracle = "oracle[" + method.partition("[")[2]
+        for found in group:
+            counted = zip(
+                found.flipped, found.num_right, found.repaired, found.num_second, strict=True
+            )
+            cells = [f"{_share(a, b)} / {_share(c, d)}" for a, b, c, d in counted]
+            gain = gains.get((oracle, found.keep_ratio), "")
+            lines.append([f"{found.keep_ratio:g}", *cells, gain])
+    columns = [Column(title, spare=1 if title in bounds else 0) for title in titles]
+    echo_table([Column("keep", right=True), *columns], lines, gap=2)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} ({whole})" if whole else "-"
 
 
 def _echo_selectors(summary: Summary) -> None:

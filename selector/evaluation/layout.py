@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.store.layout import RUNS
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 EVALUATION_JSON = "evaluation.json"
 RESULTS = "results"
@@ -43,6 +43,7 @@ _FIELDS = [
     pa.field("top5", pa.list_(pa.int16())),  # best first; empty when failed
     pa.field("label_rank", pa.int16()),  # place of the label, 0 = top-1 is right; -1 when failed
     pa.field("confidence", pa.float32()),  # probability of the prediction; null when failed
+    pa.field("second_prob", pa.float32()),  # probability of the second class; null when failed
     pa.field("true_prob", pa.float32()),  # probability of the label; null when failed
     # Share of the clip's summed predicted scores that the kept tokens hold; null when failed, and
     # for methods that predict no scores.

@@ -38,6 +38,7 @@ class ShardRows:
         self._top = np.full((*shape, min(TOP, num_classes)), -1, np.int16)
         self._label_rank = np.full(shape, -1, np.int16)
         self._confidence = np.full(shape, np.nan, np.float32)
+        self._second_prob = np.full(shape, np.nan, np.float32)
         self._true_prob = np.full(shape, np.nan, np.float32)
         self._mass = np.full(shape, np.nan, np.float32)
         self._log_probs = (
@@ -72,6 +73,8 @@ class ShardRows:
         self._top[good, condition] = order[:, : self._top.shape[2]]
         self._label_rank[good, condition] = np.argmax(order == labels[:, None], axis=1)
         self._confidence[good, condition] = np.exp(log_probs.max(axis=1, initial=-np.inf))
+        second = log_probs[np.arange(len(good)), order[:, min(1, order.shape[1] - 1)]]
+        self._second_prob[good, condition] = np.exp(second)
         self._true_prob[good, condition] = np.exp(log_probs[np.arange(len(good)), labels])
         if self._log_probs is not None:
             self._log_probs[good, condition] = log_probs.astype(np.float16)
@@ -119,6 +122,7 @@ class ShardRows:
             "top5": _lists(self._top, failed),
             "label_rank": np.where(failed, -1, self._label_rank.ravel()),
             "confidence": pa.array(self._confidence.ravel(), mask=failed),
+            "second_prob": pa.array(self._second_prob.ravel(), mask=failed),
             "true_prob": pa.array(self._true_prob.ravel(), mask=failed),
             "mass": pa.array(self._mass.ravel(), mask=failed | np.isnan(self._mass.ravel())),
         }

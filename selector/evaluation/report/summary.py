@@ -16,6 +16,7 @@ from selector.budgets.adaptive import (
 from selector.evaluation.files import Evaluation
 from selector.evaluation.report.classes import ANALYSIS_RATIO, ClassTrend, class_trends
 from selector.evaluation.report.paired import PairedDifference, others, paired, pairs
+from selector.evaluation.report.steering import Steering, steering
 from selector.evaluation.report.table import TableRow, entries, make_table
 from selector.evaluation.results import VideoOutcomes, read_outcomes
 from selector.statistics import LEVEL, NUM_DRAWS, json_values
@@ -48,6 +49,8 @@ class Summary:
     paired: list[PairedDifference]
     """Fixed budgets against `against`, further selectors against the first, and every adaptive
     budget against its base and against the coin."""
+    steering: list[Steering]
+    """What the oracles' controls did."""
     classes: list[ClassTrend]
     goal: AdaptiveGoal
     adaptive: list[AdaptiveSetting]
@@ -114,6 +117,7 @@ def summarise(
         against=compared,
         table=make_table(lines, num_draws, seed),
         paired=paired(pairs(fixed, compared, lite_methods, adaptive), num_draws, seed),
+        steering=[s for s in steering(evaluation, set(outcomes.video_ids)) if s.method in known],
         classes=class_trends(fixed, outcomes.labels, class_ratio, num_draws, seed),
         goal=goal,
         adaptive=[result.setting for result in adaptive],

@@ -46,8 +46,8 @@ def test_an_evaluation_of_two_selectors_reads_back_and_is_known_by_their_digests
 def test_a_folder_of_another_schema_is_refused_by_its_number(tmp_path):
     make_evaluation(tmp_path, LOGITS, LABELS)
     path = tmp_path / "evaluation.json"
-    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 1'))
-    with pytest.raises(StoreError, match=r"evaluation.json has schema version 1, .* reads 3"):
+    path.write_text(path.read_text().replace('"schema_version": 4', '"schema_version": 1'))
+    with pytest.raises(StoreError, match=r"evaluation.json has schema version 1, .* reads 4"):
         Evaluation(str(tmp_path))
 
 

@@ -38,6 +38,7 @@ def test_a_row_says_what_its_logits_say():
     assert [row["prediction"] for row in got] == [1] * 6
     assert (first["label_rank"], last["label_rank"]) == (2, 0)
     assert first["confidence"] == pytest.approx(0.5)
+    assert first["second_prob"] == pytest.approx(0.2)
     assert (first["true_prob"], last["true_prob"]) == pytest.approx((0.1, 0.5))
     assert (first["status"], first["error"]) == ("ok", None)
 
