@@ -27,6 +27,11 @@ from datasets_spec.read import (
 from datasets_spec.types import DatasetSpec, Problem, Skipped, Video
 from datasets_spec.walk import file_without_row
 
+SHARD_SIZE = 256
+"""Videos of a shard of a build with its defaults."""
+MISSING_SHARDS = 3
+"""Whole shards without a file at which a build stops, unless --accept-missing says otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCheck:
@@ -39,6 +44,8 @@ class SplitCheck:
     """Of these, the videos whose label the dataset holds back."""
     missing: tuple[str, ...] = ()
     """Paths at which no file is; they become rows of status missing_file."""
+    missing_shards: int = 0
+    """Whole shards of these, for videos in the order of their ids."""
     empty: tuple[str, ...] = ()
     """Files of zero bytes; they become rows of status decode_error."""
     problems: tuple[Problem, ...] = ()
@@ -100,8 +107,15 @@ class DatasetCheck:
                     f"{split.num_unlabelled} of {split.num_videos} videos of split {split.split!r} "
                     "have no label to explain (--target predicted needs none)"
                 )
-        if self.splits and not any(split.num_found for split in self.splits):
-            found.append("not one video file is where the specification's patterns say")
+        for split in self.splits:
+            if split.split in self.built and split.num_videos and not split.num_found:
+                where = "where the specification's patterns say"
+                found.append(f"not one video file of split {split.split!r} is {where}")
+            elif split.split in self.built and split.missing_shards >= MISSING_SHARDS:
+                found.append(
+                    f"{split.missing_shards} times {SHARD_SIZE} videos of split {split.split!r} in "
+                    "a row are missing (--accept-missing)"
+                )
         if self.agreement is not None and not self.agreement.fits:
             if not self.agreement.acceptable:
                 found.append("the checkpoint has another number of classes than the dataset")
@@ -209,20 +223,23 @@ def _read(
     except DatasetSpecError as error:
         return _Read(SplitCheck(split=split, error=str(error)), [], found.skipped)
     missing, empty = [], []
-    for video in videos:
-        if not listing.has_file(video.path):
-            missing.append(video.path)
-        elif sizes:
+    found_in: set[int] = set()  # shards
+    for number, video in enumerate(videos):
+        size = 1 if listing.has_file(video.path) else None
+        if size is not None and sizes:
             size = _size(root / video.path)
-            if size is None:
-                missing.append(video.path)
-            elif size == 0:
-                empty.append(video.path)
+        if size is None:
+            missing.append(video.path)
+            continue
+        found_in.add(number // SHARD_SIZE)
+        if size == 0:
+            empty.append(video.path)
     check = SplitCheck(
         split=split,
         num_videos=len(videos),
         num_unlabelled=sum(video.label is None for video in videos),
         missing=tuple(missing),
+        missing_shards=-(-len(videos) // SHARD_SIZE) - len(found_in),
         empty=tuple(empty),
         problems=tuple(found.problems),
     )

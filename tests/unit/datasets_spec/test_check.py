@@ -68,7 +68,7 @@ def test_an_empty_split_and_a_root_without_videos(write: Any, ssv2_files: dict[s
     root = write(files | {"labels/test.json": []})
     assert check_dataset(SPEC, root).obstacles() == [
         "split 'test' lists no videos",
-        "not one video file is where the specification's patterns say",
+        "not one video file of split 'train' is where the specification's patterns say",
     ]
 
 
@@ -198,3 +198,20 @@ def test_files_beside_the_videos_that_no_annotation_lists(
 def test_annotations_beside_the_videos_are_no_such_files(write: Any) -> None:
     root = write({"videos.csv": "path,label\n1.mp4,wave\n", "1.mp4": b"", "2.mp4": b""})
     assert [found.path for found in check_dataset(TABLE, root).skipped] == ["2.mp4"]
+
+
+@pytest.mark.parametrize(("found", "shards"), [({0}, 3), ({0, 300}, 2), ({1000}, 3), (set(), 4)])
+def test_whole_shards_of_missing_videos_stop_a_build(
+    write: Any, found: set[int], shards: int
+) -> None:
+    """A thousand and one videos are three shards of 256 and one of 233."""
+    rows = "".join(f"v{i:04d}.mp4,wave\n" for i in range(1001))
+    root = write({"videos.csv": f"path,label\n{rows}"} | {f"v{i:04d}.mp4": b"v" for i in found})
+    result = check_dataset(TABLE, root)
+    assert result.splits[0].missing_shards == shards
+    expected = []
+    if not found:
+        expected = ["not one video file of split 'all' is where the specification's patterns say"]
+    elif shards == 3:
+        expected = ["3 times 256 videos of split 'all' in a row are missing (--accept-missing)"]
+    assert result.obstacles() == expected

@@ -164,3 +164,12 @@ def test_names_that_disagree_may_be_accepted(
     result = _run("check", "ssv2", "--data-root", root, "--backbone", folder, *accepted)
     assert result.exit_code == code
     assert "SOME NAMES DIFFER" in result.output
+
+
+def test_a_check_counts_shards_as_a_build_does() -> None:
+    """`datasets_spec` imports nothing of the pipeline, so it has numbers of its own."""
+    from datasets_spec.check import MISSING_SHARDS, SHARD_SIZE
+    from pipeline.config import OracleConfig
+    from pipeline.shards.scheduler import MAX_SHARDS_IN_DOUBT
+
+    assert (OracleConfig.shard_size, MAX_SHARDS_IN_DOUBT) == (SHARD_SIZE, MISSING_SHARDS)
