@@ -175,6 +175,29 @@ def test_a_hung_worker_is_killed_and_only_after_the_timeout():
     assert "no result within 30 s" in losses[0].reason
 
 
+def test_the_time_before_a_worker_is_given_a_shard_does_not_count():
+    executor = FakeExecutor()
+    executor.now = 1000.0
+    done, _, losses = run(executor, [0, 1], shard_timeout_s=3.0)
+    assert done == [0, 1]
+    assert losses == []
+
+
+def test_time_counts_from_the_last_shard_that_a_worker_finished():
+    # One shard a tick: five in a row take longer than the limit, each alone does not.
+    executor = FakeExecutor(in_flight=2)
+    done, _, losses = run(executor, range(20), shard_timeout_s=2.0)
+    assert sorted(done) == list(range(20))
+    assert losses == []
+
+
+def test_what_is_given_to_a_worker_is_told_before():
+    told = []
+    executor = FakeExecutor({1: ["raise"]})
+    run(executor, range(3), on_submit=lambda shard: told.append((shard, len(executor.log))))
+    assert told == [(0, 0), (1, 1), (2, 2), (1, 3)]
+
+
 def alone(executor):
     """Checks each isolated attempt against a replay of the log; the shards that had one."""
     isolated = [(n, shard) for n, (w, shard, _) in enumerate(executor.log) if executor.isolated[w]]
@@ -265,6 +288,19 @@ def test_workers_that_never_start_end_the_run_with_the_cause():
     assert len(executor.started_at) == 6  # two, three times
 
 
+def test_workers_that_die_while_they_load_end_the_run_too():
+    executor = FakeExecutor(starts=["die"] * 99)
+    with pytest.raises(DriverError, match="workers fail to start.*its node is gone"):
+        run(executor, range(4))
+    assert len(executor.started_at) == 3
+
+
+def test_a_worker_that_dies_at_work_is_no_failed_start():
+    executor = FakeExecutor({0: ["die"] * 5}, num_workers=2)
+    run(executor, range(30))
+    assert executor.started_at[:3] == [0.0, 0.0, 1.5], "replaced at the next tick"
+
+
 def test_an_error_of_our_own_at_the_start_ends_the_run_at_once():
     executor = FakeExecutor(starts=[BackboneError("no such checkpoint")])
     with pytest.raises(BackboneError, match="no such checkpoint"):
@@ -308,6 +344,13 @@ def test_a_fault_of_everything_ends_the_run_early():
     with pytest.raises(DriverError, match="different shards failed in a row.*bad luck"):
         run(executor, range(100))
     assert len(executor.log) < 10
+
+
+def test_failures_between_successes_are_no_fault_of_everything():
+    script = {shard: ["raise"] for shard in (1, 3, 5, 7)} | {9: ["raise"] * 4}
+    done, given_up, _ = run(FakeExecutor(script), range(10), max_attempts=9)
+    assert sorted(done) == list(range(10))
+    assert given_up == []
 
 
 def test_losing_all_workers_once_does_not_end_the_run():

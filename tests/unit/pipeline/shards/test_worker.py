@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -114,6 +115,13 @@ def test_a_batch_that_works_is_one_step():
     assert failed == {}
     assert report.counts == {"ok": 4, "model_error": 0}
     assert report.seconds["compute"] > 0
+
+
+def test_the_seconds_are_those_of_each_phase(monkeypatch):
+    clock = itertools.count(0, 10)  # every look at it is 10 s later
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    # Two batches and the end are waited for, two batches are computed, one shard is written.
+    assert run(raising(ValueError()))[2].seconds == {"decode": 30, "compute": 20, "write": 10}
 
 
 def test_a_clip_that_raises_fails_alone_and_its_neighbours_keep_the_batchs_shape():
@@ -306,6 +314,8 @@ def test_one_clip_that_does_not_fit_is_an_error_with_advice():
 def test_broken_cuda_is_told_from_other_errors():
     assert is_broken_cuda(RuntimeError("CUDA error: device-side assert triggered"))
     assert not is_broken_cuda(RuntimeError("shape mismatch"))
+    if hasattr(torch, "AcceleratorError"):
+        assert is_broken_cuda(torch.AcceleratorError("device lost"))
     assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
     for error in OUT_OF_MEMORY:
         assert is_out_of_memory(error)
