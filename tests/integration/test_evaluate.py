@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from datasets_spec import read_videos
+from datasets_spec.read import read_split
 from pipeline.backbones import load_backbone
 from pipeline.backbones.tokens import grid_tokens
 from pipeline.cli import app
@@ -384,10 +384,11 @@ def test_a_split_without_labels_is_refused(tmp_path, data, tiny_backbone, monkey
     """As the test split of Something-Something V2 is."""
 
     def without_one(*arguments):
-        first, *others = read_videos(*arguments)
-        return [dataclasses.replace(first, label=None), *others]
+        found = read_split(*arguments)
+        first, *others = found.videos
+        return dataclasses.replace(found, videos=[dataclasses.replace(first, label=None), *others])
 
-    monkeypatch.setattr(inputs, "read_videos", without_one)
+    monkeypatch.setattr(inputs, "read_split", without_one)
     with pytest.raises(ConfigError, match=r"1 of 11 clips of csv/all have no label.*--split"):
         run_evaluation(tmp_path / "out", data, tiny_backbone)
 
