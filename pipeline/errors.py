@@ -65,8 +65,8 @@ class DecodeError(LiteError):
 class LostProcessError(LiteError, RuntimeError):
     """A process was ended from outside, again and again, while it worked.
 
-    Nobody's video or option is at fault, so nothing may be recorded of what the process had in
-    hand. The same work can succeed later: with more memory, or on another machine.
+    Nobody's video or option is at fault, so nothing may be recorded of what the process was doing.
+    The same work can succeed later: with more memory, or on another machine.
     """
 
 
@@ -107,7 +107,7 @@ class NoReadableVideoError(NothingWorksError):
 
 
 class ModelFailsError(NothingWorksError):
-    """The model raises on every clip of a whole shard, and has worked on none."""
+    """The model works on no clip of a whole shard."""
 
 
 def reason_of(error: Exception) -> str:

@@ -17,7 +17,7 @@ from pipeline.errors import ClipStatus
 from pipeline.oracle.names import METHODS, oracle_layer
 from pipeline.oracle.worker import OracleWorker
 from pipeline.shards.progress import Progress
-from pipeline.shards.run import run_job, with_what_is_seen
+from pipeline.shards.run import TRANSIENT, run_job, with_what_is_seen
 from pipeline.shards.scheduler import Loss
 from pipeline.store.accuracy import Accuracy, measure_accuracy
 from pipeline.store.reader import PENDING, open_store
@@ -152,6 +152,9 @@ def build(
                 # A shard that is done again was committed before, which says nothing.
                 committed=lambda shard: None if again is not None else writer.counts(shard),
                 all_committed=writer.committed,
+                second_worker=None
+                if again is not None
+                else functools.partial(worker_class, config, run_config, root, tuple(TRANSIENT)),
             )
 
         given_up = run(writer.pending(), None)

@@ -30,6 +30,8 @@ from pipeline.shards.worker import ShardReport
 from pipeline.store.root import Root
 
 SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
+TRANSIENT = frozenset([ClipStatus.DECODE_TIMEOUT])
+"""Failures that a machine with too much to do may be the cause of, and not the clip."""
 SHARDS_IN_FLIGHT = 2
 """Per Ray worker: one is decoded ahead or written out while the other has the model."""
 
@@ -44,6 +46,7 @@ def run_job(
     progress: Progress,
     committed: Callable[[int], Mapping[str, int] | None],
     all_committed: Callable[[], Iterable[int]] = lambda: (),
+    second_worker: Callable[[], Worker[ShardReport]] | None = None,
 ) -> list[Loss]:
     """Run shards; the same call goes on where a killed one stopped.
 
@@ -56,6 +59,8 @@ def run_job(
         progress: at its start; closed at the end.
         committed: the clips per status of a shard, None where it is not committed.
         all_committed: shards of this run and of earlier ones that may show that something works.
+        second_worker: for a second try, after all else is done, of shards with a clip that failed
+            in a way that a busy machine may be the cause of (`TRANSIENT`); None for no such try.
 
     Returns:
         The shards that were given up.
@@ -71,12 +76,16 @@ def run_job(
     log, numerics = RunLog(root, config, run_config), Numerics(root)
     progress.show()
 
+    second_try: set[int] = set()
+
     def on_start(facts: dict[str, Any]) -> None:
         log.add("worker", facts)
         numerics.compare(facts)
 
     def on_report(report: ShardReport) -> None:
         in_work.committed(report.shard)
+        if second_worker is not None and TRANSIENT & report.counts.keys():
+            second_try.add(report.shard)
         progress.add(report.num_clips, report.num_failed, report.seconds)
         log.add("committed", vars(report))
         numerics.compare({"batch_size": report.batch_size})
@@ -89,22 +98,29 @@ def run_job(
         works = (s for s in sorted(all_committed()) if (committed(s) or {}).get(ClipStatus.OK))
         return next(works, None)
 
+    def on_second_report(report: ShardReport) -> None:
+        log.add("tried again", vars(report))
+
+    options: dict[str, Any] = {
+        "in_flight": SHARDS_IN_FLIGHT,
+        "losses": dict(in_work.losses),
+        "on_loss": lambda loss: log.add("lost", vars(loss)),
+        "on_start": on_start,
+        # Its death would be this process's own; those of Ray's workers are seen from here.
+        "on_submit": (lambda shard: None) if run_config.workers else in_work.begin,
+        "recover": recover,
+        "works": lambda report: report.num_worked > 0,
+        "proof": proof,
+    }
     try:
-        return run_shards(
-            make_worker,
-            shards,
-            run_config,
-            on_report,
-            in_flight=SHARDS_IN_FLIGHT,
-            losses=dict(in_work.losses),
-            on_loss=lambda loss: log.add("lost", vars(loss)),
-            on_start=on_start,
-            # Its death would be this process's own; those of Ray's workers are seen from here.
-            on_submit=(lambda shard: None) if run_config.workers else in_work.begin,
-            recover=recover,
-            works=lambda report: report.num_worked > 0,
-            proof=proof,
-        )
+        given_up = run_shards(make_worker, shards, run_config, on_report, **options)
+        if second_worker is not None:
+            # Committed as they are: who loses them now leaves them to the next run.
+            options |= {"recover": lambda shard: None, "losses": {}}
+            given_up += run_shards(
+                second_worker, sorted(second_try), run_config, on_second_report, **options
+            )
+        return given_up
     finally:
         in_work.end()  # not reached by a process that is killed
         progress.close()

@@ -57,8 +57,8 @@ MIN_SHARDS_IN_A_ROW = 4
 LOSSES_TO_ISOLATE = 2
 MAX_LOSSES = 12
 MAX_SHARDS_IN_DOUBT = 3
-"""Whole shards without one readable video that end the run; or of which the model fails on every
-clip, if it has worked on none."""
+"""Whole shards without one readable video that end the run. So many in a row on which the model
+fails end it if it has worked on none; else it has to show that it still does."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ class Scheduler:
         self._slots: dict[int, _Slot] = {}
         self._given_up: list[Loss] = []
         self._worked = False  # whether anything has, in this run
+        self._doubts_in_a_row = 0  # shards since anything worked
         self._failed_starts = 0  # since one succeeded
         self._failed_rounds = 0
         self._start_after = float("-inf")
@@ -261,6 +262,7 @@ class Scheduler:
                 task = self._take(slot, shard)
                 if self.works(report):
                     self._worked = slot.proven = True
+                    self._doubts_in_a_row = 0
                 self._succeeded(task, report)
             case Raised(worker, shard, error):
                 self._raised(worker, self._take(slot, shard), error)
@@ -307,10 +309,14 @@ class Scheduler:
             self._put(task, first=True)
             return
         self._doubtful.append(task)
-        same = [other for other in self._doubtful if type(other.doubt) is type(error)]
-        known_to_work = isinstance(error, ModelFailsError) and self._worked
-        if len(same) >= MAX_SHARDS_IN_DOUBT and not known_to_work:
-            raise type(error)(f"{error}. The same holds for {len(same)} whole shards")
+        self._doubts_in_a_row += 1
+        if isinstance(error, ModelFailsError) and self._worked:
+            if self._doubts_in_a_row >= MAX_SHARDS_IN_DOUBT and (shard := self.proof()) is not None:
+                self._put(_Task(shard, dry_run=True), first=True)
+            return
+        num_same = sum(type(other.doubt) is type(error) for other in self._doubtful)
+        if num_same >= MAX_SHARDS_IN_DOUBT:
+            raise type(error)(f"{error}. The same holds for {num_same} whole shards")
 
     def _write_off(self, worker: int, reason: str) -> None:
         """A worker is dead: its shards have lost it, unless they were committed before."""

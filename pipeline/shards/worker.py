@@ -146,7 +146,6 @@ class ShardWorker(ABC, Generic[JobT]):
         self._run_config, self._device = run_config, backbone.device
         self._loader = ClipLoader(config, run_config, backbone)
         self._model_turn = threading.Lock()
-        self._model_works = False  # whether it has on any clip
         self._most_clips: int | None = None  # what fits the GPU, once it was found to be less
         self.facts = numerics(backbone.device, run_config)
 
@@ -222,13 +221,12 @@ class ShardWorker(ABC, Generic[JobT]):
         unread = {p: e for p, e in job.failures.items() if e.status != ClipStatus.MODEL_ERROR}
         if unread:
             self._loader.check_known_videos()
-        if job.num_worked():
-            self._model_works = True
-        elif todo and not attempt.final and not job.is_retry:
-            if len(unread) < len(todo) and not self._model_works:
-                raise ModelFailsError(_of_model(job, len(todo) - len(unread)))
-            if len(unread) == len(todo) and not self._run_config.accept_missing:
-                raise NoReadableVideoError(_of_videos(job, self._run_config.data_root))
+        if job.num_worked() or not todo or attempt.final or job.is_retry:
+            return
+        if len(unread) < len(todo):
+            raise ModelFailsError(_of_model(job, len(todo) - len(unread)))
+        if not self._run_config.accept_missing:
+            raise NoReadableVideoError(_of_videos(job, self._run_config.data_root))
 
     def _compute_isolated(self, job: JobT, batch: Batch, isolation: Isolation) -> None:
         """Clips that may crash the process one at a time; whoever watches it is told which."""
@@ -300,8 +298,8 @@ def _of_model(job: ShardJob, num_clips: int) -> str:
     raised = (e for _, e in sorted(job.failures.items()) if e.status == ClipStatus.MODEL_ERROR)
     why = next(raised, "it returns numbers that are not finite")
     return (
-        f"the model fails on all {num_clips} clips of shard {job.shard} ({why}), and has worked on "
-        "no other: nothing of the shard is recorded"
+        f"the model fails on all {num_clips} clips of shard {job.shard} ({why}): nothing of the "
+        "shard is recorded"
     )
 
 

@@ -120,15 +120,17 @@ def evaluate(
     with begun(root, info, plan) as evaluation:
         pending = evaluation.pending()
         done = info.num_clips - sum(map(info.num_clips_of, pending))
+        make_worker = functools.partial(worker_class, info.config, run_config, root)
         given_up = run_job(
             root,
             info.config,
             run_config,
-            functools.partial(worker_class, info.config, run_config, root),
+            make_worker,
             pending,
             progress=Progress(total=info.num_clips, done=done, stream=progress_stream),
             committed=functools.partial(_committed, evaluation),
             all_committed=evaluation.shards,
+            second_worker=make_worker,
         )
         return EvalResult(evaluation=evaluation, given_up=given_up)
 

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import (
+    ClipStatus,
+    DecodeError,
     DiskFullError,
     ModelFailsError,
     NoReadableVideoError,
@@ -204,6 +206,32 @@ def test_bad_clips_are_rows_whatever_the_batch_size(tmp_path, tiny_backbone, who
     assert [c for c in clips["clip_id"] if _some(c)] == clips.query("status == 'model_error'")[
         "clip_id"
     ].tolist()
+
+
+class BusyMachine(OracleWorker):
+    """Decoding of some clips takes too long, unless little else is to be done."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        batches = self._loader.batches
+
+        def slow(plan: Any, wanted: Any, on_failure: Any, **options: Any) -> Any:
+            late = [p for p in wanted if plan["clip_id"][p] in (2, 9)] if len(wanted) > 1 else []
+            for position in late:
+                error = DecodeError(ClipStatus.DECODE_TIMEOUT, "not decoded within 60 s")
+                on_failure(position, error)
+            return batches(plan, [p for p in wanted if p not in late], on_failure, **options)
+
+        self._loader.batches = slow  # type: ignore[method-assign]
+
+
+def test_clips_that_a_busy_machine_did_not_decode_in_time_are_no_failures(
+    tmp_path, tiny_backbone, whole, undisturbed
+):
+    store = tmp_path / "store"
+    result = run_build(store, whole, tiny_backbone, worker_class=BusyMachine)
+    assert result.summary == {"ok": 24, "pending": 0}
+    assert file_hashes(store) == undisturbed
 
 
 @pytest.mark.parametrize("at", ["rename:cam/c.2", "rename:clips/shard-00002"])

@@ -145,3 +145,21 @@ def test_a_shard_of_failures_is_settled_by_one_that_an_earlier_run_committed(roo
     _, progress = run(root, Doubtful(), [0], committed=counts.get, all_committed=lambda: {6, 5})
     assert asked == [(0, False, False), (0, False, False), (6, False, True), (0, True, False)]
     assert (progress.done, progress.failed) == (4, 4)
+
+
+def test_clips_that_took_too_long_are_tried_once_more_when_all_else_is_done(root):
+    class Slow(Worker):
+        def __init__(self, name, status):
+            self.name, self.status = name, status
+
+        def run(self, shard, attempt):
+            told.append((self.name, shard))
+            failed = self.status if shard in (0, 4) else "too_short"
+            return replace(report(shard), counts={"ok": 3, failed: 1})
+
+    told: list = []
+    first, second = Slow("first", "decode_timeout"), Slow("second", "ok")
+    _, progress = run(root, first, [0, 3, 4], second_worker=lambda: second)
+    assert told == [("first", 0), ("first", 3), ("first", 4), ("second", 0), ("second", 4)]
+    assert progress.done == 12
+    assert [e["shard"] for e in events(root) if e["event"] == "tried again"] == [0, 4]

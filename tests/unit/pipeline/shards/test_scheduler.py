@@ -462,6 +462,23 @@ def test_a_model_that_works_elsewhere_may_fail_on_any_number_of_shards():
     assert given_up == []
 
 
+def test_a_model_that_stops_working_has_to_show_that_it_still_does():
+    script = {shard: ["broken"] * 9 for shard in range(2, 100)} | {0: [None, "broken"]}
+    executor = FakeExecutor(script)
+    with pytest.raises(ModelFailsError, match="the model fails$"):
+        run(executor, range(100), proof=lambda: 0)
+    told = [(shard, attempt.dry_run) for _, shard, attempt in executor.log]
+    twice = [(shard, False) for shard in (2, 3, 4) for _ in range(2)]
+    assert told == [(0, False), (1, False), *twice, (0, True)]
+
+
+def test_a_model_that_still_works_may_go_on():
+    executor = FakeExecutor({s: ["broken", "broken", WORKS_NOT] for s in (1, 2, 3, 4)})
+    done, _, _ = run(executor, range(8), proof=lambda: 0)
+    assert done == [0, 5, 6, 7, 1, 2, 3, 4]
+    assert [shard for _, shard, attempt in executor.log if attempt.dry_run] == [0]
+
+
 def test_a_model_that_never_worked_ends_the_run_with_its_own_error():
     executor = FakeExecutor({shard: ["broken"] * 9 for shard in range(100)}, num_workers=2)
     with pytest.raises(ModelFailsError, match="the model fails.*3 whole shards"):
