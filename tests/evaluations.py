@@ -108,6 +108,50 @@ def make_evaluation(
     return evaluation
 
 
+def make_lite_evaluation(
+    folder: Path,
+    methods: Sequence[str] = ("lite",),
+    num_videos: int = 400,
+    views: tuple[int, int] = (1, 1),
+    **changes: Any,
+) -> tuple[Evaluation, np.ndarray]:
+    """Right at 0.5 always; at 0.3 only where the view of 10 % is sure, or hopelessly unsure.
+
+    The confidence at 0.3 says whether it is right, and so does the predicted mass.
+
+    Returns:
+        The evaluation, and which clips are easy, (n,).
+    """
+    num_clips = num_videos * views[0] * views[1]
+    sure = np.random.default_rng(0).random(num_clips)
+    easy = (sure > 0.6) | (sure < 0.1)
+    logits = np.zeros((num_clips, 4, 3))
+    logits[:, 0, 0] = logits[:, 1, 0] = 5  # the label is class 0
+    logits[:, 2, 0] = np.where(easy, 5, -5)
+    logits[:, 2, 1] = np.where(easy, 0, 4.9)
+    logits[:, 3, 1] = 3 * sure  # always wrong
+    mass = np.full((num_clips, 4), np.nan)
+    mass[:, 1:] = np.where(easy, 0.9, 0.41)[:, None] * [1, 0.8, 0.1]
+    again = 1 + np.tile(np.arange(3), len(methods))
+    fields: dict[str, Any] = {
+        "methods": tuple(methods),
+        "keep_ratios": (1.0, 0.5, 0.3, 0.1),
+        "selector_digests": {
+            method.replace("-spread", ""): f"digest of {method}" for method in methods
+        },
+        "shard_size": 64,
+    }
+    evaluation = make_evaluation(
+        folder,
+        logits[:, [0, *again]],
+        [0] * num_videos,
+        views=views,
+        mass=mass[:, [0, *again]],
+        **(fields | changes),
+    )
+    return evaluation, easy
+
+
 def make_request(data: Path, backbone: Path, methods: str, **changes: Any) -> EvalRequest:
     """Shards of 4 clips, half and a quarter of the 8 tokens, two seeds."""
     fields: dict[str, Any] = {

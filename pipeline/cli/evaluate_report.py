@@ -237,7 +237,7 @@ def _adaptive_title(setting: AdaptiveSetting) -> str:
 
 
 def _adaptive_cells(summary: Summary, setting: AdaptiveSetting) -> list[str]:
-    from selector.budgets.levels import COIN
+    from selector.budgets.levels import MIXTURE
 
     key = (setting.method, setting.base_ratio)
     row = next(row for row in summary.table if (row.method, row.keep_ratio) == key)
@@ -254,7 +254,7 @@ def _adaptive_cells(summary: Summary, setting: AdaptiveSetting) -> list[str]:
         f"{100 * less:.0f} %",
         span(row.top1, row.top1_low, row.top1_high),
         against[setting.selector],
-        against[COIN],
+        against[MIXTURE],
     ]
 
 

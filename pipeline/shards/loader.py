@@ -145,6 +145,24 @@ class ClipLoader:
                     "again: it resumes; --accept-missing goes on without them"
                 )
 
+    def every_batch(
+        self,
+        plan: Mapping[str, Sequence[Any]],
+        on_failure: Callable[[int, DecodeError], None],
+    ) -> Iterator[Batch]:
+        """Decode all clips of some rows of a plan, outside of any shard.
+
+        Args:
+            plan: columns of the rows, sorted by video; a position is a row's place in them.
+            on_failure: called with the position of every clip that is in no batch, and why.
+        """
+        num_clips, run = len(plan["clip_id"]), self._run_config
+        groups = group_by_video(
+            plan, range(num_clips), run.data_root, self._config.views, self._template
+        )
+        decoded = self._pool.imap((group.request for group in groups), self._look_ahead())
+        return assemble(groups, decoded, num_clips, run.batch_size, self._clip_shape, on_failure)
+
     def close(self) -> None:
         """Stop the decoder processes."""
         self._pool.close()

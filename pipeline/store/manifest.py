@@ -279,9 +279,7 @@ def _refuse_foreign(root: Root, kind: FolderKind, files: Mapping[str, bytes]) ->
             f"{root} holds committed shards but no {kind.manifest}: put that file back from a "
             "copy, or choose another folder"
         )
-    # The plan is written first: without it nothing of ours is there.
-    begun = {rel.split("/")[0] for rel in files} if layout.PLAN in names else set()
-    ours = begun | {layout.RUNS}
+    ours = {rel.split("/")[0] for rel in files} | kind.folders - {kind.commits} | {layout.RUNS}
     foreign = [name for name in names if name not in ours and not _HARMLESS.fullmatch(name)]
     if foreign:
         raise StoreError(
@@ -297,11 +295,9 @@ def _refuse_foreign(root: Root, kind: FolderKind, files: Mapping[str, bytes]) ->
 
 
 def _create(root: Root, info: FolderInfo, files: Mapping[str, bytes]) -> None:
-    tops, names = ({rel.split("/")[at] for rel in files} for at in (0, -1))
     for path in root.walk():
-        first, _, rest = path.partition("/")
-        if first in tops and rest.rpartition("/")[2] in names and path not in files:
-            root.remove(path)  # begun with other settings, and not finished
+        if path.split("/")[0] in info.KIND.folders:
+            root.remove(path)  # half-begun, perhaps with other settings
     for rel, data in files.items():
         root.put(rel, data)
     root.put(info.KIND.manifest, info.to_json())

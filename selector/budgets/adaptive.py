@@ -1,8 +1,8 @@
 """Adaptive budgets after the fact: they mix the stored rows of a selector at several keep ratios.
 
 What sets a budget is picked on one half of the videos and judged on the other, both ways round, so
-that no video sets the thresholds it is judged by. A budget is set per video, for all its views, as
-in the paper.
+that no video sets the thresholds it is judged by. In an evaluation's report a budget is set per
+video, for all its views, as in the paper.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import ConfigError
-from selector.budgets.candidates import Picked, Rule, Thresholds, rules
-from selector.budgets.levels import Bools, Ladder, ladders
+from selector.budgets.candidates import Candidate, Picked, Thresholds, candidates
+from selector.budgets.levels import Bools, Floats, Ints, Levels, levels_of
 from selector.budgets.pick import Goal
 from selector.evaluation.files import EvaluationInfo
 from selector.evaluation.report.table import Entry
-from selector.evaluation.results import VideoOutcomes
+from selector.evaluation.results import Outcomes
 from selector.training.split import halves
 
 MAX_LOSS = 0.006
@@ -52,7 +52,7 @@ class AdaptiveSetting:
     selector: str
     """The selector's method."""
     kind: str
-    """`rules.PAPER`, `CASCADE` or `MASS`."""
+    """`candidates.PAPER`, `CASCADE` or `MASS`."""
     base_ratio: float
     small_ratio: float | None
     """Keep ratio of the easy and the hopeless; None for the mass."""
@@ -70,12 +70,57 @@ class AdaptiveResult:
 
     setting: AdaptiveSetting
     entry: Entry
-    coin: Entry
-    """A fixed budget of the same cost; see `Ladder.coin`."""
+    mixture: Entry
+    """A fixed budget of the same cost; see `Levels.random_mixture`."""
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """What each row gets under the parameters that were picked on the other half.
+
+    Attributes:
+        given: (V,) levels.
+        gmacs: (V,) of one view of each row.
+        picked: what the first half (False) and the second were judged by.
+    """
+
+    given: Ints
+    gmacs: Floats
+    picked: tuple[Picked, ...]
+
+
+def cross_fit(levels: Levels, candidate: Candidate, goal: Goal, half: Bools) -> CrossFit:
+    """Pick on each half of the rows, and give the other half its levels.
+
+    Args:
+        levels: of V rows.
+        candidate: whose parameters are picked.
+        goal: what to meet on the half that they are picked on.
+        half: (V,), neither all True nor all False.
+
+    Raises:
+        ConfigError: one half cannot meet the goal.
+    """
+    given = np.empty(len(half), np.int64)
+    picked = []
+    for judged in (False, True):
+        found, _ = candidate.pick(levels.of(half != judged), goal)
+        given[half == judged] = candidate.give(levels.of(half == judged), found)
+        picked.append(found)
+    return CrossFit(given, candidate.gmacs(levels, given), tuple(picked))
+
+
+def shares_of(levels: Levels, given: Ints) -> dict[float, float]:
+    """Keep ratio to the share of the rows that get it; those that some row gets, ascending."""
+    levels_given, times = np.unique(given, return_counts=True)
+    return {
+        levels.keep_ratios[level]: float(share)
+        for level, share in zip(levels_given, times / len(given), strict=True)
+    }
 
 
 def adaptive_results(
-    outcomes: VideoOutcomes, info: EvaluationInfo, goal: AdaptiveGoal
+    outcomes: Outcomes, info: EvaluationInfo, goal: AdaptiveGoal
 ) -> tuple[list[AdaptiveResult], list[str]]:
     """Every selector, rule and base ratio whose rows are there.
 
@@ -90,46 +135,40 @@ def adaptive_results(
     half = halves(outcomes.video_ids)
     if half.all() or not half.any():
         return [], []
-    for ladder in ladders(outcomes, info):
-        for rule in rules(ladder):
+    for method in info.config.lite_methods:
+        if method in outcomes.without:
+            continue
+        levels = levels_of(outcomes, info, method)
+        for candidate in candidates(levels):
             try:
-                results.append(_adapt(ladder, rule, half, goal))
+                results.append(_adapt(levels, candidate, half, goal))
             except ConfigError as error:
-                name = f"{ladder.method}{rule.name}"
-                out_of_reach.append(f"{name} from {ladder.keep_ratios[rule.base]:g}: {error}")
+                name = f"{method}{candidate.name}"
+                base = levels.keep_ratios[candidate.base]
+                out_of_reach.append(f"{name} from {base:g}: {error}")
     return results, out_of_reach
 
 
-def _adapt(ladder: Ladder, rule: Rule, half: Bools, goal: AdaptiveGoal) -> AdaptiveResult:
-    base_ratio = ladder.keep_ratios[rule.base]
-    reachable = goal.of(float(ladder.gmacs[rule.base]))
-    rungs = np.empty(len(half), np.int64)
-    picked = []
-    for judged in (False, True):
-        found = rule.pick(ladder.of(half != judged), reachable)
-        rungs[half == judged] = rule.rungs(ladder.of(half == judged), found)
-        picked.append(found)
-    gmacs = rule.gmacs(ladder, rungs)
-    given, times = np.unique(rungs, return_counts=True)
+def _adapt(levels: Levels, candidate: Candidate, half: Bools, goal: AdaptiveGoal) -> AdaptiveResult:
+    base_ratio = levels.keep_ratios[candidate.base]
+    fitted = cross_fit(levels, candidate, goal.of(float(levels.gmacs[candidate.base])), half)
     small = asked = None
-    if isinstance(rule, Thresholds):
-        small, asked = ladder.keep_ratios[rule.small], ladder.keep_ratios[rule.asked]
-    name = f"{ladder.method}{rule.name}"
+    if isinstance(candidate, Thresholds):
+        assert isinstance(candidate.asked, int)
+        small, asked = levels.keep_ratios[candidate.small], levels.keep_ratios[candidate.asked]
+    name = f"{levels.method}{candidate.name}"
     setting = AdaptiveSetting(
         method=name,
-        selector=ladder.method,
-        kind=rule.name,
+        selector=levels.method,
+        kind=candidate.name,
         base_ratio=base_ratio,
         small_ratio=small,
         confidence_ratio=asked,
-        shares={
-            ladder.keep_ratios[rung]: float(share)
-            for rung, share in zip(given, times / len(half), strict=True)
-        },
-        picked=tuple(picked),
+        shares=shares_of(levels, fitted.given),
+        picked=fitted.picked,
     )
     return AdaptiveResult(
         setting=setting,
-        entry=ladder.mixed(name, base_ratio, rungs, gmacs),
-        coin=ladder.coin(base_ratio, gmacs),
+        entry=levels.mixed(name, base_ratio, fitted.given, fitted.gmacs),
+        mixture=levels.random_mixture(base_ratio, fitted.gmacs),
     )

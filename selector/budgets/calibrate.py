@@ -1,29 +1,76 @@
-"""Gives a model its adaptive budget: measure on labelled clips, choose, describe what was found."""
+"""Gives a model its adaptive budget, picked on an evaluation's rows.
+
+Where they do not speak for a budget, none is given; where they hardly do, it carries a warning.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
+import pandas as pd
 
 from pipeline.errors import ConfigError
-from selector.budgets.confidence_names import DEFAULT_CONFIDENCE, load_confidence
-from selector.budgets.pick import Goal, Outcome, calibrate_mass, calibrate_thresholds
-from selector.budgets.rules import LEVELS, MassBudget, ThresholdBudget, level_index, small_ratio
-from selector.budgets.validation import LabelledClips, ValidationRows, measure
+from selector.budgets.adaptive import CrossFit, cross_fit, shares_of
+from selector.budgets.candidates import Candidate, Mass, Thresholds
+from selector.budgets.confidence_names import DEFAULT_CONFIDENCE
+from selector.budgets.levels import Floats, Ints, Levels, SecondOpinion
+from selector.budgets.pick import Goal, Outcome
+from selector.budgets.rows import CalibrationRows
+from selector.budgets.rules import MassBudget, ThresholdBudget, small_ratio
 from selector.deploy.config import LiteConfig
-from selector.deploy.model import LiteModel
-from selector.methods.keep import num_kept
+from selector.statistics import mean_interval, wilson
 from selector.training.split import halves
 
-_MASSES = np.arange(1, 100) / 100
+KINDS = (ThresholdBudget.kind, MassBudget.kind)
+_BACKBONE = "backbone:"
 
-Rule = TypeVar("Rule", ThresholdBudget, MassBudget)
-Ints = npt.NDArray[np.int64]
+Judge = Callable[[str, Ints], SecondOpinion]
+"""From a classifier's name and rows of the plan to its confidences, NaN where it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetRequest:
+    """Which budget is wanted, and what it must meet.
+
+    Raises:
+        ConfigError: options that do not go together.
+    """
+
+    goal: Goal
+    """A loss counts from the base ratio."""
+    kind: str = ThresholdBudget.kind
+    """One of `KINDS`."""
+    base_ratio: float | None = None
+    """Keep ratio of the fixed budget that is replaced; None: the model's."""
+    small_ratio: float | None = None
+    """Keep ratio of the easy and the hopeless; None: the paper's."""
+    confidence: str | None = None
+    """See `selector.budgets.confidence_names`; None: the backbone on the fewest tokens."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"budget must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.kind == MassBudget.kind and (self.small_ratio, self.confidence) != (None, None):
+            raise ConfigError("a small ratio and a confidence belong to the threshold budget")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The same rows, each half of the videos judged by what was picked on the other."""
+
+    gmacs: float
+    accuracy: float
+    difference: float
+    """This accuracy minus the base's, with its interval over videos."""
+    difference_low: float
+    difference_high: float
+    gain: float
+    """This accuracy minus that of a random mixture of fixed budgets of the same cost."""
+    gain_low: float
+    gain_high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,179 +79,175 @@ class Calibrated:
 
     config: LiteConfig
     outcome: Outcome
-    """On the rows it was found on, which flatters it."""
-    held_out: Outcome | None
-    """On the same rows, each half of the videos judged by a budget found on the other half; None
-    where a half is empty or cannot meet the goal."""
+    """On the rows it was picked on, which flatters it."""
+    held_out: HeldOut
+    """What to expect."""
     shares: dict[int, float]
     """Number of tokens -> share of the clips that get so many."""
+    num_videos: int
     num_failed: int
+    """Clips left out because they could not be evaluated."""
+    num_trained_on: int
+    """Clips left out because the selector may have been trained on their videos."""
+    warnings: tuple[str, ...]
+    """What speaks against using it."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self.outcome) | {
-            "held_out": asdict(self.held_out) if self.held_out is not None else None,
-            "shares": {str(k): v for k, v in self.shares.items()},
-            "num_failed": self.num_failed,
+        """Plain JSON values, without the configuration."""
+        names = ("num_videos", "num_failed", "num_trained_on")
+        return {
+            "outcome": asdict(self.outcome),
+            "held_out": asdict(self.held_out),
+            "shares": {str(num): share for num, share in self.shares.items()},
+            **{name: getattr(self, name) for name in names},
+            "warnings": list(self.warnings),
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Levels:
-    """The numbers of tokens that a budget gives, and last the base's, as the rows have them."""
-
-    num_kept: list[int]
-    gmacs: list[float]
-    """Of a view, everything included."""
-    base_gmacs: float
-    """Of a view at the base budget, where it is fixed."""
-
-    def outcome(self, rows: ValidationRows, given: Ints) -> Outcome:
-        """What giving each row so many tokens does."""
-        column = (np.array(self.num_kept) == given[:, None]).argmax(axis=1)
-        return Outcome(
-            num_rows=len(given),
-            gmacs=float(np.array(self.gmacs)[column].mean()),
-            accuracy=float(rows.correct[np.arange(len(given)), column].mean()),
-            base_gmacs=self.base_gmacs,
-            base_accuracy=float(rows.correct[:, -1].mean()),
-        )
-
-
-def calibrate_threshold_budget(
-    model: LiteModel,
-    batches: Iterable[LabelledClips],
-    goal: Goal,
-    *,
-    base_ratio: float,
-    small: float | None = None,
-    confidence: str = DEFAULT_CONFIDENCE,
+def calibrate(
+    rows: CalibrationRows, wanted: BudgetRequest, judge: Judge | None = None
 ) -> Calibrated:
-    """Find the paper's alpha and beta.
+    """Pick a model's budget; nothing is written.
 
     Args:
-        model: what gets the budget.
-        batches: labelled clips that the selector was not trained on.
-        goal: what to meet; an accuracy loss counts from the base ratio.
-        base_ratio: keep ratio of the clips that are neither easy nor hopeless.
-        small: keep ratio of the others; None takes the paper's.
-        confidence: see `selector.budgets.confidence_names`.
+        rows: what is known of the model.
+        wanted: the budget.
+        judge: asks a second model, where the confidence is one.
 
     Raises:
-        ConfigError: an option is out of range, no clip is usable, or the goal is out of reach.
+        ConfigError: rows are missing (names the command that makes them), too few, or show no gain;
+            or the goal is out of reach.
     """
-    small = small_ratio(base_ratio) if small is None else small
-    start = ThresholdBudget(base_ratio=base_ratio, small_ratio=small, alpha=0.0, beta=1.0)
-    asked = load_confidence(confidence, model.backbone)
-    num_tokens = model.backbone.grid.num_tokens
-    counts = [num_kept(num_tokens, ratio) for ratio in (small, base_ratio)]
-    gmacs = [
-        model.costs.at(num, confidence=asked.extra_gmacs(num), ranked=True).total for num in counts
-    ]
-    rows = measure(model, batches, counts, confidence=asked)
-
-    def find(rows: ValidationRows) -> ThresholdBudget:
-        alpha, beta, _ = calibrate_thresholds(
-            rows.confidence,
-            rows.correct[:, 0],
-            rows.correct[:, 1],
-            gmacs_small=gmacs[0] - asked.gmacs,
-            gmacs_base=gmacs[1] - asked.gmacs,
-            gmacs_confidence=asked.gmacs,
-            goal=goal,
-        )
-        return replace(start, alpha=alpha, beta=beta)
-
-    def give(rule: ThresholdBudget, rows: ValidationRows) -> Ints:
-        return rule.counts(torch.as_tensor(rows.confidence), num_tokens).numpy()
-
-    config = replace(model.config, keep_ratio=base_ratio, confidence=confidence)
-    levels = _Levels(num_kept=counts, gmacs=gmacs, base_gmacs=model.cost(counts[1]).total)
-    return _calibrated(config, rows, levels, find, give)
-
-
-def calibrate_mass_budget(
-    model: LiteModel,
-    batches: Iterable[LabelledClips],
-    goal: Goal,
-    *,
-    base_ratio: float,
-    levels: tuple[float, ...] = LEVELS,
-) -> Calibrated:
-    """Find the share of predicted mass that the kept tokens must hold.
-
-    Args:
-        model: what gets the budget.
-        batches: labelled clips that the selector was not trained on.
-        goal: what to meet; an accuracy loss counts from the base ratio.
-        base_ratio: keep ratio of the fixed budget that this one replaces.
-        levels: keep ratios that a budget may have, ascending.
-
-    Raises:
-        ConfigError: an option is out of range, no clip is usable, or the goal is out of reach.
-    """
-    start = MassBudget(mass=0.5, levels=levels)
-    num_tokens = model.backbone.grid.num_tokens
-    allowed, base = start.level_counts(num_tokens), num_kept(num_tokens, base_ratio)
-    gmacs = [model.costs.at(num, ranked=True).total for num in allowed]
-    base_gmacs = model.cost(base).total
-    rows = measure(model, batches, [*allowed, base], masses=_MASSES)
-
-    def level(rows: ValidationRows) -> Ints:
-        return level_index(torch.as_tensor(rows.needed), torch.tensor(allowed)).numpy()
-
-    def find(rows: ValidationRows) -> MassBudget:
-        mass, _ = calibrate_mass(
-            _MASSES,
-            level(rows),
-            rows.correct[:, :-1],
-            rows.correct[:, -1],
-            gmacs=np.array(gmacs),
-            gmacs_base=base_gmacs,
-            goal=goal,
-        )
-        return replace(start, mass=mass)
-
-    def give(rule: MassBudget, rows: ValidationRows) -> Ints:
-        return np.array(allowed)[level(rows)[:, _MASSES.tolist().index(rule.mass)]]
-
-    config = replace(model.config, keep_ratio=base_ratio, confidence=DEFAULT_CONFIDENCE)
-    given = _Levels(num_kept=[*allowed, base], gmacs=[*gmacs, base_gmacs], base_gmacs=base_gmacs)
-    return _calibrated(config, rows, given, find, give)
-
-
-def _calibrated(
-    config: LiteConfig,
-    rows: ValidationRows,
-    levels: _Levels,
-    find: Callable[[ValidationRows], Rule],
-    give: Callable[[Rule, ValidationRows], Ints],
-) -> Calibrated:
-    rule = find(rows)
-    given = give(rule, rows)
-    nums, times = np.unique(given, return_counts=True)
-    result = Calibrated(
-        config=replace(config, budget=rule),
-        outcome=levels.outcome(rows, given),
-        held_out=_held_out(rows, levels, find, give),
-        shares={int(n): float(t) / len(given) for n, t in zip(nums, times, strict=True)},
+    base_ratio = rows.model.keep_ratio if wanted.base_ratio is None else wanted.base_ratio
+    candidate, confidence = _candidate(rows, wanted, base_ratio)
+    if isinstance(candidate, Thresholds) and isinstance(candidate.asked, str):
+        if judge is None:
+            raise ConfigError(
+                f"no evaluation holds the confidence of {confidence}: it is asked about the "
+                "videos, and --data-root must say where they are"
+            )
+        rows = rows.with_opinion(confidence, judge(confidence, rows.clip_ids))
+    levels, goal = rows.levels, wanted.goal
+    _check_labels(rows, candidate.base)
+    try:
+        picked, outcome, fitted = _pick(levels, candidate, goal, rows.video_ids)
+    except ConfigError as error:
+        name = f"{levels.method}{candidate.name} from {levels.keep_ratios[candidate.base]:g}"
+        raise ConfigError(f"no budget for {name}: {error}") from error
+    tokens = dict(zip(levels.keep_ratios, levels.num_kept.tolist(), strict=True))
+    shares = shares_of(levels, candidate.give(levels, picked))
+    held_out = _held_out(levels, candidate.base, fitted, rows.video_ids)
+    found = Calibrated(
+        config=replace(
+            rows.model,
+            keep_ratio=base_ratio,
+            confidence=confidence,
+            budget=candidate.budget(levels, picked),
+        ),
+        outcome=outcome,
+        held_out=held_out,
+        shares={tokens[ratio]: share for ratio, share in shares.items()},
+        num_videos=len(np.unique(rows.video_ids)),
         num_failed=rows.num_failed,
+        num_trained_on=rows.num_trained_on,
+        warnings=tuple(_warnings(goal, held_out)),
     )
-    return replace(result, config=replace(result.config, calibration=result.to_dict()))
+    config = rows.evaluation.config
+    origin = {"dataset": config.dataset, "split": config.split, "goal": asdict(goal)}
+    origin |= {"evaluation": config.fingerprint()}
+    return replace(found, config=replace(found.config, calibration=origin | found.to_dict()))
 
 
-def _held_out(
-    rows: ValidationRows,
-    levels: _Levels,
-    find: Callable[[ValidationRows], Rule],
-    give: Callable[[Rule, ValidationRows], Ints],
-) -> Outcome | None:
-    """Cross-fitted over two halves of the videos; see `Calibrated.held_out`."""
-    half = halves(rows.video_ids)
-    given = np.zeros(len(half), np.int64)
-    for judged in (half, ~half):
-        try:
-            given[judged] = give(find(rows[~judged]), rows[judged])
-        except ConfigError:
-            return None
-    return levels.outcome(rows, given)
+def _candidate(
+    rows: CalibrationRows, wanted: BudgetRequest, base_ratio: float
+) -> tuple[Candidate, str]:
+    """The rule whose parameters are picked, and the confidence that it asks."""
+    if wanted.kind == MassBudget.kind:
+        return Mass(base=rows.level(base_ratio)), DEFAULT_CONFIDENCE
+    small = small_ratio(base_ratio) if wanted.small_ratio is None else wanted.small_ratio
+    # What is wrong with the ratios themselves is no matter of rows.
+    ThresholdBudget(base_ratio=base_ratio, small_ratio=small, alpha=0.0, beta=1.0)
+    at = {"base": rows.level(base_ratio), "small": rows.level(small)}
+    confidence = wanted.confidence or f"{_BACKBONE}{rows.levels.keep_ratios[0]}"
+    if not confidence.startswith(_BACKBONE):
+        return Thresholds(**at, asked=confidence), confidence
+    try:
+        ratio = float(confidence.removeprefix(_BACKBONE))
+    except ValueError:
+        raise ConfigError(f"confidence {confidence!r} names no keep ratio") from None
+    return Thresholds(**at, asked=rows.level(ratio)), confidence
+
+
+def _check_labels(rows: CalibrationRows, base: int) -> None:
+    right, num_classes = rows.levels.is_right[:, base], len(rows.evaluation.info.label_names)
+    if wilson(int(right.sum()), len(right))[0] <= 1 / num_classes:
+        raise ConfigError(
+            f"with {rows.levels.keep_ratios[base]:g} of the tokens {right.sum()} of {len(right)} "
+            f"clips of {rows.evaluation.root} are right, no more than chance among {num_classes} "
+            "classes, and that tells nothing of budgets: are the labels this checkpoint's?"
+        )
+
+
+def _pick(
+    levels: Levels, candidate: Candidate, goal: Goal, video_ids: Any
+) -> tuple[tuple[float, ...], Outcome, CrossFit]:
+    """The parameters, what they do on these rows, and what each half does under the other's.
+
+    Raises:
+        ConfigError: the goal is out of reach, or nothing is gained.
+    """
+    picked, outcome = candidate.pick(levels, goal)
+    if outcome.warning is not None:
+        raise ConfigError(outcome.warning)
+    fitted = cross_fit(levels, candidate, goal, halves(video_ids))
+    gmacs = float(fitted.gmacs.mean())
+    if goal.max_loss is not None and gmacs >= outcome.base_gmacs:
+        raise ConfigError(
+            f"picked on one half of the videos it costs {gmacs:.4g} GFLOPs on the other, no less "
+            f"than the fixed budget's {outcome.base_gmacs:.4g}"
+        )
+    return picked, outcome, fitted
+
+
+def _held_out(levels: Levels, base: int, fitted: CrossFit, video_ids: Any) -> HeldOut:
+    ratio = levels.keep_ratios[base]
+    right = levels.mixed("", ratio, fitted.given, fitted.gmacs).top1
+    mixture = levels.random_mixture(ratio, fitted.gmacs).top1
+    gaps = np.concatenate([right - levels.is_right[:, [base]], right - mixture], axis=1)
+    low, high = mean_interval(_of_videos(gaps, video_ids), (-1.0, 1.0))
+    difference, gain = gaps.mean(axis=0).tolist()
+    return HeldOut(
+        gmacs=float(fitted.gmacs.mean()),
+        accuracy=float(right.mean()),
+        difference=difference,
+        difference_low=float(low[0]),
+        difference_high=float(high[0]),
+        gain=gain,
+        gain_low=float(low[1]),
+        gain_high=float(high[1]),
+    )
+
+
+def _of_videos(values: Floats, video_ids: Any) -> Floats:
+    """(V, K) of rows to (videos, K), with the same mean."""
+    video, names = pd.factorize(video_ids)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, video, values)
+    return sums * (len(names) / len(values))
+
+
+def _warnings(goal: Goal, held_out: HeldOut) -> Iterator[str]:
+    if goal.max_loss is not None and -held_out.difference > goal.max_loss:
+        yield (
+            f"on videos that it was not picked on it loses {-100 * held_out.difference:.2f} "
+            f"points, more than the {100 * goal.max_loss:.2f} allowed"
+        )
+    if goal.target_gmacs is not None and held_out.gmacs > 1.01 * goal.target_gmacs:
+        yield (
+            f"on videos that it was not picked on it costs {held_out.gmacs:.4g} GFLOPs, more than "
+            f"the {goal.target_gmacs:.4g} asked for"
+        )
+    if held_out.gain_high < 0:
+        yield "fixed keep ratios of the same cost are more accurate: use one of them"
+    elif held_out.gain_low <= 0:
+        yield "these videos do not show that it is more accurate than fixed ratios of its cost"

@@ -1,27 +1,29 @@
-"""Adaptive budgets over the rungs of a ladder: what they pick, whom they give which rung, the cost.
+"""The adaptive budgets that evaluated levels can be mixed to: whom each gives what, and the cost.
 
-Axes: V videos, L rungs, M shares of mass.
+Axes: V rows, L levels, M shares of mass.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from selector.budgets.levels import Floats, Ints, Ladder
-from selector.budgets.pick import Goal, calibrate_mass, calibrate_thresholds
-from selector.budgets.rules import small_ratio
+from selector.budgets.levels import Floats, Ints, Levels
+from selector.budgets.pick import Goal, Outcome, calibrate_mass, calibrate_thresholds
+from selector.budgets.rules import Budget, MassBudget, ThresholdBudget, small_ratio
 
-MASSES = np.arange(1, 101) / 100
+MASSES = np.arange(1, 100) / 100
 """Shares of predicted mass that are tried."""
 
 Picked = tuple[float, ...]
 
+PAPER, CASCADE, MASS = "++", "++ cascade", " mass"
 
-class Rule(Protocol):
-    """One way of giving every video a budget; positions are rungs of a ladder."""
+
+class Candidate(Protocol):
+    """One way of giving every row a level; `base` is the fixed budget that it replaces."""
 
     @property
     def name(self) -> str:
@@ -29,75 +31,102 @@ class Rule(Protocol):
 
     @property
     def base(self) -> int:
-        """The fixed budget that it replaces."""
+        """The level that a loss is counted from."""
 
-    def pick(self, ladder: Ladder, goal: Goal) -> Picked:
-        """Its parameters, the best on these videos.
+    def pick(self, levels: Levels, goal: Goal) -> tuple[Picked, Outcome]:
+        """Its parameters, the best on these rows, and what they do there.
 
         Raises:
             ConfigError: nothing meets the goal.
         """
 
-    def rungs(self, ladder: Ladder, picked: Picked) -> Ints:
-        """The rung that answers for each video, (V,)."""
+    def give(self, levels: Levels, picked: Picked) -> Ints:
+        """The level that answers for each row, (V,)."""
 
-    def gmacs(self, ladder: Ladder, rungs: Ints) -> Floats:
-        """Cost of one view of each video on its rung, with everything, (V,)."""
+    def gmacs(self, levels: Levels, given: Ints) -> Floats:
+        """Cost of one view of each row on its level, with everything, (V,)."""
+
+    def budget(self, levels: Levels, picked: Picked) -> Budget:
+        """The same rule as a model follows it."""
+
+
+class _Asked(NamedTuple):
+    """What a threshold rule goes by."""
+
+    confidence: Floats  # (V,)
+    gmacs: float  # paid by every row
+    small_known: float  # what of the small budget's cost is paid with that
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
     """The paper's LITE++: a small budget for confidences below alpha or above beta.
 
-    The confidence is the backbone's on the best tokens of the rung `asked`. With `asked` the small
-    budget itself it is a cascade: the videos that stay small have their answer already, and only
-    the others enter the blocks once more.
+    The confidence is the backbone's on the best tokens of the level `asked`, or a second opinion of
+    that name. With `asked` the small budget itself it is a cascade: the rows that stay small have
+    their answer already, and only the others enter the blocks once more.
     """
 
     base: int
     small: int
-    asked: int
+    asked: int | str
 
     @property
     def name(self) -> str:
         """Written behind the selector's method."""
         return CASCADE if self.asked == self.small else PAPER
 
-    def pick(self, ladder: Ladder, goal: Goal) -> Picked:
-        """Alpha and beta."""
-        right = ladder.is_right
-        alpha, beta, _ = calibrate_thresholds(
-            ladder.confidence[:, self.asked],
+    def pick(self, levels: Levels, goal: Goal) -> tuple[Picked, Outcome]:
+        """Alpha and beta, and what they do."""
+        right, asked = levels.is_right, self._ask(levels)
+        alpha, beta, outcome = calibrate_thresholds(
+            asked.confidence,
             right[:, self.small],
             right[:, self.base],
-            gmacs_small=self._gmacs_small(ladder),
-            gmacs_base=float(ladder.gmacs[self.base]),
-            gmacs_confidence=float(ladder.gmacs_blocks[self.asked]),
+            gmacs_small=float(levels.gmacs_ranked[self.small]) - asked.small_known,
+            gmacs_base=float(levels.gmacs_ranked[self.base]),
+            gmacs_confidence=asked.gmacs,
+            gmacs_fixed=float(levels.gmacs[self.base]),
             goal=goal,
         )
-        return alpha, beta
+        return (alpha, beta), outcome
 
-    def rungs(self, ladder: Ladder, picked: Picked) -> Ints:
+    def give(self, levels: Levels, picked: Picked) -> Ints:
         """The small one or the base, (V,)."""
-        (alpha, beta), confidence = picked, ladder.confidence[:, self.asked]
+        (alpha, beta), confidence = picked, self._ask(levels).confidence
         return np.where((confidence < alpha) | (confidence > beta), self.small, self.base)
 
-    def gmacs(self, ladder: Ladder, rungs: Ints) -> Floats:
-        """Embedding and ranking once, the confidence's blocks for all, the answer's for each."""
-        answers = np.where(rungs == self.small, self._gmacs_small(ladder), ladder.gmacs[self.base])
-        return ladder.gmacs_blocks[self.asked] + answers
+    def gmacs(self, levels: Levels, given: Ints) -> Floats:
+        """Embedding and ranking once, the confidence for all, the answer's blocks for each."""
+        asked = self._ask(levels)
+        small = levels.gmacs_ranked[self.small] - asked.small_known
+        answers = np.where(given == self.small, small, levels.gmacs_ranked[self.base])
+        return asked.gmacs + answers
 
-    def _gmacs_small(self, ladder: Ladder) -> float:
-        """What the small budget costs beyond the confidence."""
-        known = ladder.gmacs_blocks[self.small] if self.asked == self.small else 0.0
-        return float(ladder.gmacs[self.small] - known)
+    def budget(self, levels: Levels, picked: Picked) -> ThresholdBudget:
+        """The same rule as a model follows it."""
+        alpha, beta = picked
+        return ThresholdBudget(
+            base_ratio=levels.keep_ratios[self.base],
+            small_ratio=levels.keep_ratios[self.small],
+            alpha=alpha,
+            beta=beta,
+        )
+
+    def _ask(self, levels: Levels) -> _Asked:
+        if isinstance(self.asked, str):
+            opinion = levels.opinions[self.asked]
+            return _Asked(opinion.confidence, opinion.gmacs, 0.0)
+        blocks = float(levels.gmacs_blocks[self.asked])
+        known = blocks if self.asked == self.small else 0.0
+        return _Asked(levels.confidence[:, self.asked], blocks, known)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mass:
-    """The fewest tokens, rounded up to a rung, that hold a share of the predicted scores.
+    """The fewest tokens, rounded up to a level, that hold a share of the predicted scores.
 
-    The full model is no rung of it, as in `MassBudget`.
+    The full model is no level of it, as in `MassBudget`.
     """
 
     base: int
@@ -107,35 +136,36 @@ class Mass:
         """Written behind the selector's method."""
         return MASS
 
-    def pick(self, ladder: Ladder, goal: Goal) -> Picked:
-        """The share."""
-        right = ladder.is_right
-        mass, _ = calibrate_mass(
+    def pick(self, levels: Levels, goal: Goal) -> tuple[Picked, Outcome]:
+        """The share, and what it does."""
+        right = levels.is_right
+        mass, outcome = calibrate_mass(
             MASSES,
-            _levels(ladder, MASSES),
+            _first_that_holds(levels, MASSES),
             right[:, :-1],
             right[:, self.base],
-            gmacs=ladder.gmacs[:-1],
-            gmacs_base=float(ladder.gmacs[self.base]),
+            gmacs=levels.gmacs[:-1],
+            gmacs_base=float(levels.gmacs[self.base]),
             goal=goal,
         )
-        return (mass,)
+        return (mass,), outcome
 
-    def rungs(self, ladder: Ladder, picked: Picked) -> Ints:
-        """The first rung that holds the share, else the last but the full model, (V,)."""
-        return _levels(ladder, np.array(picked))[:, 0]
+    def give(self, levels: Levels, picked: Picked) -> Ints:
+        """The first level that holds the share, else the last but the full model, (V,)."""
+        return _first_that_holds(levels, np.array(picked))[:, 0]
 
-    def gmacs(self, ladder: Ladder, rungs: Ints) -> Floats:
-        """The rungs' own."""
-        return ladder.gmacs[rungs]
+    def gmacs(self, levels: Levels, given: Ints) -> Floats:
+        """The levels' own."""
+        return levels.gmacs[given]
+
+    def budget(self, levels: Levels, picked: Picked) -> MassBudget:
+        """The same rule as a model follows it."""
+        return MassBudget(mass=picked[0], levels=levels.keep_ratios[:-1])
 
 
-PAPER, CASCADE, MASS = "++", "++ cascade", " mass"
-
-
-def rules(ladder: Ladder) -> list[Rule]:
-    """Every rule from every base whose rows are there; of each kind together, bases descending."""
-    at = {ratio: rung for rung, ratio in enumerate(ladder.keep_ratios)}
+def candidates(levels: Levels) -> list[Candidate]:
+    """Every rule from every base below 1 whose rows are there; each kind's bases descending."""
+    at = {ratio: level for level, ratio in enumerate(levels.keep_ratios)}
     bases = [ratio for ratio in sorted(at, reverse=True) if min(at) < ratio < 1]
     pairs = [(at[b], at[small_ratio(b)]) for b in bases if small_ratio(b) in at]
     pairs = [(base, small) for base, small in pairs if small < base]
@@ -146,7 +176,7 @@ def rules(ladder: Ladder) -> list[Rule]:
     ]
 
 
-def _levels(ladder: Ladder, masses: Floats) -> Ints:
-    """The rung that each video gets at each share, (V, M)."""
-    held = ladder.mass[:, :-1]
+def _first_that_holds(levels: Levels, masses: Floats) -> Ints:
+    """The level that each row gets at each share, (V, M)."""
+    held = levels.mass[:, :-1]
     return np.minimum((held[:, :, None] < masses).sum(axis=1), held.shape[1] - 1)

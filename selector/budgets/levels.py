@@ -1,12 +1,13 @@
-"""One selector's fixed budgets as rungs, from few tokens to all: what adaptive budgets mix.
+"""One selector's fixed budgets, from few tokens to all: the levels that adaptive budgets mix.
 
-Axes: V videos, L rungs.
+Axes: V rows, a video or a clip each; L levels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,25 +16,37 @@ from selector.evaluation.config import FULL
 from selector.evaluation.files import EvaluationInfo
 from selector.evaluation.layout import TOP
 from selector.evaluation.report.table import Entry
-from selector.evaluation.results import VideoOutcomes
+from selector.evaluation.results import Outcomes
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+MIXTURE = "random mixture"
+"""The method name of a `Levels.random_mixture`."""
+
+
+class SecondOpinion(NamedTuple):
+    """The confidence of a model other than the backbone."""
+
+    confidence: Floats
+    """(V,)"""
+    gmacs: float
+    """Of one view."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Ladder:
-    """What became of every video at every keep ratio; the last rung is the full model."""
+class Levels:
+    """What became of every row at every keep ratio; the last level is the full model."""
 
     method: str
-    """`lite` or `lite[NAME]`."""
+    """`lite`, `lite-spread` or one of them with the selector's [NAME]."""
     keep_ratios: tuple[float, ...]
     """(L,) ascending, ending in 1."""
     num_kept: Ints
     """(L,)"""
     gmacs: Floats
-    """(L,) of one view with everything; the full model needs no selector."""
+    """(L,) of one view under a fixed budget, with everything; the full model needs no selector."""
     gmacs_blocks: Floats
     """(L,) of one view, of its blocks and head alone."""
     gmacs_embed: float
@@ -43,51 +56,63 @@ class Ladder:
     confidence: Floats
     """(V, L) probability of the prediction."""
     mass: Floats
-    """(V, L) share of the predicted scores that the kept tokens hold; NaN on the last rung."""
+    """(V, L) share of the predicted scores that the kept tokens hold; NaN on the last level."""
+    opinions: Mapping[str, SecondOpinion] = field(default_factory=dict)
+    """Confidences that are not the backbone's own, by name."""
 
     @property
     def is_right(self) -> Bools:
         """Whether the prediction is right, (V, L)."""
         return self.label_rank == 0
 
-    def of(self, videos: Bools) -> Ladder:
-        """The same of some videos only, (V,)."""
-        rows = {name: getattr(self, name)[videos] for name in ("label_rank", "confidence", "mass")}
-        return replace(self, **rows)
+    @property
+    def gmacs_ranked(self) -> Floats:
+        """(L,) of one view where the selector ran, as it does under every adaptive budget."""
+        selector = self.gmacs[0] - self.gmacs_embed - self.gmacs_blocks[0]
+        return np.r_[self.gmacs[:-1], self.gmacs[-1] + selector]
 
-    def mixed(self, name: str, keep_ratio: float, rungs: Ints, gmacs: Floats) -> Entry:
-        """A line of the table in which every video stands on a rung of its own.
+    def of(self, rows: Bools) -> Levels:
+        """The same of some rows only, (V,)."""
+        arrays = {n: getattr(self, n)[rows] for n in ("label_rank", "confidence", "mass")}
+        opinions = {
+            name: SecondOpinion(found.confidence[rows], found.gmacs)
+            for name, found in self.opinions.items()
+        }
+        return replace(self, **arrays, opinions=opinions)
+
+    def mixed(self, name: str, keep_ratio: float, given: Ints, gmacs: Floats) -> Entry:
+        """A line of the table in which every row has a level of its own.
 
         Args:
             name: of the line.
             keep_ratio: the line's, that of its base.
-            rungs: (V,)
-            gmacs: (V,) of one view of each video.
+            given: (V,) levels.
+            gmacs: (V,) of one view of each row.
         """
-        rank = self.label_rank[np.arange(len(rungs)), rungs]
+        rank = self.label_rank[np.arange(len(given)), given]
         return Entry(
             method=name,
             keep_ratio=keep_ratio,
-            num_kept=float(self.num_kept[rungs].mean()),
+            num_kept=float(self.num_kept[given].mean()),
             gmacs=float(gmacs.mean()),
-            gmacs_backbone=self.gmacs_embed + float(self.gmacs_blocks[rungs].mean()),
+            gmacs_backbone=self.gmacs_embed + float(self.gmacs_blocks[given].mean()),
             clips_per_s=None,
             top1=(rank == 0).astype(np.float64)[:, None],
             top5=(rank < TOP).astype(np.float64)[:, None],
         )
 
-    def coin(self, keep_ratio: float, gmacs: Floats) -> Entry:
-        """A fixed budget of the same mean cost: two neighbouring rungs, chosen by chance.
+    def random_mixture(self, keep_ratio: float, gmacs: Floats) -> Entry:
+        """A fixed budget of the same mean cost: two neighbouring levels, chosen by chance.
 
-        What it gets right is an expectation over the coin, so that it has no noise of its own. Its
-        cost follows an estimate, though: a video that costs more than the mean moves the whole
-        line up a little, which a bootstrap over videos must see (the delta method's term). So one
-        video's value may leave [0, 1]; the mean is the line's. Above the dearest rung it is that
-        rung, below the cheapest the cheapest.
+        What it gets right is an expectation over the choice, so that it has no noise of its own.
+        Its cost follows an estimate, though: a row that costs more than the mean moves the whole
+        line up a little, which a bootstrap over rows must see (the delta method's term). So one
+        row's value may leave [0, 1]; the mean is the line's. Above the dearest level it is that
+        level, below the cheapest the cheapest.
 
         Args:
             keep_ratio: the line's, that of what it is compared with.
-            gmacs: (V,) of one view of each video, under what it is compared with.
+            gmacs: (V,) of one view of each row, under what it is compared with.
         """
         order = np.argsort(self.gmacs)  # a dear selector can make 0.9 cost more than all tokens
         mean = float(gmacs.mean())
@@ -98,7 +123,7 @@ class Ladder:
         moves = (gmacs - mean) / step if 0 < weight < 1 else np.zeros_like(gmacs)
 
         def between(values: npt.NDArray[Any]) -> Floats:
-            """On the line between the two rungs, (L,) -> () or (V, L) -> (V,)."""
+            """On the line between the two levels, (L,) -> () or (V, L) -> (V,)."""
             line: Floats = (1 - weight) * values[..., low] + weight * values[..., high]
             return line
 
@@ -108,7 +133,7 @@ class Ladder:
             return (between(right) + moves * gain)[:, None]
 
         return Entry(
-            method=COIN,
+            method=MIXTURE,
             keep_ratio=keep_ratio,
             num_kept=float(between(self.num_kept)),
             gmacs=float(between(self.gmacs)),
@@ -119,17 +144,8 @@ class Ladder:
         )
 
 
-COIN = "coin"
-"""The method name of a `Ladder.coin`."""
-
-
-def ladders(outcomes: VideoOutcomes, info: EvaluationInfo) -> list[Ladder]:
-    """One per selector, in the configuration's order."""
-    methods = [m for m in info.config.lite_methods if m not in outcomes.without]
-    return [_ladder(outcomes, info, method) for method in methods]
-
-
-def _ladder(outcomes: VideoOutcomes, info: EvaluationInfo, method: str) -> Ladder:
+def levels_of(outcomes: Outcomes, info: EvaluationInfo, method: str) -> Levels:
+    """The levels of one selector's method, which the evaluation has."""
     at = {
         condition.keep_ratio: column
         for column, condition in enumerate(outcomes.conditions)
@@ -137,7 +153,7 @@ def _ladder(outcomes: VideoOutcomes, info: EvaluationInfo, method: str) -> Ladde
     }
     ratios = tuple(sorted(at))
     columns = [at[ratio] for ratio in ratios]
-    return Ladder(
+    return Levels(
         method=method,
         keep_ratios=ratios,
         num_kept=np.array(info.num_kept)[columns],

@@ -1,14 +1,14 @@
-"""Choosing an adaptive budget's thresholds on validation rows, to meet a cost or an accuracy.
+"""Choosing an adaptive budget's parameters on labelled rows, to meet a cost or an accuracy.
 
-Pure functions on arrays; `selector.budgets.validation` measures the rows. Every candidate is tried:
-what comes out is the best *on these rows*, so the accuracy reported with it is optimistic, the more
-so the fewer rows there are. So `selector.budgets.calibrate` also judges on rows that were not
-picked on.
+Pure functions on arrays. Every candidate is tried: what comes out is the best *on these rows*, so
+the accuracy reported with it is optimistic, the more so the fewer rows there are. So
+`selector.budgets.adaptive` judges on rows that were not picked on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ with 512 cuts, 0.92 with 100, 0.79 with 40 and 0.65 with 21; on 300 rows 1.65 an
 cost, 512 lost 1.15 points, 101 1.10, 41 1.06, 21 1.04 and 11 1.01, which meets a target cost to
 a tenth of the rows only.
 """
+MIN_ROWS = 100
+"""Fewer rows pick noise: one cut would move fewer than five of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,8 @@ class Outcome:
     base_gmacs: float
     """The base budget alone, without a confidence model."""
     base_accuracy: float
+    warning: str | None = None
+    """Why this is no reason to adapt, where it is none."""
 
 
 def calibrate_thresholds(
@@ -72,6 +76,7 @@ def calibrate_thresholds(
     gmacs_small: float,
     gmacs_base: float,
     gmacs_confidence: float,
+    gmacs_fixed: float | None = None,
     goal: Goal,
 ) -> tuple[float, float, Outcome]:
     """Pick alpha and beta of the paper's rule.
@@ -84,6 +89,7 @@ def calibrate_thresholds(
             confidence is the backbone's on these very tokens, that is without its blocks.
         gmacs_base: the same at the base budget.
         gmacs_confidence: cost of the confidence model, which every view pays.
+        gmacs_fixed: cost of a view where all get the base budget; None: `gmacs_base`.
         goal: what to meet.
 
     Returns:
@@ -110,11 +116,12 @@ def calibrate_thresholds(
     accuracy = (int(correct_base.sum()) + won) / num
     gmacs = gmacs_confidence + gmacs_base - (gmacs_base - gmacs_small) * num_small / num
     best = _choose(gmacs, accuracy, base_accuracy, goal)
-    outcome = Outcome(
+    outcome = _outcome(
+        goal,
         num_rows=num,
         gmacs=float(gmacs[best]),
         accuracy=float(accuracy[best]),
-        base_gmacs=gmacs_base,
+        base_gmacs=gmacs_base if gmacs_fixed is None else gmacs_fixed,
         base_accuracy=base_accuracy,
     )
     return _threshold(ordered, int(low[best])), _threshold(ordered, int(high[best])), outcome
@@ -149,7 +156,8 @@ def calibrate_mass(
     mean_gmacs = np.asarray(gmacs)[level].mean(axis=0)
     base_accuracy = float(correct_base.mean())
     best = _choose(mean_gmacs, accuracy, base_accuracy, goal)
-    return float(masses[best]), Outcome(
+    return float(masses[best]), _outcome(
+        goal,
         num_rows=len(correct_base),
         gmacs=float(mean_gmacs[best]),
         accuracy=float(accuracy[best]),
@@ -177,6 +185,22 @@ def _choose(gmacs: Floats, accuracy: Floats, base_accuracy: float, goal: Goal) -
         raise ConfigError(f"{reach}; ask for less, or use another base or small keep ratio")
     allowed = np.flatnonzero(fits)
     return int(allowed[np.lexsort(tuple(key[allowed].round(12) for key in keys))[0]])
+
+
+def _outcome(goal: Goal, **numbers: Any) -> Outcome:
+    """With a warning where these rows do not speak for the budget."""
+    found = Outcome(**numbers)
+    # At a given cost, more accuracy than the base's is a gain; within a loss, only a lower cost is.
+    gained = goal.target_gmacs is not None and found.accuracy > found.base_accuracy
+    warning = None
+    if found.num_rows < MIN_ROWS:
+        warning = f"{found.num_rows} rows are too few to pick a budget on (at least {MIN_ROWS})"
+    elif not (gained or found.gmacs < found.base_gmacs):
+        warning = (
+            f"it costs {found.gmacs:.4g} GFLOPs, no less than the fixed budget's "
+            f"{found.base_gmacs:.4g}"
+        )
+    return replace(found, warning=warning)
 
 
 def _threshold(ordered: Floats, cut: int) -> float:

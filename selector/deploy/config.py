@@ -112,6 +112,11 @@ class LiteConfig:
             raise ConfigError(f"the model's {LITE_NAME} names no backbone: say which it is")
         return selector.backbone, selector.revision
 
+    def sampling_of(self, selector: SelectorConfig | None) -> str:
+        """Frames of a clip: the configuration's own, else what the selector learnt from."""
+        learnt = None if selector is None else selector.trained_on
+        return self.sampling or (learnt.sampling if learnt is not None else "uniform")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         budget = budget_to_dict(self.budget) if self.budget is not None else None

@@ -213,8 +213,7 @@ class LiteModel(nn.Module):
     @property
     def sampling(self) -> str:
         """Frames of a clip, `uniform` or `stride:N`, unless asked otherwise."""
-        learnt = None if self.selector is None else self.selector.config.trained_on
-        return self.config.sampling or (learnt.sampling if learnt is not None else "uniform")
+        return self.config.sampling_of(None if self.selector is None else self.selector.config)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, with_backbone: bool = True

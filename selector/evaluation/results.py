@@ -1,6 +1,8 @@
 """From rows per clip to outcomes per video: the mean of a video's view scores decides.
 
-Axes: V videos, M conditions, n clips of a shard, C classes.
+Or to outcomes of every view apart, which is how a deployed model sets its budgets.
+
+Axes: V videos (or views, where they are apart), M conditions, n clips of a shard, C classes.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,7 +23,7 @@ from selector.evaluation.layout import TOP
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoOutcomes:
+class Outcomes:
     """What became of every video that has an outcome under every condition that counts."""
 
     conditions: tuple[Condition, ...]
@@ -28,7 +31,9 @@ class VideoOutcomes:
     without: frozenset[str]
     """Methods that do not count; their columns mean nothing."""
     video_ids: npt.NDArray[np.object_]
-    """(V,)"""
+    """(V,); as often as it has views that count, where they are apart."""
+    clip_ids: npt.NDArray[np.int64]
+    """(V,) row of the plan; a video's first."""
     labels: npt.NDArray[np.int64]
     """(V,)"""
     label_rank: npt.NDArray[np.int64]
@@ -55,12 +60,15 @@ class VideoOutcomes:
         return (self.label_rank < TOP).astype(np.float64)
 
 
-def read_outcomes(evaluation: Evaluation, without: Collection[str] = ()) -> VideoOutcomes:
+def read_outcomes(
+    evaluation: Evaluation, without: Collection[str] = (), *, views_apart: bool = False
+) -> Outcomes:
     """Read all committed shards, one at a time.
 
     Args:
         evaluation: finished or not.
         without: methods that need not have worked for a video to count.
+        views_apart: one outcome per view, and not their mean.
 
     Raises:
         StoreError: nothing is committed yet, or a file is damaged.
@@ -73,10 +81,12 @@ def read_outcomes(evaluation: Evaluation, without: Collection[str] = ()) -> Vide
             f"cannot leave out {', '.join(unknown)}: {evaluation.root} evaluates "
             f"{', '.join(config.methods)}"
         )
+    names = plan["video_id"].to_numpy()
+    num_views = 1 if views_apart else config.num_views
     # Clips are sorted by video, so a video is a run of consecutive rows.
-    ids = plan["video_id"].combine_chunks().dictionary_encode()
-    video = ids.indices.to_numpy()
-    num_videos, m = len(ids.dictionary), len(config.conditions)
+    video = np.arange(len(names)) if views_apart else pd.factorize(names)[0]
+    first = np.flatnonzero(np.diff(video, prepend=-1))
+    num_videos, m = len(first), len(config.conditions)
     rank = np.zeros((num_videos, m), np.int64)
     confidence = np.full((num_videos, m), np.nan)
     mass = np.zeros((num_videos, m))
@@ -86,13 +96,13 @@ def read_outcomes(evaluation: Evaluation, without: Collection[str] = ()) -> Vide
     labels[video] = plan["label"].to_numpy()
     num_classes, average = len(evaluation.info.label_names), _ViewAverage()
     for shard in evaluation.shards():
-        table = evaluation.read_shard(shard, _columns(config))
+        table = evaluation.read_shard(shard, _columns(num_views))
         at = video[table["clip_id"].to_numpy().reshape(-1, m)[:, 0]]
         ok = pc.equal(table["status"], ClipStatus.OK.value).to_numpy().reshape(-1, m)
         np.add.at(views, at, ok)
         np.add.at(mass, at, np.where(ok, table["mass"].to_numpy().reshape(-1, m), 0.0))
         np.add.at(seen, at, 1)
-        if config.num_views == 1:
+        if num_views == 1:
             rank[at] = table["label_rank"].to_numpy().reshape(-1, m)
             confidence[at] = table["confidence"].to_numpy().reshape(-1, m)
         else:
@@ -101,14 +111,15 @@ def read_outcomes(evaluation: Evaluation, without: Collection[str] = ()) -> Vide
     average.settle(num_videos, labels, rank, confidence)
     if not seen.any():
         raise StoreError(f"{evaluation.root} has no committed results yet")
-    whole = seen == config.num_views
+    whole = seen == num_views
     counts = np.array([c.method not in without for c in config.conditions])
     lost = (views == 0) & counts
     good = whole & ~lost.any(axis=1)
-    return VideoOutcomes(
+    return Outcomes(
         conditions=config.conditions,
         without=frozenset(without),
-        video_ids=ids.dictionary.to_numpy(zero_copy_only=False)[good],
+        video_ids=names[first][good],
+        clip_ids=first[good],
         labels=labels[good],
         label_rank=rank[good],
         confidence=confidence[good],
@@ -163,8 +174,8 @@ class _ViewAverage:
                 confidence[number] = sums.max(axis=1) / views
 
 
-def _columns(config: EvalConfig) -> list[str]:
-    scores = ["label_rank", "confidence"] if config.num_views == 1 else ["log_probs"]
+def _columns(num_views: int) -> list[str]:
+    scores = ["label_rank", "confidence"] if num_views == 1 else ["log_probs"]
     return ["clip_id", "status", "mass", *scores]
 
 

@@ -20,6 +20,7 @@ from pipeline.errors import ClipStatus, ConfigError, StoreError
 
 if TYPE_CHECKING:
     from pipeline.store.reader import Store
+    from selector.training.config import TrainedOn
 
 LEFT_OUT, TRAIN, HELD_OUT = 0, 1, 2
 
@@ -33,10 +34,24 @@ def is_held_out(video_id: str, fraction: float) -> bool:
 
 
 def halves(video_ids: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """A fixed coin per video, (n,): what is picked on one half can be judged on the other."""
+    """One of two fixed halves per video, (n,): to pick on the one and judge on the other."""
     # Salted for the same reason.
     digests = (hashlib.sha256(f"half:{video}".encode()).digest() for video in video_ids)
     return np.array([digest[0] % 2 == 1 for digest in digests], np.bool_)
+
+
+def may_have_trained(
+    trained_on: TrainedOn | None, dataset: str, split: str, video_ids: Iterable[str]
+) -> npt.NDArray[np.bool_]:
+    """Whether a selector may have been trained on videos of a dataset's split, (n,).
+
+    Which of the split's videos were in its store it does not know; so all count but those that it
+    would have held out.
+    """
+    videos = list(video_ids)
+    if trained_on is None or (trained_on.dataset, trained_on.split) != (dataset, split):
+        return np.zeros(len(videos), np.bool_)
+    return np.array([not is_held_out(video, trained_on.held_out) for video in videos], np.bool_)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 A table makes dozens of comparisons, and one in twenty intervals misses 0 by chance. So each family
 of them (all fixed budgets against one other method, all adaptive ones against their bases, against
-their coins) is judged together, by Holm's rule.
+their mixtures) is judged together, by Holm's rule.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class PairedDifference:
     method: str
     keep_ratio: float
     against: str
-    """The other line's method, at the same keep ratio; `full` for the full model, `coin` for a
-    fixed budget of equal cost."""
+    """The other line's method, at the same keep ratio; `full` for the full model, `random mixture`
+    for a fixed budget of equal cost."""
     difference: float
     low: float
     high: float
@@ -83,7 +83,7 @@ def pairs(
         fixed: fixed budgets.
         against: methods that all of them are compared with.
         lite_methods: selectors; each is compared with the first, too.
-        adaptive: each is compared with its base and with its coin.
+        adaptive: each is compared with its base and with a random mixture of its cost.
     """
     found = {(line.method, line.keep_ratio): line for line in fixed}
     made = []
@@ -96,7 +96,7 @@ def pairs(
     for result in adaptive:
         base = found[result.setting.selector, result.entry.keep_ratio]
         made.append(Pair(result.entry, base, "adaptive against base"))
-        made.append(Pair(result.entry, result.coin, "adaptive against coin"))
+        made.append(Pair(result.entry, result.mixture, "adaptive against mixture"))
     return made
 
 

@@ -18,7 +18,7 @@ from selector.evaluation.report.classes import ANALYSIS_RATIO, ClassTrend, class
 from selector.evaluation.report.paired import PairedDifference, others, paired, pairs
 from selector.evaluation.report.steering import Steering, steering
 from selector.evaluation.report.table import TableRow, entries, make_table
-from selector.evaluation.results import VideoOutcomes, read_outcomes
+from selector.evaluation.results import Outcomes, read_outcomes
 from selector.statistics import LEVEL, NUM_DRAWS, json_values
 
 
@@ -127,7 +127,7 @@ def summarise(
     )
 
 
-def _nothing_left(evaluation: Evaluation, outcomes: VideoOutcomes) -> str:
+def _nothing_left(evaluation: Evaluation, outcomes: Outcomes) -> str:
     message = (
         f"{evaluation.root}: none of the {outcomes.num_failed} evaluated videos worked under every "
         f"method ({outcomes.num_missing} are missing); see the column `error` of its results"

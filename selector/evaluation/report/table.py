@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from selector.evaluation.config import FULL
 from selector.evaluation.files import EvaluationInfo
-from selector.evaluation.results import VideoOutcomes
+from selector.evaluation.results import Outcomes
 from selector.statistics import NUM_DRAWS, mean_interval
 
 
@@ -62,7 +62,7 @@ class TableRow:
 
 
 def entries(
-    outcomes: VideoOutcomes, info: EvaluationInfo, clips_per_s: Sequence[float | None]
+    outcomes: Outcomes, info: EvaluationInfo, clips_per_s: Sequence[float | None]
 ) -> list[Entry]:
     """One entry per method and keep ratio, in the configuration's order; seeds are joined."""
     columns: dict[tuple[str, float], list[int]] = {}

@@ -180,7 +180,7 @@ def test_what_is_no_store_is_said_to_be_none(there, command, place, why):
         ("failures --store STORE --status sad", "no status is called 'sad'"),
         ("predict VIDEO.mp4 --model FOREIGN", "no selector in"),
         ("export-lite --model MODEL", "give --out FOLDER, --push"),
-        ("calibrate --store STORE --data-root DATA --model FILE --max-loss 1", "is no folder"),
+        ("calibrate --model FILE --eval EVALUATION --max-loss 1", "is no folder"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(there, line, said):

@@ -124,26 +124,6 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("name", ["tokens/words.txt", "clips/a.mp4", "oracle.zarr/zarr.json"])
-def test_folders_that_only_have_our_names_are_left_alone(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).parent.mkdir()
-    (tmp_path / name).write_text("precious")
-    with pytest.raises(StoreError, match="no store and not empty"):
-        begin_store(tmp_path)
-    assert (tmp_path / name).read_text() == "precious"
-
-
-def test_a_store_half_created_with_other_settings_is_begun_anew(tmp_path: Path) -> None:
-    make_store(tmp_path / "s", 10, tokens_per_clip=5, shards=[])
-    (tmp_path / "s" / "store.json").unlink()
-    (tmp_path / "s" / "oracle.zarr" / "notes.txt").write_text("precious")
-    make_store(tmp_path / "s", 10, tokens_per_clip=0)
-    make_store(tmp_path / "other", 10, tokens_per_clip=0)
-    assert (tmp_path / "s" / "oracle.zarr" / "notes.txt").read_text() == "precious"
-    (tmp_path / "s" / "oracle.zarr" / "notes.txt").unlink()
-    assert file_hashes(tmp_path / "s") == file_hashes(tmp_path / "other")
-
-
 def test_a_folder_that_is_to_be_shared_may_be_empty_but_for_that(tmp_path: Path) -> None:
     for name in (".git/HEAD", ".gitattributes", "README.md", "LICENSE", ".DS_Store"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -13,39 +13,9 @@ from selector.budgets.adaptive import AdaptiveGoal, adaptive_results
 from selector.evaluation.report.summary import summarise
 from selector.evaluation.results import read_outcomes
 from selector.training.split import halves
-from tests.evaluations import make_evaluation
+from tests.evaluations import make_evaluation, make_lite_evaluation
 
-NUM_VIDEOS = 400
-RATIOS = (1.0, 0.5, 0.3, 0.1)
 STRICT = AdaptiveGoal(max_loss=0.0)
-
-
-def make_lite(folder, methods=("lite",)):
-    """Right at 0.5 always; at 0.3 only where the view of 10 % is sure, or hopelessly unsure.
-
-    The confidence at 0.3 says nothing, and the predicted mass says it all.
-    """
-    rng = np.random.default_rng(0)
-    sure = rng.random(NUM_VIDEOS)
-    easy = (sure > 0.6) | (sure < 0.1)
-    logits = np.zeros((NUM_VIDEOS, 4, 3))
-    logits[:, 0, 0] = logits[:, 1, 0] = 5  # the label is class 0
-    logits[:, 2, 0] = np.where(easy, 5, -5)
-    logits[:, 2, 1] = np.where(easy, 0, 4.9)
-    logits[:, 3, 1] = 3 * sure  # always wrong
-    mass = np.full((NUM_VIDEOS, 4), np.nan)
-    mass[:, 1:] = np.where(easy, 0.9, 0.41)[:, None] * [1, 0.8, 0.1]
-    again = 1 + np.tile(np.arange(3), len(methods))
-    return make_evaluation(
-        folder,
-        logits[:, [0, *again]],
-        [0] * NUM_VIDEOS,
-        mass=mass[:, [0, *again]],
-        methods=methods,
-        keep_ratios=RATIOS,
-        selector_digests={method: f"digest of {method}" for method in methods},
-        shard_size=64,
-    ), easy
 
 
 def results_of(evaluation, goal=STRICT):
@@ -55,7 +25,7 @@ def results_of(evaluation, goal=STRICT):
 
 
 def test_videos_that_do_not_need_the_base_get_the_small_budget(tmp_path):
-    evaluation, easy = make_lite(tmp_path)
+    evaluation, easy = make_lite_evaluation(tmp_path)
     result = results_of(evaluation)["lite++", 0.5]
     assert (
         result.setting.selector,
@@ -69,12 +39,14 @@ def test_videos_that_do_not_need_the_base_get_the_small_budget(tmp_path):
     expected = result.setting.shares[0.3] * 4 + result.setting.shares[0.5] * 6 + (1 - 0.5)
     assert result.entry.gmacs == pytest.approx(expected)
     assert result.entry.num_kept == pytest.approx(expected - 0.5 - 1)
-    assert result.coin.gmacs == pytest.approx(expected)
-    assert result.coin.top1.mean() == pytest.approx(np.interp(expected, [4, 6], [easy.mean(), 1]))
+    assert result.mixture.gmacs == pytest.approx(expected)
+    assert result.mixture.top1.mean() == pytest.approx(
+        np.interp(expected, [4, 6], [easy.mean(), 1])
+    )
 
 
 def test_the_mass_budget_is_simulated_from_the_mass_that_was_kept(tmp_path):
-    evaluation, easy = make_lite(tmp_path)
+    evaluation, easy = make_lite_evaluation(tmp_path)
     result = results_of(evaluation)["lite mass", 0.5]
     assert result.setting.shares == pytest.approx({0.3: easy.mean(), 0.5: 1 - easy.mean()})
     assert result.entry.top1.mean() == 1
@@ -83,7 +55,7 @@ def test_the_mass_budget_is_simulated_from_the_mass_that_was_kept(tmp_path):
 
 
 def test_a_cascade_asks_the_small_budget_itself(tmp_path):
-    evaluation, easy = make_lite(tmp_path)
+    evaluation, easy = make_lite_evaluation(tmp_path)
     result = results_of(evaluation)["lite++ cascade", 0.5]
     assert (result.setting.small_ratio, result.setting.confidence_ratio) == (0.3, 0.3)
     # Where it is wrong it is about half sure, and where it is right wholly.
@@ -95,7 +67,7 @@ def test_a_cascade_asks_the_small_budget_itself(tmp_path):
 
 
 def test_a_budget_for_loss_is_spent(tmp_path):
-    evaluation, _ = make_lite(tmp_path)
+    evaluation, _ = make_lite_evaluation(tmp_path)
     strict, loose = (
         results_of(evaluation, AdaptiveGoal(max_loss=loss))["lite++", 0.5].setting.shares[0.3]
         for loss in (0.0, 0.2)
@@ -104,7 +76,7 @@ def test_a_budget_for_loss_is_spent(tmp_path):
 
 
 def test_a_share_of_the_bases_cost_is_kept_or_said_to_be_out_of_reach(tmp_path):
-    evaluation, _ = make_lite(tmp_path)
+    evaluation, _ = make_lite_evaluation(tmp_path)
     outcomes = read_outcomes(evaluation)
     results, out_of_reach = adaptive_results(
         outcomes, evaluation.info, AdaptiveGoal(gmacs_share=0.7)
@@ -119,13 +91,13 @@ def test_a_share_of_the_bases_cost_is_kept_or_said_to_be_out_of_reach(tmp_path):
 
 @pytest.mark.parametrize("goal", [{}, {"max_loss": 0.1, "gmacs_share": 0.5}, {"gmacs_share": 0.0}])
 def test_a_goal_that_means_nothing_is_refused(tmp_path, goal):
-    evaluation, _ = make_lite(tmp_path)
+    evaluation, _ = make_lite_evaluation(tmp_path)
     with pytest.raises(ConfigError, match="target cost"):
         summarise(evaluation, goal=AdaptiveGoal(**goal))
 
 
 def test_no_video_sets_the_thresholds_it_is_judged_by(tmp_path):
-    evaluation, _ = make_lite(tmp_path)
+    evaluation, _ = make_lite_evaluation(tmp_path)
     outcomes = read_outcomes(evaluation)
 
     def picked():
@@ -145,8 +117,8 @@ def test_without_lite_nothing_adapts(tmp_path):
     assert results_of(evaluation) == {}
 
 
-def test_the_summary_compares_every_selector_with_its_own_base_and_coin(tmp_path, capsys):
-    evaluation, easy = make_lite(tmp_path, ("lite", "lite[x]"))
+def test_the_summary_compares_every_selector_with_its_own_base_and_mixture(tmp_path, capsys):
+    evaluation, easy = make_lite_evaluation(tmp_path, ("lite", "lite[x]"))
     summary = summarise(evaluation, num_draws=100)
     lines = {(row.method, row.keep_ratio): row for row in summary.table}
     pairs = {(p.method, p.keep_ratio, p.against): p for p in summary.paired}
@@ -154,10 +126,10 @@ def test_the_summary_compares_every_selector_with_its_own_base_and_coin(tmp_path
         row = lines[f"lite[x]{kind}", 0.5]
         to_base = pairs[row.method, 0.5, "lite[x]"]
         assert to_base.difference == pytest.approx(row.top1 - lines["lite[x]", 0.5].top1)
-        coin = np.interp(row.gmacs, [4, 6], [lines["lite", r].top1 for r in (0.3, 0.5)])
-        to_coin = pairs[row.method, 0.5, "coin"]
-        assert to_coin.difference == pytest.approx(row.top1 - coin)
-        assert to_coin.low <= to_coin.difference <= to_coin.high
+        mixture = np.interp(row.gmacs, [4, 6], [lines["lite", r].top1 for r in (0.3, 0.5)])
+        to_mixture = pairs[row.method, 0.5, "random mixture"]
+        assert to_mixture.difference == pytest.approx(row.top1 - mixture)
+        assert to_mixture.low <= to_mixture.difference <= to_mixture.high
     assert pairs["lite[x]", 0.5, "lite"].difference == 0  # the same rows twice
     assert [trend.method for trend in summary.classes] == []
 

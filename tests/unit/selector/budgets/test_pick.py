@@ -124,6 +124,54 @@ def test_the_cheapest_mass_within_the_loss():
     assert outcome.accuracy == 0.5
 
 
+def warning_of(confidence, small, base, goal):
+    return calibrate_thresholds(confidence, small, base, **COSTS, goal=goal)[2].warning
+
+
+def test_a_budget_that_saves_nothing_carries_a_warning():
+    """The small budget is always wrong: all get the base, and pay the confidence on top."""
+    confidence, base = np.linspace(0, 1, 200), np.ones(200, bool)
+    no_loss = Goal(max_loss=0.0)
+    assert warning_of(confidence, ~base, base, no_loss) == (
+        "it costs 81 GFLOPs, no less than the fixed budget's 80"
+    )
+    assert warning_of(confidence, confidence > 0.5, base, no_loss) is None
+
+
+def test_at_a_cost_above_the_bases_more_accuracy_is_a_gain_and_within_a_loss_it_is_none():
+    """On a twentieth of the rows the small budget is right and the base wrong."""
+    confidence = np.linspace(0, 1, 200)
+    small = np.arange(200) < 10
+    base = ~small
+    costs = COSTS | {"gmacs_confidence": 39.0}
+    _, _, outcome = calibrate_thresholds(
+        confidence, small, base, **costs, goal=Goal(target_gmacs=119.0)
+    )
+    assert outcome.gmacs > outcome.base_gmacs
+    assert outcome.accuracy > outcome.base_accuracy
+    assert outcome.warning is None
+    _, _, outcome = calibrate_thresholds(confidence, small, base, **costs, goal=Goal(max_loss=0.0))
+    assert "no less than" in outcome.warning
+
+
+def test_few_rows_carry_a_warning_whatever_they_show():
+    """On one row nothing is saved; on twelve that are all wrong, nothing can be lost."""
+    one, twelve = np.ones(1, bool), np.zeros(12, bool)
+    goal = Goal(max_loss=0.006)
+    assert "1 rows are too few" in warning_of(np.array([0.5]), ~one, one, goal)
+    assert "12 rows are too few" in warning_of(np.linspace(0, 1, 12), twelve, twelve, goal)
+    for num, few in ((99, True), (100, False)):
+        rows_ = np.ones(num, bool)
+        found = warning_of(np.linspace(0, 1, num), rows_, rows_, goal)
+        assert (found is not None) == few
+        level = np.zeros((num, 1), int)
+        _, outcome = calibrate_mass(
+            np.array([0.5]), level, rows_[:, None], rows_, gmacs=np.array([1.0]), gmacs_base=2.0,
+            goal=goal,
+        )  # fmt: skip
+        assert (outcome.warning is not None) == few
+
+
 @pytest.mark.parametrize(
     ("goal", "message"),
     [

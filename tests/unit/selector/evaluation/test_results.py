@@ -49,6 +49,21 @@ def test_the_mean_of_the_views_decides_whatever_the_shards(tmp_path, shard_size)
     np.testing.assert_allclose(outcomes.confidence, mean.max(2), rtol=1e-3)
 
 
+def test_views_apart_are_outcomes_of_their_own(tmp_path):
+    logits = make_logits(7 * 2)
+    evaluation = make_evaluation(tmp_path, logits, LABELS, views=(1, 2), failed=[(4, 0), (7, 2)])
+    outcomes = read_outcomes(evaluation, views_apart=True)
+    clips = [clip for clip in range(14) if clip not in (4, 7)]
+    assert outcomes.clip_ids.tolist() == clips
+    assert outcomes.video_ids.tolist() == [f"v{clip // 2:05d}" for clip in clips]
+    assert outcomes.labels.tolist() == [LABELS[clip // 2] for clip in clips]
+    assert np.array_equal(outcomes.label_rank, ranks(logits[clips], outcomes.labels))
+    np.testing.assert_allclose(outcomes.confidence, softmax(logits[clips]).max(2), rtol=1e-5)
+    assert (outcomes.num_failed, outcomes.num_missing) == (2, 0)
+    together = read_outcomes(evaluation)
+    assert together.clip_ids.tolist() == list(range(0, 14, 2))
+
+
 def test_a_failed_view_leaves_the_mean_of_the_others(tmp_path):
     logits = make_logits(7 * 2)
     evaluation = make_evaluation(tmp_path, logits, LABELS, views=(1, 2), failed=[(4, 0), (7, 2)])
