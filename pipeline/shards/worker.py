@@ -313,15 +313,22 @@ def _of_videos(job: ShardJob, data_root: str) -> str:
     )
 
 
+_OUT_OF_MEMORY = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+)
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the device's memory did not suffice; the process may go on with less.
 
     Beside torch's own allocator, the driver and the libraries allocate, and say so in their words.
     """
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    said = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-    return any(words in str(error) for words in said)
+    return any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def is_broken_cuda(error: Exception) -> bool:
