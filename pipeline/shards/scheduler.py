@@ -182,15 +182,23 @@ class Scheduler:
         if self._num_given():
             return
         if not self._queue and self._doubtful and (not self._isolated or self._can_settle()):
+            if not self._worked:
+                self._demand_proof(self._doubtful[0])
+                return
             for task in self._doubtful:
                 task.final = True
                 self._put(task)
             self._doubtful.clear()
         if self._queue and all(task.final for task in self._queue) and not self._any_proven():
-            shard = self.proof()
-            if shard is None:
-                raise _doubt_of(self._queue[0])
-            self._put(_Task(shard, dry_run=True), first=True)
+            self._demand_proof(self._queue[0])
+
+    def _demand_proof(self, task: _Task) -> None:
+        """See whether a shard still works that did before; if there is none, end the run."""
+        shard = self.proof()
+        if shard is None:
+            assert task.doubt is not None
+            raise task.doubt
+        self._put(_Task(shard, dry_run=True), first=True)
 
     def _can_settle(self) -> bool:
         return self._any_proven() or self.proof() is not None
@@ -281,13 +289,13 @@ class Scheduler:
 
     def _raised(self, worker: int, task: _Task, error: Exception) -> None:
         logger.debug("shard %d raised", task.shard, exc_info=error)
+        if isinstance(error, LostProcessError):
+            self._lose(task, str(error))
+            return
         if isinstance(error, DiskFullError) or (task.dry_run and isinstance(error, LiteError)):
             raise error
         if isinstance(error, UnfitWorkerError | NothingWorksError):
             self._retire(worker, task, error)
-            return
-        if isinstance(error, LostProcessError):
-            self._lose(task, str(error))
             return
         task.failures += 1
         given_up = isinstance(error, ShardError) or task.failures >= self.max_attempts
@@ -411,8 +419,3 @@ class Scheduler:
                 SLOW_START_S,
             )
             self._waiting_since = self.clock()
-
-
-def _doubt_of(task: _Task) -> NothingWorksError:
-    assert task.doubt is not None
-    return task.doubt

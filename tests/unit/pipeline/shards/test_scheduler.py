@@ -449,6 +449,25 @@ def test_a_proof_that_fails_ends_the_run(fault):
         run(executor, [7], proof=lambda: 3)
 
 
+def test_an_isolated_shard_needs_the_proof_too():
+    script = {7: ["die", "die", "unreadable", "unreadable", WORKS_NOT]}
+    with pytest.raises(NoReadableVideoError):
+        run(FakeExecutor(script), [7])
+    executor = FakeExecutor(script)
+    done, _, _ = run(executor, [7], proof=lambda: 3)
+    assert done == [7]
+    told = [(shard, attempt.final, attempt.dry_run) for _, shard, attempt in executor.log]
+    assert told[-2:] == [(3, False, True), (7, True, False)]
+
+
+def test_a_proof_that_loses_a_process_is_tried_again():
+    executor = FakeExecutor({7: ["broken", "broken", WORKS_NOT], 3: ["lost", "die"]})
+    done, _, _ = run(executor, [7], proof=lambda: 3)
+    assert done == [7]
+    assert [shard for _, shard, _ in executor.log] == [7, 7, 3, 3, 3, 7]
+    assert not any(executor.isolated.values())
+
+
 def test_a_proof_that_cannot_be_had_ends_the_run():
     executor = FakeExecutor({7: ["broken", "broken"], 3: ["raise"] * 9})
     with pytest.raises(DriverError, match="shard 3, which was committed, fails now.*bad luck"):
