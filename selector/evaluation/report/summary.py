@@ -48,7 +48,7 @@ class Summary:
     """What every fixed budget is compared with."""
     paired: list[PairedDifference]
     """Fixed budgets against `against`, further selectors against the first, and every adaptive
-    budget against its base and against the coin."""
+    budget against its base and against the random mixture."""
     steering: list[Steering]
     """What the oracles' controls did."""
     classes: list[ClassTrend]
