@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import signal
 import time
@@ -173,3 +174,38 @@ def test_a_worker_killed_while_it_loads_is_started_again_and_one_that_crashes_is
         start(2, Unstartable)
     with pytest.raises(LiteError, match="no such checkpoint"):
         start(0, Unstartable)
+
+
+class Chatty(Mortal):
+    def run(self, shard, attempt):
+        os.write(1, b"what a library prints")
+        logging.getLogger("pipeline.oracle.scorer").warning("shard %d was tight", shard)
+        return shard
+
+
+def test_what_a_child_prints_is_no_answer_and_what_it_warns_of_is_passed_on(start, caplog):
+    assert start(0, Chatty).run(8, Attempt()) == 8
+    assert "shard 8 was tight" in caplog.text
+
+
+def test_a_child_ends_with_its_parent(tmp_path):
+    """However that ends, and in the middle of a step."""
+    (tmp_path / "0").touch()  # shard 3 then sleeps for an hour
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        worker = IsolatedWorker(
+            functools.partial(Mortal, str(tmp_path)), RunConfig(data_root="x", workers=1)
+        )
+        os.write(writing, str(worker._child.pid).encode())
+        worker.run(3, Attempt())
+        os._exit(0)
+    child = int(os.read(reading, 20))
+    while list(tmp_path.iterdir()):
+        time.sleep(0.05)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
