@@ -138,12 +138,7 @@ def calibrate(
     shares = shares_of(levels, candidate.give(levels, picked))
     held_out = _held_out(levels, candidate.base, fitted, rows.video_ids)
     found = Calibrated(
-        config=replace(
-            rows.model,
-            keep_ratio=base_ratio,
-            confidence=confidence,
-            budget=candidate.budget(levels, picked),
-        ),
+        config=replace(rows.model, confidence=confidence, budget=candidate.budget(levels, picked)),
         outcome=outcome,
         held_out=held_out,
         shares={tokens[ratio]: share for ratio, share in shares.items()},
@@ -199,6 +194,12 @@ def _pick(
     picked, outcome = candidate.pick(levels, goal)
     if outcome.warning is not None:
         raise ConfigError(outcome.warning)
+    given = np.unique(candidate.give(levels, picked))
+    if len(given) == 1:
+        raise ConfigError(
+            f"the best of them gives every clip the same {levels.num_kept[given[0]]} tokens, as a "
+            f"fixed keep ratio of {levels.keep_ratios[given[0]]:g} does without looking"
+        )
     fitted = cross_fit(levels, candidate, goal, halves(video_ids))
     gmacs = float(fitted.gmacs.mean())
     if goal.max_loss is not None and gmacs >= outcome.base_gmacs:

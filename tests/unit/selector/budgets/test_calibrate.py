@@ -49,7 +49,7 @@ def test_the_papers_rule_gives_the_easy_and_hopeless_the_small_budget(rows):
     budget = found.config.budget
     assert isinstance(budget, ThresholdBudget)
     assert (budget.base_ratio, budget.small_ratio) == (0.5, 0.3)
-    assert (found.config.keep_ratio, found.config.confidence) == (0.5, "backbone:0.1")
+    assert found.config.confidence == "backbone:0.1"
     # Every cut is at 5 % of the rows, so that each side may miss as much.
     assert found.shares[3] == pytest.approx(share, abs=0.1)
     assert found.shares[3] + found.shares[5] == pytest.approx(1)
@@ -166,7 +166,8 @@ def test_the_base_is_the_models_keep_ratio_unless_one_is_given(rows):
     with pytest.raises(ConfigError, match=r"at keep ratio 0\.2\. "):  # the small budget from 0.3
         calibrate(rows, BudgetRequest(goal=NO_LOSS))
     found = calibrate(rows, BudgetRequest(goal=NO_LOSS, base_ratio=0.5))
-    assert found.config.keep_ratio == 0.5
+    assert found.config.budget.base_ratio == 0.5
+    assert found.config.keep_ratio == 0.3  # what the model does without --adaptive is its own
 
 
 def test_all_tokens_may_be_the_base(rows):
@@ -181,6 +182,15 @@ def test_what_saves_nothing_is_refused(rows):
     rows = with_rank(rows, 0.3, np.zeros(400, bool))
     with pytest.raises(ConfigError, match=r"no budget for lite\+\+ from 0\.5: it costs 6\.5 GFLO"):
         calibrate(rows, BudgetRequest(goal=NO_LOSS))
+
+
+@pytest.mark.parametrize("kind", ["threshold", "mass"])
+def test_what_gives_every_clip_the_same_is_a_fixed_budget(rows, kind):
+    """The small budget is always right, so that all get it: for less without looking at them."""
+    rows = with_rank(with_rank(rows, 0.3, np.ones(400, bool)), 0.5, np.arange(400) < 390)
+    message = "every clip the same 3 tokens, as a fixed keep ratio of 0.3"
+    with pytest.raises(ConfigError, match=message):
+        calibrate(rows, BudgetRequest(goal=NO_LOSS, kind=kind))
 
 
 def test_what_saves_only_where_it_was_picked_is_refused(rows):
