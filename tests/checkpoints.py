@@ -1,11 +1,14 @@
-"""VideoMAE checkpoints with random weights, saved as a user's fine-tuned ones are."""
+"""Checkpoints with random weights, saved as a user's fine-tuned ones are."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
+    TimesformerConfig,
+    TimesformerForVideoClassification,
     VideoMAEConfig,
     VideoMAEForVideoClassification,
     VideoMAEImageProcessor,
@@ -34,25 +37,56 @@ def save_videomae(
     use_mean_pooling: bool = True,
     **sizes: int,
 ) -> Path:
-    """Write `config.json`, `model.safetensors` and `preprocessor_config.json`; return the folder.
+    """Write configuration, weights and `preprocessor_config.json`; return the folder."""
+    config = VideoMAEConfig(
+        **{**TINY, **sizes}, use_mean_pooling=use_mean_pooling, **_classes(num_labels)
+    )
+    _save(VideoMAEForVideoClassification, config, folder, seed)
+    _save_processor(folder, config.image_size, short_side)
+    return folder
 
-    Biases and norms are drawn at random too: freshly initialised ones are all zeros and ones,
-    which would hide a loader that drops them.
+
+def save_timesformer(
+    folder: Path,
+    *,
+    num_labels: int = 5,
+    seed: int = 0,
+    attention_type: str = "joint_space_time",
+    **sizes: Any,
+) -> Path:
+    """Like `save_videomae`; frames are tokens one by one."""
+    own = {**TINY, **sizes}
+    del own["tubelet_size"]
+    config = TimesformerConfig(**own, attention_type=attention_type, **_classes(num_labels))
+    _save(TimesformerForVideoClassification, config, folder, seed)
+    size = config.image_size if isinstance(config.image_size, int) else min(config.image_size)
+    _save_processor(folder, size, image_mean=[0.45] * 3, image_std=[0.225] * 3)
+    return folder
+
+
+def _classes(num_labels: int) -> dict[str, Any]:
+    return {
+        "id2label": {i: f"class {i}" for i in range(num_labels)},
+        "label2id": {f"class {i}": i for i in range(num_labels)},
+    }
+
+
+def _save(architecture: Any, config: Any, folder: Path, seed: int) -> None:
+    """Biases and norms are drawn at random too.
+
+    Freshly initialised ones are all zeros and ones, which would hide a loader that drops them.
     """
     torch.manual_seed(seed)
-    config = VideoMAEConfig(
-        **{**TINY, **sizes},
-        use_mean_pooling=use_mean_pooling,
-        id2label={i: f"class {i}" for i in range(num_labels)},
-        label2id={f"class {i}": i for i in range(num_labels)},
-    )
-    model = VideoMAEForVideoClassification(config)
+    model = architecture(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     model.save_pretrained(folder)
-    size = config.image_size
+
+
+def _save_processor(folder: Path, size: int, short_side: int | None = None, **fields: Any) -> None:
     VideoMAEImageProcessor(
-        size={"shortest_edge": short_side or size}, crop_size={"height": size, "width": size}
+        size={"shortest_edge": short_side or size},
+        crop_size={"height": size, "width": size},
+        **fields,
     ).save_pretrained(folder)
-    return folder

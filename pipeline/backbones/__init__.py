@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import torch
 
 from pipeline.backbones.base import Backbone
@@ -12,6 +15,11 @@ from pipeline.errors import BackboneError
 __all__ = ["DTYPES", "Backbone", "backbone_digest", "load_backbone"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FAMILIES = {
+    "videomae": ("videomae", "VideoMAEBackbone"),
+    "timesformer": ("timesformer", "TimesformerBackbone"),
+}
+"""`model_type` of a checkpoint -> module and class of its adapter."""
 
 
 def load_backbone(
@@ -32,13 +40,15 @@ def load_backbone(
     require_one_of("precision", precision, DTYPES)
     folder = find_checkpoint(name_or_path, revision)
     model_type = read_config(folder).get("model_type")
-    if model_type != "videomae":
+    if model_type not in FAMILIES:
         raise BackboneError(
-            f"{folder} is a {model_type!r} checkpoint; supported architectures: videomae"
+            f"{folder} is a {model_type!r} checkpoint; supported architectures: "
+            f"{', '.join(FAMILIES)}"
         )
-    from pipeline.backbones.videomae import VideoMAEBackbone
-
-    return VideoMAEBackbone(folder, device, DTYPES[precision])
+    module, name = FAMILIES[model_type]
+    family: Any = getattr(import_module(f"pipeline.backbones.{module}"), name)
+    backbone: Backbone = family.from_folder(folder, device, DTYPES[precision])
+    return backbone
 
 
 def backbone_digest(name_or_path: str, revision: str | None = None) -> str:

@@ -15,6 +15,12 @@ PROCESSOR_NAMES = (IMAGE_PROCESSOR_NAME, "video_preprocessor_config.json")
 """What transformers' image processors and, in newer releases, its video processors write."""
 
 _TYPES = ("image_processor_type", "feature_extractor_type", "video_processor_type")
+_PROCESSORS = {
+    "VideoMAE": "VideoMAEImageProcessor",
+    "Vivit": "VivitImageProcessor",
+    "VJEPA2": "VJEPA2VideoProcessor",
+}
+"""Start of a processor's name -> the class that reads its file."""
 _BILINEAR = 2  # PIL's number, as processor configurations store it
 
 
@@ -46,16 +52,14 @@ def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
 
 
 def _read(path: Path, image_size: int) -> Preprocessing:
-    from transformers import VideoMAEImageProcessor
-
     try:
         values: dict[str, Any] = json.loads(path.read_bytes())
-        names = [values[key] for key in _TYPES if key in values]
-        if not all(str(name).startswith("VideoMAE") for name in names):
-            raise ValueError(f"it was written by {names[0]}, whose steps may be others")
-        # The video processor writes the same fields and has the same defaults, but older releases
-        # of transformers lack its class.
-        return _checked(VideoMAEImageProcessor.from_dict(values), image_size)
+        names = [str(values[key]) for key in _TYPES if key in values]
+        name = names[0] if names else "VideoMAEImageProcessor"
+        family = next((each for each in _PROCESSORS if name.startswith(each)), None)
+        if family is None:
+            raise ValueError(f"it was written by {name}, whose steps may be others")
+        return _checked(_as_read(family, values), image_size, _offset(name, values))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise BackboneError(
             f"{path} asks for steps not reproduced here: {error}. Save the processor that the "
@@ -63,8 +67,37 @@ def _read(path: Path, image_size: int) -> Preprocessing:
         ) from error
 
 
-def _checked(processor: Any, image_size: int) -> Preprocessing:
-    """Raises ValueError or TypeError with what is wrong."""
+def _as_read(family: str, values: dict[str, Any]) -> Any:
+    """The processor that transformers makes of a file, with its defaults."""
+    import transformers
+
+    # The image and the video processor of a family write the same fields and have the same
+    # defaults; older releases of transformers lack one of them.
+    found: Any = getattr(transformers, _PROCESSORS[family], None)
+    if found is None:
+        raise ValueError(
+            f"transformers {transformers.__version__} has no {_PROCESSORS[family]}: install a "
+            "newer release"
+        )
+    return found.from_dict(values)
+
+
+def _offset(name: str, values: dict[str, Any]) -> float:
+    """What is added after rescaling: ViViT's subtract 1 before they normalise, once more."""
+    if not name.startswith("Vivit"):
+        return 0.0
+    # The video processor always does; the image processor unless it is told not to.
+    told = True if "Video" in name else values.get("offset", True)
+    if not isinstance(told, bool):
+        raise ValueError(f"offset is {told!r}, not true or false")
+    return -1.0 if told else 0.0
+
+
+def _checked(processor: Any, image_size: int, offset: float) -> Preprocessing:
+    """Folds `x * factor + offset`, then `(x - mean) / std`, into one mean and one deviation.
+
+    Raises ValueError or TypeError with what is wrong.
+    """
     size, crop = (
         {k: v for k, v in dict(given or {}).items() if v is not None}
         for given in (processor.size, processor.crop_size)
@@ -85,21 +118,21 @@ def _checked(processor: Any, image_size: int) -> Preprocessing:
     factor = _number("rescale_factor", processor.rescale_factor)
     if factor <= 0:
         raise ValueError(f"rescale_factor is {factor!r}")
-    mean = _per_channel("image_mean", processor.image_mean, 1.0 / factor)
-    std = _per_channel("image_std", processor.image_std, 1.0 / factor)
+    mean = _per_channel("image_mean", processor.image_mean, 1.0 / factor, -offset)
+    std = _per_channel("image_std", processor.image_std, 1.0 / factor, 0.0)
     if min(std) <= 0:
         raise ValueError(f"image_std is {processor.image_std!r}, not above 0")
     return Preprocessing(short_side=size["shortest_edge"], crop_size=image_size, mean=mean, std=std)
 
 
-def _per_channel(name: str, values: Any, scale: float) -> tuple[float, float, float]:
+def _per_channel(name: str, values: Any, scale: float, added: float) -> tuple[float, float, float]:
     """One number stands for all channels, in a list or not, as in transformers."""
     numbers = values if isinstance(values, list | tuple) else [values]
     if len(numbers) == 1:
         numbers = [*numbers] * 3
     if len(numbers) != 3:
         raise ValueError(f"{name} is {values!r}, not one number or one for each of 3 channels")
-    red, green, blue = (_number(name, value) * scale for value in numbers)
+    red, green, blue = ((_number(name, value) + added) * scale for value in numbers)
     return red, green, blue
 
 

@@ -96,26 +96,6 @@ class Evidence(NamedTuple):
     probabilities: Tensor | None = None
 
 
-def attention_evidence(query: Tensor, key: Tensor, scale: float, want: Wanted) -> Evidence:
-    """Evidence from (B, H, K, d) queries and keys, ignoring what the tokens weigh.
-
-    A fused kernel never forms the probabilities, so they are computed beside it, in float32 at
-    least, and clip by clip, because one clip's are already H x K x K.
-    """
-    received = probabilities = None
-    if want & {RECEIVED, PROBABILITIES}:
-        precise = torch.promote_types(query.dtype, torch.float32)
-        maps = [
-            (q.to(precise) @ k.to(precise).transpose(-1, -2) * scale).softmax(dim=-1)
-            for q, k in zip(query, key, strict=True)
-        ]
-        if RECEIVED in want:
-            received = torch.stack([each.mean(dim=(0, 1)) for each in maps])
-        if PROBABILITIES in want:
-            probabilities = torch.stack([each.mean(dim=0) for each in maps])
-    return Evidence(key if KEYS in want else None, received, probabilities)
-
-
 class Merge(NamedTuple):
     """Which tokens are added to which; positions are those before the reduction.
 

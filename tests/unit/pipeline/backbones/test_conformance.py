@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import VideoMAEForVideoClassification
+from transformers import TimesformerForVideoClassification, VideoMAEForVideoClassification
 
 from pipeline.backbones import load_backbone
-from tests.checkpoints import save_videomae
+from tests.checkpoints import save_timesformer, save_videomae
 from tests.conformance.backbones import BackboneTests
 
 
@@ -50,3 +50,36 @@ class TestVideoMAEThatReadsItsFirstToken(TestVideoMAE):
         with torch.no_grad():
             tokens = backbone.embed(torch.zeros(1, 6, 3, 24, 24))
         assert tokens.place[0, 0] == 0
+
+
+class TestTimeSformer(BackboneTests):
+    attention_type = "joint_space_time"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, tmp_path_factory):
+        return save_timesformer(
+            tmp_path_factory.mktemp("timesformer"),
+            image_size=24,
+            num_frames=5,
+            attention_type=cls.attention_type,
+        )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backbone(cls, folder):
+        return load_backbone(str(folder))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def plain(cls, folder):
+        model = TimesformerForVideoClassification.from_pretrained(folder).eval()
+        return lambda pixels: model(pixels).logits
+
+    def test_its_tokens_are_of_single_frames_and_cls_lies_on_no_grid(self, backbone):
+        assert (backbone.prefix, backbone.off_grid, backbone.tubelet_size) == (1, 1, 1)
+        assert backbone.grid == (5, 3, 3)
+
+
+class TestTimeSformerDivided(TestTimeSformer):
+    attention_type = "divided_space_time"

@@ -72,7 +72,7 @@ def test_one_number_stands_for_all_channels(checkpoint, clips, mean):
         ({"size": {"height": 16, "width": 16}}, "'shortest_edge': at least 16"),
         ({"size": {"shortest_edge": 8}}, "'shortest_edge': at least 16"),
         ({"crop_size": {"height": 16, "width": 20}}, "'width': 20"),
-        ({"image_processor_type": "VivitImageProcessor"}, "written by VivitImageProcessor"),
+        ({"image_processor_type": "CLIPImageProcessor"}, "written by CLIPImageProcessor"),
     ],
 )
 def test_other_steps_are_refused_naming_the_field(checkpoint, fields, fault):

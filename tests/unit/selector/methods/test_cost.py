@@ -3,35 +3,20 @@
 import pytest
 import torch
 from torch import nn
-from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from pipeline.backbones import load_backbone
-from pipeline.backbones.base import Preprocessing
+from pipeline.backbones.timesformer import TimesformerBackbone
 from pipeline.backbones.videomae import VideoMAEBackbone
-from pipeline.clips.grid import TokenGrid
 from selector.methods.cost import CostModel, ViewCost, count_gmacs, without_data
 from selector.methods.keep import num_kept
 from selector.training.config import SelectorConfig
 from selector.training.model import TokenSelector
-
-
-class WeightlessVideoMAE(VideoMAEBackbone):
-    """VideoMAE-B as published, on the meta device: shapes without 350 MB of weights."""
-
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
-        with torch.device("meta"):
-            self.model = VideoMAEForVideoClassification(VideoMAEConfig(num_labels=174)).eval()
-        self.num_frames, self.hidden_size, self.head_size = 16, 768, 64
-        self.grid = TokenGrid(8, 14, 14)
-        self.preprocessing = Preprocessing(
-            short_side=224, crop_size=224, mean=(0.0,) * 3, std=(1.0,) * 3
-        )
+from tests.weightless import weightless, weightless_videomae_b
 
 
 @pytest.fixture(scope="module")
 def base_costs():
-    return CostModel(WeightlessVideoMAE())
+    return CostModel(weightless_videomae_b())
 
 
 @pytest.mark.parametrize(
@@ -44,6 +29,59 @@ def test_videomae_b_costs_what_the_paper_says(base_costs, keep_ratio, gmacs):
     closed_form = 12 * (12 * kept * 768**2 + 2 * kept**2 * 768) + 1568 * 1536 * 768
     classifier = 768 * 174
     assert cost.total * 1e9 == pytest.approx(closed_form + classifier, rel=1e-12)
+
+
+PUBLISHED = (1, 0.9, 0.7, 0.5, 0.3, 0.1)
+TIMESFORMER_DIVIDED = {"attention_type": "divided_space_time", "num_labels": 400}
+
+
+def sized(width, layers, heads, **others):
+    sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    return sizes | {"intermediate_size": 4 * width, "num_labels": 400} | others
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "gmacs"),
+    [
+        (VideoMAEBackbone, sized(384, 12, 6), (56.88, 49.23, 35.31, 23.24, 12.94, 4.46)),
+        (VideoMAEBackbone, sized(768, 12, 12), (180.34, 158.39, 117.20, 79.77, 45.84, 15.55)),
+        (VideoMAEBackbone, sized(1024, 24, 16), (596.83, 526.43, 392.90, 269.44, 155.26, 50.77)),
+        (
+            VideoMAEBackbone,
+            sized(1280, 32, 16),
+            (1190.99, 1053.90, 791.84, 546.69, 316.88, 103.22),
+        ),
+        (
+            TimesformerBackbone,
+            {"attention_type": "joint_space_time", "num_labels": 400},
+            (179.56, 157.60, 116.40, 78.96, 45.02, 14.71),
+        ),
+    ],
+)
+def test_published_models_cost_their_closed_forms(family, fields, gmacs):
+    """Of another count: patch embedding of all tokens, int(N P) of them in the blocks, CLS."""
+    costs = CostModel(weightless(family, **fields))
+    kept = [num_kept(costs.num_tokens, ratio) for ratio in PUBLISHED]
+    assert [costs.at(k).backbone for k in kept] == pytest.approx(gmacs, abs=0.006)
+
+
+def test_divided_timesformer_costs_its_closed_form():
+    """Of whole columns; the other count projects CLS in every frame, four times a block."""
+    costs = CostModel(weightless(TimesformerBackbone, **TIMESFORMER_DIVIDED))
+    copies = 12 * 7 * 4 * 768**2 / 1e9
+    gmacs = [g - copies for g in (195.83, 175.45, 136.05, 97.10, 57.62, 19.58)]
+    kept = [8 * num_kept(196, ratio) for ratio in PUBLISHED]
+    assert [costs.at(k).backbone for k in kept] == pytest.approx(gmacs, abs=0.006)
+
+
+def test_videomae_v2_g_costs_its_closed_form():
+    """40 blocks 1408 wide, MLPs of 6144, patches of 14 pixels: 2048 tokens."""
+    fields = sized(1408, 40, 16, intermediate_size=6144, patch_size=14, num_labels=710)
+    costs = CostModel(weightless(VideoMAEBackbone, **fields))
+    for n in (2048, 1024, 204):
+        block = 4 * n * 1408**2 + 2 * n**2 * 1408 + 2 * n * 1408 * 6144
+        total = 40 * block + 2048 * 2 * 14**2 * 3 * 1408 + 1408 * 710
+        assert costs.at(n).backbone * 1e9 == pytest.approx(total, rel=1e-12)
 
 
 def tiny_selector(backbone):

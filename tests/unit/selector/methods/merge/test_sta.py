@@ -10,7 +10,7 @@ import torch
 
 from selector.methods.cost import CostModel, Flow
 from selector.methods.merge.sta import STA, STAReducer, keep_of_groups, stages
-from tests.unit.selector.methods.test_cost import WeightlessVideoMAE
+from tests.weightless import weightless_videomae_b
 
 
 def by_loops(unit, holds, num_groups: int, r: int, backwards: bool) -> list[int]:
@@ -60,7 +60,7 @@ def test_tokens_that_hold_equally_much_are_no_matter():
 
 
 def test_counts_and_cost_of_videomae_b_are_the_published_ones():
-    costs = CostModel(WeightlessVideoMAE())
+    costs = CostModel(weightless_videomae_b())
     counts = STA().counts(48, costs.flow)
     assert [counts.attention[0], counts.attention[1], counts.attention[5], counts.head] == [
         1568,

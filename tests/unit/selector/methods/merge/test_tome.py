@@ -14,7 +14,7 @@ from selector.methods.cost import CostModel, Flow, TokenCounts
 from selector.methods.merge import tome
 from selector.methods.merge.matching import match, most_mergeable
 from selector.methods.merge.tome import ToMe, ToMeReducer, schedule
-from tests.unit.selector.methods.test_cost import WeightlessVideoMAE
+from tests.weightless import weightless_videomae_b
 
 
 def by_brute_force(metric: torch.Tensor, r: int, prefix: int) -> list[tuple[int, int]]:
@@ -73,7 +73,7 @@ def test_bfloat16_keys_are_compared_as_float32():
 
 def test_cost_of_videomae_b_is_the_published_one():
     """GMACs with matching; what is published counts 400 classes, 0.0002 more."""
-    costs = CostModel(WeightlessVideoMAE())
+    costs = CostModel(weightless_videomae_b())
     flow = costs.flow
     constant = {65: 129.21, 83: 116.09, 98: 105.55, 127: 86.37, 150: 74.23, 196: 57.92, 255: 45.92}
     falling = {92: 86.40, 60: 116.65, 99: 79.90, 147: 46.17}
@@ -86,7 +86,7 @@ def test_cost_of_videomae_b_is_the_published_one():
 
 
 def test_half_the_cost_of_keeping_half():
-    costs = CostModel(WeightlessVideoMAE())
+    costs = CostModel(weightless_videomae_b())
     r = ToMe().setting(0.5, costs)
     target = costs.blocks(784)
     assert costs.blocks(ToMe().counts(r, costs.flow)) <= target
