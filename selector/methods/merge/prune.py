@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import (
     NOTHING,
     RECEIVED,
@@ -53,10 +52,6 @@ class PruningMethod(Method):
     @abstractmethod
     def pruning_blocks(self, num_layers: int) -> tuple[int, ...]:
         """The blocks that drop tokens."""
-
-    def fits(self, backbone: Backbone) -> str | None:
-        """Blocks that attend over all tokens of a clip, and enough of them."""
-        return backbone.merging_refused
 
     def prepare(self, batch: ClipBatch) -> tuple[int, ...]:
         """The blocks that drop tokens."""

@@ -121,8 +121,8 @@ class ToMe(Method):
         return "tome" + (f"[{','.join(options)}]" if options else "")
 
     def fits(self, backbone: Backbone) -> str | None:
-        """Any backbone whose blocks attend over all tokens of a clip."""
-        return backbone.merging_refused
+        """Any backbone, if tokens are dropped; to merge them, its blocks must attend over all."""
+        return None if self.mode.endswith("drop") else backbone.merging_refused
 
     def prepare(self, batch: ClipBatch) -> tuple[int, tuple[tuple[int, ...], ...]]:
         """The number of blocks, and each clip's seed; what merges is seen inside the blocks."""

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipeline.backbones import load_backbone
+from pipeline.backbones import Backbone, load_backbone
 from pipeline.errors import ConfigError
 from selector.methods.registry import METHODS, Parts, make_method, parse_method
 from selector.training.files import save_selector
-from tests.checkpoints import save_videomae
+from tests.checkpoints import save_timesformer, save_videomae
 from tests.conformance.methods import MethodTests
 from tests.lite_models import make_selector
 
 SIZES = {"image_size": 32, "num_frames": 16, "num_hidden_layers": 5}
-BACKBONES = {
-    "mean": {"use_mean_pooling": True},
-    "first token": {"use_mean_pooling": False},
+SINGLE_FRAMES = SIZES | {"num_frames": 8}
+BACKBONES: dict[str, Callable[[Path], Path]] = {
+    "mean": lambda folder: save_videomae(folder, **SIZES),
+    "first token": lambda folder: save_videomae(folder, **SIZES, use_mean_pooling=False),
+    "joint": lambda folder: save_timesformer(folder, **SINGLE_FRAMES),
+    "divided": lambda folder: save_timesformer(
+        folder, **SINGLE_FRAMES, attention_type="divided_space_time"
+    ),
 }
+EVERYWHERE = ("mean", "first token", "joint")
+"""A read-out of each kind: all tokens, one of the grid, and one beside it."""
 BEFORE = (
     "random",
     "uniform",
@@ -47,6 +55,8 @@ LABELLED = (
     "oracle[embeddings,occlusion]",
     "oracle-wrong[embeddings,hirescam]",
 )
+# Of the methods before the blocks, one of each way of looking at a clip.
+SOME_BEFORE = ("random", "lite-spread", "attention", "motion", "evs", "uniform-frame")
 INSIDE = (
     "tome",
     "tome[inflect=-1,prop-attn]",
@@ -60,6 +70,7 @@ INSIDE = (
     "evit",
     "repshift",
 )
+DROPPING = ("tome[drop]", "tome[random-drop]", "evit", "repshift")
 CHAINS = ("lite+tome", "random+tome[prop-attn]", "uniform+pitome")
 # They need a file or a detector of their own, and have their own tests.
 APART = ("motion-vectors", "saliency")
@@ -71,74 +82,90 @@ def test_none_is_forgotten():
     assert tested | set(APART) == set(METHODS)
 
 
-class OnVideoMAE(MethodTests):
-    @pytest.fixture(scope="class", params=BACKBONES)
-    @classmethod
-    def folder(cls, request, tmp_path_factory) -> Path:
-        folder = tmp_path_factory.mktemp("videomae")
-        return save_videomae(folder, **SIZES, **BACKBONES[request.param])
+def cases(*parts):
+    """(methods, backbones) ... -> each of those methods on each of those backbones."""
+    return [
+        pytest.param((method, backbone), id=f"{method}-{backbone}")
+        for methods, backbones in parts
+        for backbone in backbones
+        for method in methods
+    ]
+
+
+_made: dict[str, tuple[Path, Backbone]] = {}
+
+
+class OnBackbones(MethodTests):
+    """Inherited with a fixture `case`, one of `cases`."""
 
     @pytest.fixture(scope="class")
     @classmethod
-    def backbone(cls, folder):
-        return load_backbone(str(folder))
+    def folder(cls, case, tmp_path_factory) -> Path:
+        name = case[1]
+        if name not in _made:
+            folder = BACKBONES[name](tmp_path_factory.mktemp("backbone"))
+            _made[name] = folder, load_backbone(str(folder))
+        return _made[name][0]
 
+    @pytest.fixture(scope="class")
     @classmethod
-    def make(cls, name, backbone, folder, tmp_path_factory):
+    def backbone(cls, case, folder):
+        return _made[case[1]][1]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def method(cls, case, backbone, folder, tmp_path_factory):
         selector = tmp_path_factory.mktemp("selector")
         save_selector(make_selector(backbone, str(folder)), selector)
-        return make_method(parse_method(name), Parts(backbone, selectors={"lite": str(selector)}))
+        parts = Parts(backbone, selectors={"lite": str(selector)})
+        return make_method(parse_method(case[0]), parts)
 
 
-class TestBefore(OnVideoMAE):
-    @pytest.fixture(scope="class", params=BEFORE)
+class TestBefore(OnBackbones):
+    @pytest.fixture(scope="class", params=cases((BEFORE, EVERYWHERE), (SOME_BEFORE, ["divided"])))
     @classmethod
-    def method(cls, request, backbone, folder, tmp_path_factory):
-        return cls.make(request.param, backbone, folder, tmp_path_factory)
+    def case(cls, request):
+        return request.param
 
     def overhead_of_the_run(self, method, setting, costs):
         return 0.0
 
 
-class TestOracles(OnVideoMAE):
+class TestOracles(OnBackbones):
     looks_at_labels = True
 
-    @pytest.fixture(scope="class", params=LABELLED)
+    @pytest.fixture(scope="class", params=cases((LABELLED, [*EVERYWHERE, "divided"])))
     @classmethod
-    def method(cls, request, backbone, folder, tmp_path_factory):
-        return cls.make(request.param, backbone, folder, tmp_path_factory)
+    def case(cls, request):
+        return request.param
 
 
-class TestInside(OnVideoMAE):
-    @pytest.fixture(scope="class", params=INSIDE)
+class TestInside(OnBackbones):
+    @pytest.fixture(scope="class", params=cases((INSIDE, EVERYWHERE), (DROPPING, ["divided"])))
     @classmethod
-    def method(cls, request, backbone, folder, tmp_path_factory):
-        return cls.make(request.param, backbone, folder, tmp_path_factory)
+    def case(cls, request):
+        return request.param
 
 
-class TestVidTLDR(OnVideoMAE):
-    @pytest.fixture(scope="class", params=("vid-tldr", "vid-tldr[blocks=2]"))
+class TestVidTLDR(OnBackbones):
+    @pytest.fixture(scope="class", params=cases((("vid-tldr", "vid-tldr[blocks=2]"), EVERYWHERE)))
     @classmethod
-    def method(cls, request, backbone, folder, tmp_path_factory):
-        return cls.make(request.param, backbone, folder, tmp_path_factory)
+    def case(cls, request):
+        return request.param
 
     def check_sizes(self, left, clip, backbone):
         """Sources count for as much as they are salient, so sizes are at most the members."""
         members = torch.bincount(left.group[clip], minlength=left.num)
-        assert (left.size[clip] <= members + 1e-5).all()
-        assert (left.size[clip] >= 1).all()
+        size, members = left.size[clip, left.off_grid :], members[left.off_grid :]
+        assert (size <= members + 1e-5).all()
+        assert (size >= 1).all()
 
 
-class TestSTA(OnVideoMAE):
-    @pytest.fixture(scope="class")
+class TestSTA(OnBackbones):
+    @pytest.fixture(scope="class", params=cases((["sta"], ["mean"])))
     @classmethod
-    def folder(cls, tmp_path_factory):
-        return save_videomae(tmp_path_factory.mktemp("videomae"), **SIZES)
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def method(cls, backbone, folder, tmp_path_factory):
-        return cls.make("sta", backbone, folder, tmp_path_factory)
+    def case(cls, request):
+        return request.param
 
 
 @pytest.mark.parametrize(
@@ -161,12 +188,22 @@ def test_sta_cannot_come_after_another(tmp_path):
         make_method(parse_method("random+sta"), Parts(backbone))
 
 
-class TestChains(OnVideoMAE):
-    @pytest.fixture(scope="class", params=CHAINS)
+class TestChains(OnBackbones):
+    @pytest.fixture(
+        scope="class", params=cases((CHAINS, EVERYWHERE), (["random+evit"], ["divided"]))
+    )
     @classmethod
-    def method(cls, request, backbone, folder, tmp_path_factory):
-        return cls.make(request.param, backbone, folder, tmp_path_factory)
+    def case(cls, request):
+        return request.param
 
     def overhead_of_the_run(self, method, setting, costs):
         first = method.first.overhead(setting[0], costs.flow)
         return method.overhead(setting, costs.flow) - first
+
+
+@pytest.mark.parametrize("name", ["tome", "tome[hybrid]", "pitome", "vid-tldr", "sta", "lite+tome"])
+def test_divided_attention_is_refused_where_tokens_would_merge(tmp_path, name):
+    backbone = load_backbone(str(BACKBONES["divided"](tmp_path)))
+    selector = {"lite": make_selector(backbone, "")}
+    with pytest.raises(ConfigError, match="ties each token to its frame and to its column"):
+        make_method(parse_method(name), Parts(backbone, selectors=selector))
