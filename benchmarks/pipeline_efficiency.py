@@ -47,7 +47,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.decode.pool import DecodePool
-from pipeline.oracle.build import BuildRequest, prepare
+from pipeline.oracle.build import prepare
 from pipeline.oracle.scorer import Scorer
 from pipeline.oracle.worker import OracleWorker
 from pipeline.shards.loader import group_by_video
@@ -137,10 +137,10 @@ def model_rate(run: RunConfig, num_clips: int, scorer: Scorer) -> float:
 
 
 def build_rate(
-    request: BuildRequest, run: RunConfig, folder: Path, decode_bound: bool
+    asked: OracleConfig, run: RunConfig, folder: Path, decode_bound: bool
 ) -> tuple[float, dict]:
     """Clips per second from the first committed shard to the last, and seconds per phase."""
-    prepared = prepare(request)
+    prepared = prepare(asked, run)
     root = Root(str(folder))
     arrived: list[tuple[float, ShardReport]] = []
     with create_store(
@@ -187,16 +187,15 @@ def measure(size: str, args: argparse.Namespace, data: Path, folder: Path) -> di
     clips = (
         args.clips if size == "tiny" else max(args.clips // args.big_fraction, 4 * args.shard_size)
     )
-    request = BuildRequest(
+    asked = OracleConfig(
         dataset=str(data / "bench.yaml"),
-        data_root=str(data),
         split="all",
         limit=clips,
         backbone=str(backbone),
         precision=args.precision,
         shard_size=args.shard_size,
     )
-    prepared = prepare(request)
+    prepared = prepare(asked, run)
     rounds = []
     for number in range(args.rounds):
         scorer = Scorer(prepared.config, run)
@@ -204,7 +203,7 @@ def measure(size: str, args: argparse.Namespace, data: Path, folder: Path) -> di
         decode = decode_rate(prepared.config, run, plan, scorer)
         model = model_rate(run, clips, scorer) * max(1, args.workers)
         del scorer
-        whole, phases = build_rate(request, run, folder / f"store-{size}-{number}", decode < model)
+        whole, phases = build_rate(asked, run, folder / f"store-{size}-{number}", decode < model)
         rounds.append((decode, model, whole, whole / min(decode, model)))
         print(
             f"  {size}: decode {decode:.1f}, model {model:.1f}, end to end {whole:.1f} clips/s, "
@@ -236,9 +235,8 @@ def memory_here(num_clips: int, args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         data = write_videos(folder / "data", num_clips)
-        request = BuildRequest(
+        asked = OracleConfig(
             dataset=str(data / "bench.yaml"),
-            data_root=str(data),
             split="all",
             backbone=str(save_backbone(folder / "backbone", "tiny")),
             shard_size=args.shard_size,
@@ -253,7 +251,7 @@ def memory_here(num_clips: int, args: argparse.Namespace) -> None:
         stop = threading.Event()
         watcher = threading.Thread(target=watch_children, args=(decoders, stop))
         watcher.start()
-        build(request, str(folder / "store"), run)
+        build(asked, str(folder / "store"), run)
         stop.set()
         watcher.join()
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

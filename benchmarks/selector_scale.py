@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=102_400, help="n, a multiple of --shard-size")
     parser.add_argument("--tokens", type=int, default=2_000_000, help="trained on per store")
-    parser.add_argument("--tokens-per-clip", type=int, default=128)
+    parser.add_argument("--embeddings-per-clip", type=int, default=128)
     parser.add_argument("--hidden-size", type=int, default=768)
     parser.add_argument("--shard-size", type=int, default=256)
     parser.add_argument("--arch", default="mlp")
@@ -70,7 +70,7 @@ def main() -> None:
             write_store(path, num_clips, args)
             command = [sys.executable, __file__, *sys.argv[1:], "--child", str(path)]
             found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-            size = num_clips * args.tokens_per_clip * args.hidden_size * 2
+            size = num_clips * args.embeddings_per_clip * args.hidden_size * 2
             print(
                 f"{num_clips:>8} {size / 1e9:>8.1f} GB {found['start_cpu_s']:>4.0f} s "
                 f"{found['tokens_per_s']:>9,.0f} "
@@ -87,7 +87,11 @@ def write_store(path: Path, num_clips: int, args: argparse.Namespace) -> None:
         split="train",
         backbone="random numbers",
         backbone_digest="0" * 64,
-        tokens_per_clip=args.tokens_per_clip,
+        sampling="uniform",
+        num_segments=1,
+        num_crops=1,
+        layer="blocks.-1.output",
+        embeddings_per_clip=args.embeddings_per_clip,
         shard_size=args.shard_size,
     )
     ids = np.arange(num_clips)
@@ -123,12 +127,12 @@ def write_store(path: Path, num_clips: int, args: argparse.Namespace) -> None:
 
 def _random_result(shard: int, config: OracleConfig, hidden_size: int) -> ShardResult:
     rng = np.random.default_rng(shard)
-    result = ShardResult(config.shard_size, GRID, config.tokens_per_clip, hidden_size)
+    result = ShardResult(config.shard_size, GRID, config.embeddings_per_clip, hidden_size)
     direction = rng.standard_normal(hidden_size) / hidden_size**0.5
     for row in range(config.shard_size):
         tokens = rng.standard_normal((GRID.num_tokens, hidden_size), np.float32)
         cam = tokens @ direction
-        index = np.sort(rng.permutation(GRID.num_tokens)[: config.tokens_per_clip])
+        index = np.sort(rng.permutation(GRID.num_tokens)[: config.embeddings_per_clip])
         result.set_ok(
             row,
             scores=np.maximum(cam, 0) / cam.max(),
@@ -162,14 +166,14 @@ def measure(path: Path, num_tokens: int, arch: str, device: str) -> dict[str, fl
 
     store = open_store(path)
     config = TrainConfig(arch=arch)
-    tokens_per_clip = store.embedding_index.shape[1]
+    embeddings_per_clip = store.embedding_index.shape[1]
     started: list[tuple[float, float, int]] = []
     ended = (0.0, 0.0, 0)
 
     def stop(now: TrainProgress) -> None:
         nonlocal ended
         clips = (now.epoch - 1) * now.clips_total + now.clips_done
-        ended = (time.monotonic(), time.process_time(), clips * tokens_per_clip)
+        ended = (time.monotonic(), time.process_time(), clips * embeddings_per_clip)
         started.append(ended)
         if ended[2] > num_tokens:
             raise Enough

@@ -35,21 +35,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--clips", type=int, default=2048)
-    parser.add_argument("--tokens-per-clip", type=int, default=128, help="-1 keeps all")
+    parser.add_argument("--embeddings-per-clip", type=int, default=128, help="-1 keeps all")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sound = write_store(Path(folder) / "sound", args.clips, args.tokens_per_clip, every=0)
+        sound = write_store(Path(folder) / "sound", args.clips, args.embeddings_per_clip, every=0)
         print_checking(sound)
         one_shard = min(args.clips, SHARD_SIZE)
-        half = write_store(Path(folder) / "half", one_shard, args.tokens_per_clip, every=2)
-        whole = write_store(Path(folder) / "whole", one_shard, args.tokens_per_clip, every=0)
+        half = write_store(Path(folder) / "half", one_shard, args.embeddings_per_clip, every=2)
+        whole = write_store(Path(folder) / "whole", one_shard, args.embeddings_per_clip, every=0)
         print_failures(whole, half, one_shard)
         print_memory(whole)
 
 
-def write_store(path: Path, num_clips: int, tokens_per_clip: int, every: int) -> Store:
+def write_store(path: Path, num_clips: int, embeddings_per_clip: int, every: int) -> Store:
     """A finished store in which each `every`-th clip failed."""
-    shape = {"grid": GRID, "hidden_size": HIDDEN_SIZE, "tokens_per_clip": tokens_per_clip}
+    shape = {"grid": GRID, "hidden_size": HIDDEN_SIZE, "embeddings_per_clip": embeddings_per_clip}
     failed = dict.fromkeys(range(0, num_clips, every), ClipStatus.DECODE_ERROR) if every else {}
     with begin_store(path, num_clips, shard_size=SHARD_SIZE, **shape) as writer:  # type: ignore[arg-type]
         shards = ShardWriter(writer.root)

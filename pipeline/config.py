@@ -2,6 +2,9 @@
 
 `OracleConfig` is fingerprinted and stored; a store refuses to go on with another one.
 `RunConfig` may change freely between two runs on the same store.
+
+What a user asks for is a configuration with open fields, which the dataset and the checkpoint
+close (`pipeline.clips.inputs.read_inputs`); only a closed one has a fingerprint.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ TARGETS = ("label", "predicted")
 LONGEST_S = 10 * 24 * 3600
 """Longest time limit: waiting longer is waiting for ever, and the system's clocks have an end."""
 PRECISIONS = ("fp32", "bf16", "fp16")
+DEFAULT_LAYER = "blocks.-1.output"
+DEFAULT_EMBEDDINGS_PER_CLIP = 128
 
 # For the reader of a store, not for its identity: the same weights may live in another folder.
 INFORMATIVE = {"informative": True}
@@ -31,7 +36,8 @@ class ClipConfig:
     """Which clips go through which backbone, in which shards: what all configurations share.
 
     Results are committed under the fingerprint of their configuration. A field with
-    `metadata=INFORMATIVE` is for the reader and not part of that identity.
+    `metadata=INFORMATIVE` is for the reader and not part of that identity. An empty text and a
+    number of views of 0 are open: the dataset or the checkpoint decides.
 
     Raises:
         ConfigError: a field is outside its range; the message names field and rule.
@@ -39,13 +45,15 @@ class ClipConfig:
 
     dataset: str
     """Name of the dataset specification."""
-    plan_digest: str
+    plan_digest: str = ""
     """SHA-256 over the plan: video ids, labels, paths, views, in order."""
-    split: str
+    split: str = ""
     """Split of the dataset the plan lists."""
+    limit: int | None = field(default=None, metadata=INFORMATIVE)
+    """Videos in the plan's even sample of the split; None for all (the digest pins which)."""
     backbone: str = field(metadata=INFORMATIVE)
     """The checkpoint as the user named it: a folder or a hub id."""
-    backbone_digest: str
+    backbone_digest: str = ""
     """SHA-256 over the checkpoint's weights and configuration."""
     revision: str | None = field(default=None, metadata=INFORMATIVE)
     """The hub revision asked for (the digest already pins the weights)."""
@@ -55,11 +63,11 @@ class ClipConfig:
     accepted by `--accept-classes`."""
     decoder: str = "pyav"
     """Decoder backend; one for all clips."""
-    sampling: str = "uniform"
+    sampling: str = ""
     """Frame sampling: `uniform` over the whole video, or `stride:N`."""
-    num_segments: int = 1
+    num_segments: int = 0
     """Temporal views per video."""
-    num_crops: int = 1
+    num_crops: int = 0
     """Spatial views per temporal view."""
     precision: str = "fp32"
     """Precision of the backbone's forward pass."""
@@ -69,11 +77,13 @@ class ClipConfig:
     def __post_init__(self) -> None:
         require_one_of("decoder", self.decoder, DECODERS)
         require_one_of("precision", self.precision, PRECISIONS)
-        for name in ("num_segments", "num_crops", "shard_size"):
-            require_at_least(name, getattr(self, name), 1)
-        from pipeline.clips.views import Sampling  # late: it needs numpy
+        require_at_least("shard_size", self.shard_size, 1)
+        for name in ("num_segments", "num_crops"):
+            require_at_least(name, getattr(self, name), 0)
+        if self.sampling:
+            from pipeline.clips.views import Sampling  # late: it needs numpy
 
-        Sampling.parse(self.sampling)
+            Sampling.parse(self.sampling)
 
     @property
     def views(self) -> tuple[int, int]:
@@ -85,8 +95,22 @@ class ClipConfig:
         """Clips per video."""
         return self.num_segments * self.num_crops
 
+    @property
+    def open_fields(self) -> tuple[str, ...]:
+        """Names of the fields that the dataset or the checkpoint has yet to decide."""
+        names = ("plan_digest", "split", "backbone_digest", "sampling", "num_segments", "num_crops")
+        return tuple(name for name in names if not getattr(self, name))
+
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the results, as plain JSON values."""
+        """The fields that decide the results, as plain JSON values.
+
+        Raises:
+            ConfigError: some are open; two that look alike could then close differently.
+        """
+        if self.open_fields:
+            raise ConfigError(
+                f"this configuration has no identity yet: {', '.join(self.open_fields)} open"
+            )
         return {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata}
 
     def fingerprint(self) -> str:
@@ -109,12 +133,12 @@ class OracleConfig(ClipConfig):
 
     method: str = "gradcam"
     """Oracle: `gradcam`, `hirescam`, ..., `occlusion` (see `pipeline.oracle.names.METHODS`)."""
-    layer: str = "blocks.-1.output"
+    layer: str = ""
     """Module whose output is scored: `embeddings`, or `blocks.N.(mlp|output|norm1)`."""
     target: str = "label"
     """Class whose logit is explained: the true `label` or the `predicted` one."""
-    tokens_per_clip: int = 128
-    """Patch embeddings kept per clip for the selector; -1 keeps all, 0 none."""
+    embeddings_per_clip: int | None = None
+    """Patch embeddings kept per clip for the selector; -1 keeps all, 0 none, None is open."""
     seed: int = 0
     """Seed of the sampled token positions."""
     shard_size: int = 256
@@ -122,8 +146,16 @@ class OracleConfig(ClipConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of("target", self.target, TARGETS)
-        require_at_least("tokens_per_clip", self.tokens_per_clip, -1)
+        if self.embeddings_per_clip is not None:
+            require_at_least("embeddings_per_clip", self.embeddings_per_clip, -1)
         require_at_least("seed", self.seed, 0)
+
+    @property
+    def open_fields(self) -> tuple[str, ...]:
+        """As `ClipConfig.open_fields`."""
+        own = () if self.layer else ("layer",)
+        kept = () if self.embeddings_per_clip is not None else ("embeddings_per_clip",)
+        return (*super().open_fields, *own, *kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +188,8 @@ class RunConfig:
     """Seconds one shard may take before its worker is killed; None waits for ever."""
     max_attempts: int = 3
     """Times a shard may fail before it is given up."""
+    accept_classes: bool = False
+    """Whether to go on where the checkpoint's class names disagree with the dataset's."""
     accept_missing: bool = False
     """Whether whole shards without one readable video are recorded as such; they else end a run."""
     accept_killed: bool = False

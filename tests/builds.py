@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import RunConfig
-from pipeline.oracle.build import BuildRequest, BuildResult, build
+from pipeline.config import OracleConfig, RunConfig
+from pipeline.oracle.build import BuildResult, build
 from pipeline.store.layout import RUNS
 from tests.videos import write_video
 
@@ -43,17 +43,16 @@ def make_video(path: Path, seed: int) -> None:
     write_video(path, 8, 24, 32, "mpeg4", frame=noise)
 
 
-def make_request(data: Path, backbone: Path, **changes: Any) -> BuildRequest:
+def ask(backbone: Path, **changes: Any) -> OracleConfig:
     """Shards of 4 clips, 3 embeddings each."""
     fields: dict[str, Any] = {
         "dataset": "csv",
-        "data_root": str(data),
         "split": "all",
         "backbone": str(backbone),
         "shard_size": SHARD_SIZE,
-        "tokens_per_clip": 3,
+        "embeddings_per_clip": 3,
     }
-    return BuildRequest(**(fields | changes))
+    return OracleConfig(**(fields | changes))
 
 
 def make_run_config(data: Path, **changes: Any) -> RunConfig:
@@ -67,13 +66,13 @@ def run_build(
     data: Path,
     backbone: Path,
     *,
-    request: dict[str, Any] | None = None,
+    asked: dict[str, Any] | None = None,
     run: dict[str, Any] | None = None,
     **options: Any,
 ) -> BuildResult:
     """`build` with the defaults above."""
     return build(
-        make_request(data, backbone, **(request or {})),
+        ask(backbone, **(asked or {})),
         str(store),
         make_run_config(data, **(run or {})),
         **options,

@@ -16,7 +16,7 @@ from pipeline.errors import ClipStatus
 from pipeline.store.root import Root
 from selector.evaluation.config import FULL, EvalConfig
 from selector.evaluation.files import Evaluation, EvaluationInfo, begun
-from selector.evaluation.run import EvalRequest, EvalResult, evaluate
+from selector.evaluation.run import EvalResult, evaluate
 from selector.evaluation.shard_rows import ShardRows
 from selector.methods.registry import parse_methods
 
@@ -31,6 +31,9 @@ def make_info(plan: pa.Table, num_classes: int, **changes: Any) -> EvaluationInf
         "split": "all",
         "backbone": "some/checkpoint",
         "backbone_digest": "b" * 64,
+        "sampling": "uniform",
+        "num_segments": 1,
+        "num_crops": 1,
         "methods": ("random",),
         "keep_ratios": (1.0, 0.5),
         "num_seeds": 2,
@@ -152,19 +155,18 @@ def make_lite_evaluation(
     return evaluation, easy
 
 
-def make_request(data: Path, backbone: Path, methods: str, **changes: Any) -> EvalRequest:
+def ask(backbone: Path, methods: str, **changes: Any) -> EvalConfig:
     """Shards of 4 clips, half and a quarter of the 8 tokens, two seeds."""
     fields: dict[str, Any] = {
         "dataset": "csv",
-        "data_root": str(data),
         "split": "all",
         "backbone": str(backbone),
-        "methods": parse_methods(methods, "blocks.-1.output", "gradcam"),
+        "methods": tuple(map(str, parse_methods(methods, "blocks.-1.output", "gradcam"))),
         "keep_ratios": (0.5, 0.25),
         "num_seeds": 2,
         "shard_size": SHARD_SIZE,
     }
-    return EvalRequest(**(fields | changes))
+    return EvalConfig(**(fields | changes))
 
 
 def run_evaluation(
@@ -180,7 +182,7 @@ def run_evaluation(
     """`evaluate` in this process, two clips a batch."""
     fields: dict[str, Any] = {"data_root": str(data), "decode_workers": 0, "batch_size": 2}
     return evaluate(
-        make_request(data, backbone, methods, **changes),
+        ask(backbone, methods, **changes),
         str(out),
         RunConfig(**(fields | (run or {}))),
         **(options or {}),

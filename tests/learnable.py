@@ -28,7 +28,7 @@ def make_learnable_store(
     **config_changes: Any,
 ) -> Store:
     """Cam = a fixed direction of the embedding; channels are badly scaled, as real ones are."""
-    config = make_config(**{"tokens_per_clip": 12, "shard_size": 8} | config_changes)
+    config = make_config(**{"embeddings_per_clip": 12, "shard_size": 8} | config_changes)
     root = Root(path)
     statuses = dict.fromkeys(failed, ClipStatus.DECODE_ERROR)
     plan = make_plan(num_clips, config.shard_size)

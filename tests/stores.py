@@ -34,7 +34,11 @@ def make_config(**changes: Any) -> OracleConfig:
         split="validation",
         backbone="synthetic",
         backbone_digest="1" * 64,
-        tokens_per_clip=5,
+        sampling="uniform",
+        num_segments=1,
+        num_crops=1,
+        layer="blocks.-1.output",
+        embeddings_per_clip=5,
         shard_size=4,
     )
     return replace(config, **changes)
@@ -65,7 +69,7 @@ def make_result(
     rows = info.rows(shard)
     config = info.config
     result = ShardResult(
-        rows.stop - rows.start, info.grid, config.tokens_per_clip, info.hidden_size
+        rows.stop - rows.start, info.grid, config.embeddings_per_clip, info.hidden_size
     )
     for row, clip_id in enumerate(range(rows.start, rows.stop)):
         status = (failed or {}).get(clip_id)
@@ -116,7 +120,7 @@ def make_store(
         grid: tokens of a clip.
         hidden_size: length of an embedding.
         label_names: classes; labels run through them in turn.
-        config_changes: fields of `OracleConfig`, e.g. `shard_size=8, tokens_per_clip=-1`.
+        config_changes: fields of `OracleConfig`, e.g. `shard_size=8, embeddings_per_clip=-1`.
     """
     begun = begin_store(
         path,

@@ -11,7 +11,7 @@ from pipeline.cli import options, output
 from pipeline.cli.options import HOW, WHAT
 from pipeline.cli.status import echo_accuracy
 from pipeline.cli.table import Column, echo_table
-from pipeline.config import TARGETS, OracleConfig, RunConfig
+from pipeline.config import DEFAULT_LAYER, TARGETS, OracleConfig, RunConfig
 from pipeline.errors import ClipStatus, ConfigError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def build_oracle(
         str | None,
         typer.Option(
             help="`embeddings` or `blocks.N.(mlp|output|norm1)`; N may count from the end. "
-            f"Default: {OracleConfig.layer}, and for occlusion embeddings.",
+            f"Default: {DEFAULT_LAYER}, and for occlusion embeddings.",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -68,7 +68,7 @@ def build_oracle(
         str, typer.Option(help=f"Class to explain: {' or '.join(TARGETS)}.", rich_help_panel=WHAT)
     ] = OracleConfig.target,
     precision: options.Precision = OracleConfig.precision,
-    tokens_per_clip: Annotated[
+    embeddings_per_clip: Annotated[
         str | None,
         typer.Option(
             help="Embeddings kept per clip for the selector: a number, `all`, or 0. Default: 128.",
@@ -94,36 +94,34 @@ def build_oracle(
     Interrupt it at any time: the same command goes on where it stopped. A video that cannot be
     read never stops a run; `lite-pipeline failures` lists it.
     """
-    kept = _tokens(tokens_per_clip)
+    kept = _tokens(embeddings_per_clip)
     retry = _statuses(retry_failed)
-    run_config = RunConfig(data_root=data_root, **run)
+    run_config = RunConfig(data_root=data_root, accept_classes=accept_classes, **run)
     options.require_writable_folder(store)
 
     from pipeline.clips.views import parse_views
-    from pipeline.oracle.build import BuildRequest, build
+    from pipeline.oracle.build import build
 
-    request = BuildRequest(
+    segments, crops = (0, 0) if views is None else parse_views(views)
+    asked = OracleConfig(
         dataset=dataset,
-        data_root=data_root,
         backbone=backbone,
         revision=revision,
-        accept_classes=accept_classes,
-        split=split,
-        views=None if views is None else parse_views(views),
-        sampling=sampling,
+        split=split or "",
+        num_segments=segments,
+        num_crops=crops,
+        sampling=sampling or "",
         limit=limit,
         decoder=decoder,
         method=method,
-        layer=layer,
+        layer=layer or "",
         target=target,
         precision=precision,
-        tokens_per_clip=kept,
+        embeddings_per_clip=kept,
         seed=seed,
         shard_size=shard_size,
     )
-    result = build(
-        request, store, run_config, retry=retry, progress_stream=output.progress_stream()
-    )
+    result = build(asked, store, run_config, retry=retry, progress_stream=output.progress_stream())
     _echo_result(result, store)
     if not result.complete:
         raise typer.Exit(1)
@@ -133,7 +131,7 @@ def _tokens(text: str | None) -> int | None:
     if text is None or text == "all":
         return None if text is None else -1
     if not text.isdecimal():
-        raise ConfigError(f"--tokens-per-clip takes a number or `all`, got {text!r}")
+        raise ConfigError(f"--embeddings-per-clip takes a number or `all`, got {text!r}")
     return int(text)
 
 

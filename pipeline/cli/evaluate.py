@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli import options, output
 from pipeline.cli.options import WHAT
-from pipeline.config import OracleConfig, RunConfig
+from pipeline.config import DEFAULT_LAYER, OracleConfig, RunConfig
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def evaluate(
     layer: Annotated[
         str,
         typer.Option(help="Layer of an oracle that names none.", rich_help_panel=WHAT),
-    ] = OracleConfig.layer,
+    ] = DEFAULT_LAYER,
     method: Annotated[
         str,
         typer.Option(
@@ -167,12 +167,11 @@ def evaluate(
         return
     if data_root is None:
         raise ConfigError("evaluating needs the videos: --data-root DIR (or --table-only)")
-    run_config = RunConfig(data_root=data_root, **run)
+    run_config = RunConfig(data_root=data_root, accept_classes=accept_classes, **run)
     options.require_writable_folder(out)
 
     from pipeline.clips.views import parse_views
-    from selector.evaluation.config import parse_keep_ratios
-    from selector.evaluation.run import EvalRequest
+    from selector.evaluation.config import EvalConfig, parse_keep_ratios
     from selector.evaluation.run import evaluate as run_evaluation
     from selector.methods.names import parse_selectors
     from selector.methods.registry import parse_methods
@@ -181,16 +180,16 @@ def evaluate(
     if methods is None:
         spread = [name.replace("lite", "lite-spread", 1) for name in selectors]
         methods = ",".join(["random", "uniform", "oracle", "oracle-predicted", *selectors, *spread])
-    request = EvalRequest(
+    segments, crops = (0, 0) if views is None else parse_views(views)
+    asked = EvalConfig(
         dataset=dataset,
-        data_root=data_root,
         backbone=backbone,
-        methods=parse_methods(methods, layer, method),
+        methods=tuple(map(str, parse_methods(methods, layer, method))),
         revision=revision,
-        accept_classes=accept_classes,
-        split=split,
-        views=None if views is None else parse_views(views),
-        sampling=sampling,
+        split=split or "",
+        num_segments=segments,
+        num_crops=crops,
+        sampling=sampling or "",
         limit=limit,
         decoder=decoder,
         selectors=selectors,
@@ -199,7 +198,7 @@ def evaluate(
         precision=precision,
         shard_size=shard_size,
     )
-    result = run_evaluation(request, out, run_config, progress_stream=output.progress_stream())
+    result = run_evaluation(asked, out, run_config, progress_stream=output.progress_stream())
     for loss in result.given_up:
         output.echo(
             f"shard {loss.shard} given up after {loss.attempt} attempts: {loss.reason}", err=True

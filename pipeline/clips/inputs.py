@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,55 +13,41 @@ from datasets_spec.read import canonical_split, read_split
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.clips.classes import settle_classes
 from pipeline.clips.plan import UNKNOWN_LABEL, build_plan, plan_digest
-from pipeline.config import ClipConfig
+from pipeline.config import ClipConfig, RunConfig
 from pipeline.decode import check_decoder
 from pipeline.errors import ConfigError
 
-
-@dataclass(frozen=True, kw_only=True)
-class ClipRequest:
-    """Which clips and which backbone are asked for; None where the dataset decides."""
-
-    dataset: str
-    data_root: str
-    backbone: str
-    revision: str | None = None
-    split: str | None = None
-    views: tuple[int, int] | None = None
-    sampling: str | None = None
-    limit: int | None = None
-    decoder: str = ClipConfig.decoder
-    precision: str = ClipConfig.precision
-    shard_size: int
-    accept_classes: bool = False
-    """Go on where the checkpoint's class names disagree with the dataset's."""
+Config = TypeVar("Config", bound=ClipConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
+class Inputs(Generic[Config]):
     """Everything that is known before the first video is opened."""
 
-    config: ClipConfig
+    config: Config
+    """What was asked for, with the fields of `ClipConfig` closed."""
     plan: pa.Table
     label_names: list[str]
     backbone: Backbone
 
 
 def read_inputs(
-    request: ClipRequest,
+    asked: Config,
+    run: RunConfig,
     spec: DatasetSpec,
     split: str,
     *,
     views: tuple[int, int],
     without_label: str | None,
-) -> Inputs:
+) -> Inputs[Config]:
     """Read the dataset and the checkpoint and check that they go together.
 
     Args:
-        request: what is asked for.
-        spec: its dataset.
+        asked: the configuration, fields of `ClipConfig` open where the dataset shall decide.
+        run: where the videos are, and whether class names may disagree.
+        spec: the dataset.
         split: of the dataset, in any of its spellings.
-        views: temporal segments and spatial crops per video where the request leaves them open.
+        views: temporal segments and spatial crops per video where they are open.
         without_label: what the error says of clips without a label; None accepts them.
 
     Raises:
@@ -69,33 +56,29 @@ def read_inputs(
         ConfigError: options that cannot work together, a decoder that does not work here, or clips
             without a label.
     """
-    check_decoder(request.decoder)
+    check_decoder(asked.decoder)
     split = canonical_split(spec, split)
-    found = read_split(spec, request.data_root, split)
-    segments, crops = request.views or views
-    plan = build_plan(found.videos, (segments, crops), request.shard_size, request.limit)
+    found = read_split(spec, run.data_root, split)
+    segments, crops = asked.num_segments or views[0], asked.num_crops or views[1]
+    plan = build_plan(found.videos, (segments, crops), asked.shard_size, asked.limit)
     if without_label is not None:
         unknown = pc.sum(pc.equal(plan["label"], UNKNOWN_LABEL)).as_py()
         if unknown:
             where = f"{unknown} of {plan.num_rows} clips of {spec.name}/{split}"
             raise ConfigError(f"{where} {without_label}")
-    backbone = load_backbone(request.backbone, request.revision)
+    backbone = load_backbone(asked.backbone, asked.revision)
     classes = settle_classes(
-        spec.name, found.label_names, backbone, request.backbone, accept=request.accept_classes
+        spec.name, found.label_names, backbone, asked.backbone, accept=run.accept_classes
     )
-    config = ClipConfig(
+    config = replace(
+        asked,
         dataset=spec.name,
         plan_digest=plan_digest(plan),
         split=split,
-        backbone=request.backbone,
         backbone_digest=backbone.digest,
-        revision=request.revision,
-        decoder=request.decoder,
-        sampling=request.sampling or spec.sampling,
+        sampling=asked.sampling or spec.sampling,
         num_segments=segments,
         num_crops=crops,
-        precision=request.precision,
         class_agreement=classes.agreement.value,
-        shard_size=request.shard_size,
     )
     return Inputs(config=config, plan=plan, label_names=classes.names, backbone=backbone)

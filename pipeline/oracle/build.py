@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
 import pyarrow as pa
 
 from datasets_spec import default_split, load_spec
 from pipeline.clips.grid import TokenGrid
-from pipeline.clips.inputs import ClipRequest, read_inputs
+from pipeline.clips.inputs import read_inputs
 from pipeline.config import OracleConfig, RunConfig, require_one_of
 from pipeline.errors import ClipStatus
 from pipeline.oracle.names import METHODS, oracle_layer
@@ -20,23 +20,10 @@ from pipeline.shards.progress import Progress
 from pipeline.shards.run import TRANSIENT, run_job, with_what_is_seen
 from pipeline.shards.scheduler import Loss
 from pipeline.store.accuracy import Accuracy, measure_accuracy
+from pipeline.store.layout import num_embeddings
 from pipeline.store.reader import PENDING, open_store
 from pipeline.store.root import Root
 from pipeline.store.writer import StoreWriter, create_store
-
-DEFAULT_TOKENS_PER_CLIP = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildRequest(ClipRequest):
-    """What to build; None where the dataset or the backbone decides."""
-
-    method: str = OracleConfig.method
-    layer: str | None = None
-    target: str = OracleConfig.target
-    tokens_per_clip: int | None = None
-    seed: int = OracleConfig.seed
-    shard_size: int = OracleConfig.shard_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,31 +56,28 @@ class BuildResult:
         return not self.summary[PENDING]
 
 
-def prepare(request: BuildRequest) -> BuildPlan:
-    """Read the dataset and the checkpoint and check that they go together.
+def prepare(asked: OracleConfig, run: RunConfig) -> BuildPlan:
+    """Read the dataset and the checkpoint, check that they go together, and close open fields.
 
     Raises:
         DatasetSpecError: the dataset, its split or its annotations.
         BackboneError: the checkpoint does not load, or its classes are not the dataset's.
         ConfigError: options that cannot work together.
     """
-    require_one_of("method", request.method, METHODS)
-    spec = load_spec(request.dataset)
-    split = request.split or default_split(spec, request.data_root, "train")
+    require_one_of("method", asked.method, METHODS)
+    spec = load_spec(asked.dataset)
+    split = asked.split or default_split(spec, run.data_root, "train")
     needed = "have no label to explain: use --target predicted, or a split with labels"
-    without_label = needed if request.target == "label" else None
-    inputs = read_inputs(request, spec, split, views=spec.train_views, without_label=without_label)
+    without_label = needed if asked.target == "label" else None
+    inputs = read_inputs(
+        asked, run, spec, split, views=spec.train_views, without_label=without_label
+    )
     backbone = inputs.backbone
-    tokens_per_clip = request.tokens_per_clip
-    if tokens_per_clip is None:
-        tokens_per_clip = min(DEFAULT_TOKENS_PER_CLIP, backbone.grid.num_tokens)
-    config = OracleConfig(
-        **vars(inputs.config),
-        method=request.method,
-        layer=oracle_layer(backbone, request.method, request.layer),
-        target=request.target,
-        tokens_per_clip=tokens_per_clip,
-        seed=request.seed,
+    kept = asked.embeddings_per_clip
+    config = replace(
+        inputs.config,
+        layer=oracle_layer(backbone, asked.method, asked.layer or None),
+        embeddings_per_clip=num_embeddings(backbone.grid, None) if kept is None else kept,
     )
     return BuildPlan(
         config=config,
@@ -105,7 +89,7 @@ def prepare(request: BuildRequest) -> BuildPlan:
 
 
 def build(
-    request: BuildRequest,
+    asked: OracleConfig,
     store: str | Root,
     run_config: RunConfig,
     *,
@@ -116,7 +100,8 @@ def build(
     """Create a store or go on with one, until all its shards are done or given up.
 
     Args:
-        request: what to build; must describe the store if there is one.
+        asked: what to build, with what the dataset and the checkpoint shall decide left open; must
+            describe the store if there is one.
         store: folder or URL.
         run_config: how fast.
         retry: once all shards are done, do committed clips with these statuses again; None for
@@ -128,7 +113,7 @@ def build(
         LiteError: see `prepare`, `create_store` and `run_shards`.
         KeyboardInterrupt: after the workers were stopped; the same call goes on.
     """
-    prepared = prepare(request)
+    prepared = prepare(asked, run_config)
     root = store if isinstance(store, Root) else Root(store)
     config = prepared.config
     run_config = with_what_is_seen(run_config, config, prepared.plan["path"].to_pylist())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.backbones.base import Backbone
-from pipeline.config import OracleConfig, require_one_of
+from pipeline.config import DEFAULT_LAYER, require_one_of
 from pipeline.errors import ConfigError
 from pipeline.oracle.base import Oracle
 from pipeline.oracle.cam import CAM_METHODS, ClassActivationMap
@@ -35,7 +35,7 @@ def oracle_layer(backbone: Backbone, method: str, layer: str | None) -> str:
     if layer is None and backbone.prefix:
         # The head reads one token, so the last block's output says nothing of the others.
         return backbone.resolve_layer("blocks.-1.norm1")
-    layer = backbone.resolve_layer(layer or OracleConfig.layer)
+    layer = backbone.resolve_layer(layer or DEFAULT_LAYER)
     if layer != "embeddings":
         backbone.layer_target(layer)
     return layer

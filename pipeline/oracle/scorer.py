@@ -12,7 +12,7 @@ from pipeline.backbones.loading import load_for_run
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.oracle.base import scores_from_cam
 from pipeline.oracle.names import make_oracle
-from pipeline.store.layout import num_kept_tokens
+from pipeline.store.layout import num_embeddings
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Scorer:
         self.backbone = load_for_run(config, run_config)
         self._oracle = make_oracle(config.method, config.layer)
         self.device = self.backbone.device
-        self._num_kept = num_kept_tokens(self.backbone.grid, config.tokens_per_clip)
+        self._num_kept = num_embeddings(self.backbone.grid, config.embeddings_per_clip)
 
     def __call__(
         self,

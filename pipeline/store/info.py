@@ -47,7 +47,7 @@ class StoreInfo(FolderInfo):
         return layout.array_specs(
             self.num_clips,
             self.grid,
-            self.config.tokens_per_clip,
+            self.config.embeddings_per_clip,
             self.hidden_size,
             self.config.shard_size,
         )

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.clips.grid import TokenGrid
+from pipeline.config import DEFAULT_EMBEDDINGS_PER_CLIP
 from pipeline.errors import ConfigError
 
 SCHEMA_VERSION = 2
@@ -118,19 +119,23 @@ class ArraySpec:
 
 
 def array_specs(
-    num_clips: int, grid: TokenGrid, tokens_per_clip: int, hidden_size: int, shard_size: int
+    num_clips: int,
+    grid: TokenGrid,
+    embeddings_per_clip: int | None,
+    hidden_size: int,
+    shard_size: int,
 ) -> list[ArraySpec]:
     """The arrays of a store, in the order they are created.
 
     Args:
         num_clips: rows of every array.
         grid: tokens of a clip.
-        tokens_per_clip: embeddings kept per clip; -1 keeps all, 0 leaves the two arrays out.
+        embeddings_per_clip: embeddings kept per clip; -1 keeps all, 0 leaves the two arrays out.
         hidden_size: length of an embedding.
         shard_size: clips per work shard.
     """
     maps = (num_clips, *grid)
-    k = num_kept_tokens(grid, tokens_per_clip)
+    k = num_embeddings(grid, embeddings_per_clip)
 
     def spec(name: str, shape: tuple[int, ...], dims: str, dtype: str, text: str) -> ArraySpec:
         clip_bytes = 2
@@ -174,8 +179,10 @@ def array_specs(
     return specs
 
 
-def num_kept_tokens(grid: TokenGrid, tokens_per_clip: int) -> int:
-    """Embeddings stored per clip for the option `tokens_per_clip` (-1 = all, 0 = none).
+def num_embeddings(grid: TokenGrid, embeddings_per_clip: int | None) -> int:
+    """Embeddings stored per clip for the option `embeddings_per_clip` (-1 = all, 0 = none).
+
+    Open (None), it is the default, or all where a clip has fewer.
 
     Raises:
         ConfigError: more than the grid holds, or a grid too large for the stored types.
@@ -185,12 +192,14 @@ def num_kept_tokens(grid: TokenGrid, tokens_per_clip: int) -> int:
             f"token grid {tuple(grid)} does not fit the store: at most 256 along an axis "
             "(uint8) and 32767 tokens (int16)"
         )
-    if tokens_per_clip > grid.num_tokens:
+    if embeddings_per_clip is not None and embeddings_per_clip > grid.num_tokens:
         raise ConfigError(
-            f"tokens_per_clip {tokens_per_clip} is more than the {grid.num_tokens} tokens of "
-            f"a clip on the grid {tuple(grid)}; use -1 for all"
+            f"embeddings_per_clip {embeddings_per_clip} is more than the {grid.num_tokens} tokens "
+            f"of a clip on the grid {tuple(grid)}; use -1 for all"
         )
-    return grid.num_tokens if tokens_per_clip == -1 else tokens_per_clip
+    if embeddings_per_clip is None:
+        return min(DEFAULT_EMBEDDINGS_PER_CLIP, grid.num_tokens)
+    return grid.num_tokens if embeddings_per_clip == -1 else embeddings_per_clip
 
 
 def chunk_clips(shard_size: int, clip_bytes: int) -> int:

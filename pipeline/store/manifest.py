@@ -163,6 +163,12 @@ class FolderInfo(ABC):
             if info.config.fingerprint() != fingerprint:
                 raise ValueError("the fingerprint is not that of the configuration beside it")
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            if isinstance(error, TypeError) and is_sealed(data):
+                raise StoreError(
+                    f"{where} is whole, but a version of lite-pipeline between two releases wrote "
+                    f"it ({error}): read it with that one, or let `lite-pipeline {kind.command}` "
+                    "begin in another folder"
+                ) from error
             raise StoreError(
                 f"{where} is damaged ({type(error).__name__}: {error}): restore it from a copy, or "
                 f"let `lite-pipeline {kind.command}` begin in another folder"

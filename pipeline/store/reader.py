@@ -294,7 +294,7 @@ class Store:
 
     @property
     def _has_embeddings(self) -> bool:
-        return self.config.tokens_per_clip != 0
+        return self.config.embeddings_per_clip != 0
 
 
 class _Choice:

@@ -28,9 +28,9 @@ class ShardResult:
     """
 
     def __init__(
-        self, num_clips: int, grid: TokenGrid, tokens_per_clip: int, hidden_size: int
+        self, num_clips: int, grid: TokenGrid, embeddings_per_clip: int | None, hidden_size: int
     ) -> None:
-        k = layout.num_kept_tokens(grid, tokens_per_clip)
+        k = layout.num_embeddings(grid, embeddings_per_clip)
         self.scores = np.zeros((num_clips, *grid), np.float16)
         self.cam = np.zeros((num_clips, *grid), np.float16)
         self.embeddings = np.zeros((num_clips, k, hidden_size), np.float16) if k else None

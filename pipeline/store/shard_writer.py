@@ -53,7 +53,7 @@ class ShardWriter:
         """
         info = self.info
         return ShardResult(
-            info.num_clips_of(shard), info.grid, info.config.tokens_per_clip, info.hidden_size
+            info.num_clips_of(shard), info.grid, info.config.embeddings_per_clip, info.hidden_size
         )
 
     def load(self, shard: int) -> ShardResult | None:

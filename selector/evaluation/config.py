@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pipeline.config import INFORMATIVE, ClipConfig, require_at_least
 from pipeline.errors import ConfigError
-from selector.methods.keep import num_kept
+from selector.methods.keep import KEEP_RATIOS, num_kept
 from selector.methods.names import MethodName, require_selectors
 from selector.methods.registry import parse_method
 
@@ -41,7 +41,7 @@ class EvalConfig(ClipConfig):
     """Method to the SHA-256 over its selector's files."""
     methods: tuple[str, ...]
     """Canonical names of the methods, in the order of the table."""
-    keep_ratios: tuple[float, ...]
+    keep_ratios: tuple[float, ...] = (1.0, *KEEP_RATIOS)
     """Budgets, as the share of tokens kept that costs as much, descending."""
     left_out: tuple[tuple[str, float], ...] = ()
     """Method and budget of what would be a condition, but for the method not getting so cheap."""
@@ -58,7 +58,7 @@ class EvalConfig(ClipConfig):
             raise ConfigError(f"keep_ratios must descend, each once, got {self.keep_ratios!r}")
         for ratio in self.keep_ratios:
             num_kept(1, ratio)
-        require_selectors(self.names, self.selector_digests)
+        require_selectors(self.names, self.selectors or self.selector_digests)
 
     @property
     def names(self) -> tuple[MethodName, ...]:

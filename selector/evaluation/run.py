@@ -6,14 +6,14 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import pyarrow as pa
 
 from datasets_spec import default_split, load_spec
-from pipeline.clips.inputs import ClipRequest, read_inputs
+from pipeline.clips.inputs import read_inputs
 from pipeline.config import RunConfig
 from pipeline.errors import ClipStatus, UnreachableBudgetError
 from pipeline.shards.progress import Progress
@@ -25,8 +25,6 @@ from selector.evaluation.files import Evaluation, EvaluationInfo, begun
 from selector.evaluation.worker import EvalWorker
 from selector.methods.base import Method, Setting
 from selector.methods.cost import CostModel
-from selector.methods.keep import KEEP_RATIOS
-from selector.methods.names import MethodName, require_selectors
 from selector.methods.rank.motion_vectors import require_motion_vectors
 from selector.methods.registry import Parts, make_method
 from selector.training.files import selector_digest
@@ -38,18 +36,6 @@ NUM_PROBED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalRequest(ClipRequest):
-    """What to evaluate; None where the dataset decides."""
-
-    methods: tuple[MethodName, ...]
-    selectors: Mapping[str, str] = field(default_factory=dict)
-    """Method, `lite` or `lite[NAME]`, to the folder of its selector."""
-    keep_ratios: tuple[float, ...] = (1.0, *KEEP_RATIOS)
-    num_seeds: int = EvalConfig.num_seeds
-    shard_size: int = EvalConfig.shard_size
-
-
-@dataclass(frozen=True, kw_only=True)
 class EvalResult:
     """How a run ended."""
 
@@ -58,8 +44,12 @@ class EvalResult:
     """Shards that this run could not commit."""
 
 
-def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
+def prepare(asked: EvalConfig, run: RunConfig) -> tuple[EvaluationInfo, pa.Table]:
     """Read the dataset, the checkpoint and the selectors, and check that they go together.
+
+    Args:
+        asked: what to evaluate, with what the dataset and the checkpoint shall decide left open.
+        run: where the videos are.
 
     Returns:
         What `evaluation.json` will say, and the plan.
@@ -69,32 +59,27 @@ def prepare(request: EvalRequest) -> tuple[EvaluationInfo, pa.Table]:
         BackboneError: the checkpoint does not load, or its classes are not the dataset's.
         ConfigError: options that cannot work together, or videos without a label.
     """
-    require_selectors(request.methods, request.selectors)
-    spec = load_spec(request.dataset)
-    split = request.split or default_split(spec, request.data_root)
+    spec = load_spec(asked.dataset)
+    split = asked.split or default_split(spec, run.data_root)
     needed = "have no label, and accuracy needs one: choose a split with labels (--split)"
-    inputs = read_inputs(request, spec, split, views=spec.eval_views, without_label=needed)
+    inputs = read_inputs(asked, run, spec, split, views=spec.eval_views, without_label=needed)
     plan, backbone = inputs.plan, inputs.backbone
-    if any(method.name == "motion-vectors" for method in request.methods):
+    if any(name.name == "motion-vectors" for name in asked.names):
         paths = plan["path"].slice(0, NUM_PROBED).to_pylist()
-        require_motion_vectors(str(Path(request.data_root) / path) for path in paths)
+        require_motion_vectors(str(Path(run.data_root) / path) for path in paths)
     costs = CostModel(backbone)
-    parts = Parts(backbone, selectors=request.selectors, sampling=inputs.config.sampling)
-    methods = {str(name): make_method(name, parts) for name in request.methods}
-    config = EvalConfig(
-        **vars(inputs.config),
-        selectors=dict(request.selectors),
-        selector_digests={m: selector_digest(d) for m, d in request.selectors.items()},
-        methods=tuple(map(str, request.methods)),
-        keep_ratios=request.keep_ratios,
-        left_out=_unreachable(methods, request.keep_ratios, costs),
-        num_seeds=request.num_seeds,
+    parts = Parts(backbone, selectors=asked.selectors, sampling=inputs.config.sampling)
+    methods = {str(name): make_method(name, parts) for name in asked.names}
+    config = replace(
+        inputs.config,
+        selector_digests={m: selector_digest(d) for m, d in asked.selectors.items()},
+        left_out=_unreachable(methods, asked.keep_ratios, costs),
     )
     return _info(config, plan.num_rows, inputs.label_names, methods, costs), plan
 
 
 def evaluate(
-    request: EvalRequest,
+    asked: EvalConfig,
     out: str | Root,
     run_config: RunConfig,
     *,
@@ -104,7 +89,7 @@ def evaluate(
     """Begin an evaluation or go on with one, until all its shards are done or given up.
 
     Args:
-        request: what to evaluate; must describe what `out` holds, if anything.
+        asked: what to evaluate; must describe what `out` holds, if anything.
         out: folder or URL.
         run_config: how fast.
         progress_stream: where the progress line goes; None stays silent.
@@ -114,7 +99,7 @@ def evaluate(
         LiteError: see `prepare`, `begun` and `run_shards`.
         KeyboardInterrupt: after the workers were stopped; the same call goes on.
     """
-    info, plan = prepare(request)
+    info, plan = prepare(asked, run_config)
     root = out if isinstance(out, Root) else Root(out)
     run_config = with_what_is_seen(run_config, info.config, plan["path"].to_pylist())
     with begun(root, info, plan) as evaluation:

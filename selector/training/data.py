@@ -107,8 +107,8 @@ class TokenStream:
     ) -> None:
         assert store.embeddings is not None, "split_store refuses stores without embeddings"
         self._store, self._split, self._clean, self._seed = store, split, tuple(clean), seed
-        self.tokens_per_clip = int(store.embeddings.shape[1])
-        clip_bytes = 2 * self.tokens_per_clip * store.hidden_size
+        self.embeddings_per_clip = int(store.embeddings.shape[1])
+        clip_bytes = 2 * self.embeddings_per_clip * store.hidden_size
         shard_bytes = clip_bytes * store.config.shard_size
         self._block_shards = max(1, (block_bytes or BLOCK_BYTES) // shard_bytes)
         self._max_held_out = max(1, HELD_OUT_BYTES // clip_bytes)
@@ -138,7 +138,7 @@ class TokenStream:
         groups = [
             order[i : i + self._block_shards] for i in range(0, len(order), self._block_shards)
         ]
-        batch_clips = max(1, batch_tokens // self.tokens_per_clip)
+        batch_clips = max(1, batch_tokens // self.embeddings_per_clip)
         with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
             coming = deque(groups[first_block:])
             ahead = reader.submit(self._read_all, coming.popleft()) if coming else None
@@ -156,7 +156,7 @@ class TokenStream:
         order = np.random.default_rng(0).permutation(with_some).tolist()
         batches: list[TokenBatch] = []
         left = self._max_held_out
-        batch_clips = max(1, batch_tokens // self.tokens_per_clip)
+        batch_clips = max(1, batch_tokens // self.embeddings_per_clip)
         for shard in order:
             rows = self._read(shard, HELD_OUT, limit=left)
             left -= len(rows.rows)
@@ -240,7 +240,7 @@ class TokenStream:
             return torch.from_numpy(out)
 
         # The store lists tokens in ascending order, so that a whole grid stands in its own.
-        whole = self.tokens_per_clip == self._store.grid.num_tokens
+        whole = self.embeddings_per_clip == self._store.grid.num_tokens
         return TokenBatch(
             tokens=pick("tokens"),
             token_index=None if whole else pick("token_index"),

@@ -89,10 +89,10 @@ def split_store(
     """
     if not 0 < held_out_fraction < 1:
         raise ConfigError(f"held_out_fraction must lie in (0, 1), got {held_out_fraction!r}")
-    if store.config.tokens_per_clip == 0:
+    if store.config.embeddings_per_clip == 0:
         raise StoreError(
-            f"{store.root} holds no embeddings (it was built with --tokens-per-clip 0), and the "
-            "selector learns from them; build a store with --tokens-per-clip 128 or all"
+            f"{store.root} holds no embeddings (it was built with --embeddings-per-clip 0), and "
+            "the selector learns from them; build a store with --embeddings-per-clip 128 or all"
         )
     split, failed, num_committed = StoreSplit(), Counter[str](), 0
     for shard in store.shards():

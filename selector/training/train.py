@@ -265,10 +265,10 @@ class _Run:
 
 def _selector_config(store: Store, stream: TokenStream, config: TrainConfig) -> SelectorConfig:
     oracle, num_tokens = store.config, store.grid.num_tokens
-    if config.arch in NEEDS_ALL_TOKENS and stream.tokens_per_clip != num_tokens:
+    if config.arch in NEEDS_ALL_TOKENS and stream.embeddings_per_clip != num_tokens:
         raise ConfigError(
             f"--arch {config.arch} needs all {num_tokens} tokens of a clip, and {store.root} "
-            f"keeps {stream.tokens_per_clip}; build a store with --tokens-per-clip all"
+            f"keeps {stream.embeddings_per_clip}; build a store with --embeddings-per-clip all"
         )
     return SelectorConfig(
         arch=config.arch,

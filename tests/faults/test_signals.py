@@ -39,7 +39,7 @@ class Command:
             "--store": str(self.store),
             "--backbone": str(backbone),
             "--shard-size": str(SHARD_SIZE),
-            "--tokens-per-clip": "3",
+            "--embeddings-per-clip": "3",
             "--batch-size": "2",
             "--decode-workers": "1",
         }

@@ -22,7 +22,7 @@ def data(tmp_path_factory):
 def test_two_builds_are_the_same_bytes(tmp_path, data, tiny_backbone, layer):
     for name in ("one", "two"):
         run_build(
-            tmp_path / name, data, tiny_backbone, request={"layer": layer}, run={"device": "cuda"}
+            tmp_path / name, data, tiny_backbone, asked={"layer": layer}, run={"device": "cuda"}
         )
     assert file_hashes(tmp_path / "one") == file_hashes(tmp_path / "two")
     assert verify_store(str(tmp_path / "one")) == []
@@ -42,7 +42,7 @@ def test_out_of_memory_halves_the_batch_and_gives_the_same_values(tmp_path, capl
     data = make_dataset(tmp_path / "data", 32)
     shape = {"num_labels": 5, **BASE, "patch_size": 16, "hidden_size": 192}
     backbone = save_videomae(tmp_path / "backbone", **shape)
-    options = {"request": {"shard_size": 32}, "run": {"device": "cuda", "batch_size": 32}}
+    options = {"asked": {"shard_size": 32}, "run": {"device": "cuda", "batch_size": 32}}
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     run_build(tmp_path / "whole", data, backbone, **options)

@@ -130,8 +130,8 @@ def test_the_same_checkpoint_in_another_folder_goes_on(command, tmp_path):
         (["--decoder", "opencv"], f"decoder must be one of {', '.join(DECODERS)}"),
         (["--method", "scorecam"], "method must be one of"),
         (["--layer", "blocks.7.mlp"], "layer 'blocks.7.mlp' does not exist"),
-        (["--tokens-per-clip", "9"], "more than the 8 tokens"),
-        (["--tokens-per-clip", "some"], "takes a number or `all`"),
+        (["--embeddings-per-clip", "9"], "more than the 8 tokens"),
+        (["--embeddings-per-clip", "some"], "takes a number or `all`"),
         (["--views", "2"], "views must be SEGMENTSxCROPS"),
         (["--retry-failed", "oops"], "--retry-failed takes `all` or any of"),
         (["--address", "auto"], "needs Ray workers"),
@@ -264,7 +264,7 @@ def test_real_clips_of_every_container_and_codec(clips_dir, tmp_path, tiny_backb
         tmp_path / "store",
         data,
         tiny_backbone,
-        request={"decoder": decoder, "shard_size": 16},
+        asked={"decoder": decoder, "shard_size": 16},
         run={"decode_workers": 1, "batch_size": 8},
     )
     assert result.complete

@@ -367,7 +367,7 @@ def test_a_selector_that_changed_on_the_way_is_refused(tmp_path, data, backbone,
 
 def test_views_are_averaged(tmp_path, data, backbone, tiny_backbone):
 
-    result = run_evaluation(tmp_path, data, tiny_backbone, "uniform", views=(2, 3))
+    result = run_evaluation(tmp_path, data, tiny_backbone, "uniform", num_segments=2, num_crops=3)
     outcomes = read_outcomes(result.evaluation)
     assert len(outcomes.video_ids) == NUM_VIDEOS - 1
     tokens = [tokens_of(backbone, data, 7, view) for view in list_views(2, 3)]

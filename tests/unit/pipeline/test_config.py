@@ -14,7 +14,7 @@ from tests.stores import make_config
 def test_the_fingerprint_of_a_configuration_never_changes():
     """Or a store that was begun by an earlier release could not be continued."""
     assert make_config().fingerprint() == (
-        "2c0618657b86f2c9304138891d9625f420b1c9cd30fd78e1fedeaebfcbe3eade"
+        "d06df1b89e59655d25124cf8b56e93f7303d6ebb3bd8760c9d5299c62df449bc"
     )
 
 
@@ -23,9 +23,23 @@ def test_where_the_checkpoint_lies_is_told_and_not_part_of_the_identity():
     moved = dataclasses.replace(one, backbone="elsewhere", revision="main")
     assert moved.fingerprint() == one.fingerprint()
     assert moved.to_dict()["backbone"] == "elsewhere"
-    told = ("backbone", "revision", "class_agreement")
+    told = ("backbone", "revision", "class_agreement", "limit")
     for field in dataclasses.fields(OracleConfig):
         assert (field.name in one.identity()) == (field.name not in told)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("plan_digest", "split", "backbone_digest", "sampling"),
+        *("num_segments", "num_crops", "layer", "embeddings_per_clip"),
+    ],
+)
+def test_what_is_still_open_has_no_fingerprint(field):
+    """Two configurations that look alike could close differently."""
+    empty = {"num_segments": 0, "num_crops": 0, "embeddings_per_clip": None}.get(field, "")
+    with pytest.raises(ConfigError, match=f"no identity yet: {field} open"):
+        make_config(**{field: empty}).fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -34,10 +48,10 @@ def test_where_the_checkpoint_lies_is_told_and_not_part_of_the_identity():
         ({"decoder": "mp"}, "decoder must be one of pyav, decord, torchcodec, got 'mp'"),
         ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16"),
         ({"target": "guess"}, "target must be one of label, predicted"),
-        ({"num_segments": 0}, "num_segments must be at least 1, got 0"),
-        ({"num_crops": 0}, "num_crops must be at least 1"),
+        ({"num_segments": -1}, "num_segments must be at least 0, got -1"),
+        ({"num_crops": -1}, "num_crops must be at least 0"),
         ({"shard_size": 0}, "shard_size must be at least 1"),
-        ({"tokens_per_clip": -2}, "tokens_per_clip must be at least -1"),
+        ({"embeddings_per_clip": -2}, "embeddings_per_clip must be at least -1"),
         ({"sampling": "stride:0"}, "sampling must be `uniform` or `stride:N`"),
         ({"seed": -1}, "seed must be at least 0"),
     ],

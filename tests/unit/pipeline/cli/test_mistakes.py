@@ -136,7 +136,7 @@ def test_what_is_no_store_is_said_to_be_none(there, command, place, why):
         (f"{BUILD} --shard-size 0", "shard_size must be"),
         (f"{BUILD} --shard-size 99999999999999999999", "shard_size must be"),
         (f"{BUILD} --seed -1", "seed must be at least 0"),
-        (f"{BUILD} --tokens-per-clip -5", "--tokens-per-clip takes a number"),
+        (f"{BUILD} --embeddings-per-clip -5", "--embeddings-per-clip takes a number"),
         (f"{BUILD} --device tpu", "device must be auto, cpu, cuda"),
         (f"{BUILD} --decode-timeout inf", "decode_timeout_s must be"),
         (f"{BUILD} --gpus-per-worker nan --workers 1", "gpus_per_worker must be"),

@@ -24,7 +24,11 @@ ASKED = {
     "--shard-timeout": ("shard_timeout_s", 7.0),
     "--max-attempts": ("max_attempts", 8),
 }
-FLAGS = {"--accept-missing": "accept_missing", "--accept-killed": "accept_killed"}
+FLAGS = {
+    "--accept-classes": "accept_classes",
+    "--accept-missing": "accept_missing",
+    "--accept-killed": "accept_killed",
+}
 COMMANDS = {
     "build-oracle": (pipeline.oracle.build, "build", "--store"),
     "evaluate": (selector.evaluation.run, "evaluate", "--out"),

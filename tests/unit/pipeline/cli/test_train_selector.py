@@ -50,7 +50,7 @@ def test_json_on_stdout_is_all_there_is(store, tmp_path):
         (["--arch", "cnn"], "arch must be one of mlp"),
         (["--clean", "blur"], "clean must be none or of edges"),
         (["--device", "nonsense"], "device 'nonsense' cannot be used"),
-        (["--arch", "global"], "--tokens-per-clip all"),
+        (["--arch", "global"], "--embeddings-per-clip all"),
     ],
 )
 def test_bad_options_are_one_line_and_exit_code_1(store, tmp_path, options, message):

@@ -21,7 +21,11 @@ def make_scorer(backbone, **changes):
         "split": "s",
         "backbone": str(backbone),
         "backbone_digest": backbone_digest(str(backbone)),
-        "tokens_per_clip": 3,
+        "sampling": "uniform",
+        "num_segments": 1,
+        "num_crops": 1,
+        "layer": "blocks.-1.output",
+        "embeddings_per_clip": 3,
     }
     return Scorer(OracleConfig(**(fields | changes)), RunConfig(data_root="x"))
 
@@ -60,7 +64,7 @@ def test_the_predicted_class_is_explained_when_asked_for(tiny_backbone):
 
 
 def test_without_kept_embeddings_there_are_none(tiny_backbone):
-    got = make_scorer(tiny_backbone, tokens_per_clip=0)(make_clips(2), LABELS[:2], CLIP_IDS[:2])
+    got = make_scorer(tiny_backbone, embeddings_per_clip=0)(make_clips(2), LABELS[:2], CLIP_IDS[:2])
     assert got.embeddings is None
     assert got.embedding_index is None
 

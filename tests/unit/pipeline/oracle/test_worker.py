@@ -16,9 +16,9 @@ from pipeline.store.shard_writer import ShardWriter
 from pipeline.store.verify import verify_store
 from pipeline.store.writer import create_store
 from tests.builds import (
+    ask,
     file_hashes,
     make_dataset,
-    make_request,
     make_run_config,
     make_video,
     run_build,
@@ -32,11 +32,11 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def make_worker(tmp_path, data, tiny_backbone):
-    """A worker of a new store; options go to the request or the run configuration."""
+    """A worker of a new store; options go to what is asked or the run configuration."""
     workers = []
 
-    def make(request=None, run=None):
-        prepared = prepare(make_request(data, tiny_backbone, **(request or {})))
+    def make(asked=None, run=None):
+        prepared = prepare(ask(tiny_backbone, **(asked or {})), make_run_config(data))
         store = Root(tmp_path / "store")
         with create_store(
             store,
@@ -171,7 +171,9 @@ def test_two_shards_at_once_change_no_byte(make_worker, tmp_path):
 
 def test_several_views_of_a_video_are_rows_of_their_own(tmp_path, data, tiny_backbone):
     store = tmp_path / "views"
-    result = run_build(store, data, tiny_backbone, request={"views": (2, 3), "shard_size": 8})
+    result = run_build(
+        store, data, tiny_backbone, asked={"num_segments": 2, "num_crops": 3, "shard_size": 8}
+    )
     assert result.summary == {"ok": 36, "pending": 0}
     opened = open_store(store)
     rows = opened.clips()

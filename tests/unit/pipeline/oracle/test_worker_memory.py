@@ -24,7 +24,7 @@ def status(name):
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
 
 grid, clips, batch = TokenGrid(8, 14, 14), 64, 16
-shape = dict(grid=grid, hidden_size=768, tokens_per_clip=-1, shard_size=clips)
+shape = dict(grid=grid, hidden_size=768, embeddings_per_clip=-1, shard_size=clips)
 with begin_store(sys.argv[1], clips, **shape):
     store = ShardWriter(Root(sys.argv[1]))
 worker = object.__new__(OracleWorker)

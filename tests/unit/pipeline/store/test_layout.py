@@ -67,11 +67,11 @@ def test_no_embeddings_no_arrays_and_minus_one_keeps_all() -> None:
 @pytest.mark.parametrize(
     ("grid", "k", "message"),
     [
-        (TokenGrid(2, 3, 4), 25, "tokens_per_clip 25 is more than the 24 tokens"),
+        (TokenGrid(2, 3, 4), 25, "embeddings_per_clip 25 is more than the 24 tokens"),
         (TokenGrid(257, 1, 1), 1, "at most 256 along an axis"),
         (TokenGrid(64, 64, 64), 1, "32767 tokens"),
     ],
 )
 def test_what_the_dtypes_cannot_hold_is_refused(grid: TokenGrid, k: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        layout.num_kept_tokens(grid, k)
+        layout.num_embeddings(grid, k)

@@ -110,7 +110,7 @@ def test_arrays_are_opened_lazily_and_hold_the_clips(tiny_store: Store) -> None:
 
 
 def test_a_store_without_embeddings(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "s", 4, tokens_per_clip=0)
+    store = make_store(tmp_path / "s", 4, embeddings_per_clip=0)
     assert store.embeddings is None
     assert store.embedding_index is None
     assert store.read_shard(0).embeddings is None

@@ -268,7 +268,7 @@ _DERIVED = ("status", "error", "cam_scale", "top10_share", "gini")
 @pytest.mark.parametrize("offset", [1e-3, 1, 100])
 def test_nearly_constant_maps_are_no_false_alarm(tmp_path: Path, offset: float) -> None:
     """Float16 keeps little of a map whose range is small beside its values."""
-    store = make_store(tmp_path / "s", 4, tokens_per_clip=0)
+    store = make_store(tmp_path / "s", 4, embeddings_per_clip=0)
     result = ShardWriter(store.root).load(0)
     rng = np.random.default_rng(0)
     for row in range(4):

@@ -27,11 +27,11 @@ from tests.stores import (
 
 
 @pytest.mark.parametrize(
-    ("num_clips", "shard_size", "tokens_per_clip"),
+    ("num_clips", "shard_size", "embeddings_per_clip"),
     [(10, 4, 5), (3, 256, 5), (130, 100, 0), (7, 7, -1), (5, 1, 1), (129, 67, 5)],
 )
 def test_what_is_written_is_read_back(
-    tmp_path: Path, num_clips: int, shard_size: int, tokens_per_clip: int
+    tmp_path: Path, num_clips: int, shard_size: int, embeddings_per_clip: int
 ) -> None:
     failed = {num_clips - 1: ClipStatus.TOO_SHORT}
     store = make_store(
@@ -39,7 +39,7 @@ def test_what_is_written_is_read_back(
         num_clips,
         failed=failed,
         shard_size=shard_size,
-        tokens_per_clip=tokens_per_clip,
+        embeddings_per_clip=embeddings_per_clip,
     )
     assert store.shards() == list(range(-(-num_clips // shard_size)))
     for shard in store.shards():
@@ -48,7 +48,7 @@ def test_what_is_written_is_read_back(
         np.testing.assert_array_equal(got.scores, expected.scores)
         scale = got.clips["cam_scale"].to_numpy()[:, None, None, None]
         np.testing.assert_allclose(got.cam, expected.cam.astype(np.float32) * scale)
-        if tokens_per_clip == 0:
+        if embeddings_per_clip == 0:
             assert got.embeddings is None
             assert got.embedding_index is None
         else:
@@ -108,7 +108,7 @@ def test_a_token_costs_two_bytes() -> None:
 
 def test_one_row_group_even_beyond_pyarrows_limit(tmp_path: Path) -> None:
     grid = TokenGrid(16, 32, 32)  # 16384 tokens: 65 clips are more than 2^20 rows
-    make_store(tmp_path / "s", 65, grid=grid, shard_size=65, tokens_per_clip=0, hidden_size=1)
+    make_store(tmp_path / "s", 65, grid=grid, shard_size=65, embeddings_per_clip=0, hidden_size=1)
     assert pq.read_metadata(tmp_path / "s" / layout.tokens_path(0)).num_row_groups == 1
 
 

@@ -106,6 +106,17 @@ def test_a_future_schema_is_refused(tmp_path: Path) -> None:
             opening()
 
 
+def test_a_whole_store_with_foreign_fields_is_not_called_damaged(tmp_path: Path) -> None:
+    begin_store(tmp_path / "s").close()
+    path = tmp_path / "s" / "store.json"
+    content = json.loads(path.read_text())
+    content["config"]["tokens_per_clip"] = content["config"].pop("embeddings_per_clip")
+    changed = json.dumps(content | {"seal": BLANK}, indent=2) + "\n"
+    path.write_bytes(seal(changed.encode()))
+    with pytest.raises(StoreError, match="is whole, but .*between two releases.*tokens_per_clip"):
+        open_store(str(tmp_path / "s"))
+
+
 def test_a_store_of_the_first_schema_is_to_be_built_again(tmp_path: Path) -> None:
     begin_store(tmp_path / "s").close()
     path = tmp_path / "s" / "store.json"
@@ -160,7 +171,7 @@ def test_more_embeddings_than_tokens_is_refused_before_anything_is_written(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(ConfigError, match="more than the 24 tokens"):
-        begin_store(tmp_path / "s", tokens_per_clip=99)
+        begin_store(tmp_path / "s", embeddings_per_clip=99)
     assert not (tmp_path / "s").exists()
 
 

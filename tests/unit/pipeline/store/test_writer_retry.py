@@ -82,7 +82,7 @@ def test_a_run_cut_at_any_instant_is_completed_to_the_same_bytes(
     tmp_path: Path, cut_at: Any
 ) -> None:
     failed = {1: ClipStatus.DECODE_ERROR}
-    make_store(tmp_path / "whole", 6, failed=failed, tokens_per_clip=0)
+    make_store(tmp_path / "whole", 6, failed=failed, embeddings_per_clip=0)
     sound = file_hashes(tmp_path / "whole")
     total = cut_at["seen"]
     assert total == 5 + 2 * 5  # files at the beginning; a removal and 4 files for each shard
@@ -90,13 +90,13 @@ def test_a_run_cut_at_any_instant_is_completed_to_the_same_bytes(
         folder = tmp_path / "cut"
         cut_at["left"] = step
         with pytest.raises(PowerCut):
-            make_store(folder, 6, failed=failed, tokens_per_clip=0)
+            make_store(folder, 6, failed=failed, embeddings_per_clip=0)
         cut_at["left"] = -1
         # Whatever is visible is right; what is not committed is not visible.
         if (folder / "store.json").exists():
             for problem in verify_store(str(folder)):
                 assert "shards (" in problem.what or "left by a killed run" in problem.what
-        make_store(folder, 6, failed=failed, tokens_per_clip=0)
+        make_store(folder, 6, failed=failed, embeddings_per_clip=0)
         assert file_hashes(folder) == sound, f"cut after {step} changes"
         shutil.rmtree(folder)
 

@@ -125,7 +125,7 @@ def test_batches_of_a_block_are_of_nearly_equal_size_within_the_limit(tmp_path):
     stream = TokenStream(store, split_store(store, 0.3))
     sizes = [b.target.numel() for batches in stream.blocks(0, 100) for b in batches]
     assert max(sizes) <= 100
-    assert max(sizes) - min(sizes) <= stream.tokens_per_clip
+    assert max(sizes) - min(sizes) <= stream.embeddings_per_clip
 
 
 def test_no_more_than_two_blocks_are_read_before_the_first_is_used(tmp_path, monkeypatch):
@@ -162,7 +162,7 @@ def test_statistics_are_those_of_the_training_tokens(tmp_path):
 
 
 def test_a_store_of_all_tokens_gives_whole_grids_without_an_index(tmp_path):
-    store = make_learnable_store(tmp_path / "s", tokens_per_clip=-1)
+    store = make_learnable_store(tmp_path / "s", embeddings_per_clip=-1)
     batch = next(next(TokenStream(store, split_store(store, 0.3)).blocks(0, 100)))
     assert batch.token_index is None
     assert batch.tokens.shape[1] == GRID.num_tokens
@@ -192,8 +192,8 @@ def test_an_unfinished_store_is_refused_unless_allowed_and_then_counted(tmp_path
 
 
 def test_a_store_without_embeddings_is_refused_with_the_remedy(tmp_path):
-    with pytest.raises(StoreError, match="--tokens-per-clip 128"):
-        split_store(make_learnable_store(tmp_path / "s", tokens_per_clip=0))
+    with pytest.raises(StoreError, match="--embeddings-per-clip 128"):
+        split_store(make_learnable_store(tmp_path / "s", embeddings_per_clip=0))
 
 
 def test_a_store_with_no_clip_that_worked_is_refused(tmp_path):

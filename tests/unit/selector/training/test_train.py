@@ -210,7 +210,7 @@ def test_it_stops_early_and_keeps_the_best_epoch(store, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_architecture_trains_on_whole_grids(tmp_path, arch):
-    store = make_learnable_store(tmp_path / "s", 24, tokens_per_clip=-1)
+    store = make_learnable_store(tmp_path / "s", 24, embeddings_per_clip=-1)
     config = replace(CONFIG, arch=arch, epochs=2, clean=("edges", "peaks"))
     result = train_selector(store, tmp_path / "out", config, device="cpu")
     assert result.history[1]["train_loss"] < result.history[0]["train_loss"]
@@ -229,7 +229,7 @@ def test_cleaning_changes_the_target_and_not_what_is_judged_against(store, tmp_p
 def test_a_sample_of_the_tokens_does_for_the_transformer_and_not_for_global(store, tmp_path):
     config = replace(CONFIG, epochs=1)
     train_selector(store, tmp_path / "t", replace(config, arch="transformer"), device="cpu")
-    with pytest.raises(ConfigError, match="needs all 32 tokens .* --tokens-per-clip all"):
+    with pytest.raises(ConfigError, match="needs all 32 tokens .* --embeddings-per-clip all"):
         train_selector(store, tmp_path / "g", replace(config, arch="global"), device="cpu")
 
 
