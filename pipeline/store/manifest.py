@@ -165,7 +165,7 @@ class FolderInfo(ABC):
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             if isinstance(error, TypeError) and is_sealed(data):
                 raise StoreError(
-                    f"{where} is whole, but a version of lite-pipeline between two releases wrote "
+                    f"{where} is whole, but a version of this program between two releases wrote "
                     f"it ({error}): read it with that one, or let `lite-pipeline {kind.command}` "
                     "begin in another folder"
                 ) from error
