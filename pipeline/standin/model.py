@@ -1,4 +1,4 @@
-"""The small VideoMAE: how it is made, started, and run on some of its tokens."""
+"""The small VideoMAE: how it is made, started, and given some of its tokens."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.backbones.base import Preprocessing
+from pipeline.backbones.tokens import Tokens
+from pipeline.backbones.videomae import VideoMAEBackbone
 from pipeline.standin.config import BackboneConfig
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -67,29 +70,31 @@ def normalise(patches: Tensor) -> Tensor:
     return (patches.float() / 255.0 - mean) / std
 
 
-def run_blocks(model: Any, patches: Tensor, index: Tensor) -> Tensor:
-    """The last block's output for some tokens only; the others are never computed.
+def as_backbone(model: Any, config: BackboneConfig) -> VideoMAEBackbone:
+    """The model as everything else here runs it; the weights are the same, not a copy."""
+    side = config.image_size
+    preprocessing = Preprocessing(
+        short_side=side,
+        crop_size=side,
+        mean=(255 * MEAN[0], 255 * MEAN[1], 255 * MEAN[2]),
+        std=(255 * STD[0], 255 * STD[1], 255 * STD[2]),
+    )
+    return VideoMAEBackbone(model, preprocessing)
+
+
+def embed_kept(backbone: VideoMAEBackbone, patches: Tensor, index: Tensor) -> Tokens:
+    """Some tokens as they enter the first block; the others are never computed.
 
     Args:
-        model: `VideoMAEForVideoClassification`.
+        backbone: of `as_backbone`.
         patches: normalised (B, K, P), the kept tubelets.
         index: int64 (B, K), their places on the token grid.
-
-    Returns:
-        (B, K, D).
     """
-    embeddings = model.videomae.embeddings
+    embeddings = backbone.model.videomae.embeddings
     projection = embeddings.patch_embeddings.projection
     tokens = F.linear(patches, projection.weight.flatten(1), projection.bias)
-    hidden = tokens + embeddings.position_embeddings.to(patches.device)[0][index]
-    for block in model.videomae.encoder.layer:
-        hidden = block(hidden)
-    return hidden
-
-
-def classify(model: Any, hidden: Tensor) -> Tensor:
-    """Logits (B, C) of the last block's output (B, K, D)."""
-    return model.classifier(model.fc_norm(hidden.mean(1)))
+    positions = embeddings.position_embeddings.to(patches.device)[0][index]
+    return Tokens(tokens + positions, index)
 
 
 @torch.no_grad()

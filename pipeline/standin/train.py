@@ -24,11 +24,11 @@ from pipeline.standin.checkpoint import export, load_state, save_state
 from pipeline.standin.clips import Clips
 from pipeline.standin.config import BackboneConfig
 from pipeline.standin.model import (
+    as_backbone,
     build_model,
-    classify,
+    embed_kept,
     normalise,
     pick,
-    run_blocks,
     start_from_principal_components,
     to_patches,
 )
@@ -67,7 +67,7 @@ class Trainer:
         self.model: Any = build_model(config, label_names)
         self.actor_head = nn.Linear(config.hidden_size, len(label_names) + 1)
         start_from_principal_components(self.model, self._sample_patches())
-        self.model.to(device)
+        self.backbone = as_backbone(self.model, config).to(device)
         self.actor_head.to(device)
         self.parameters = [*self.model.parameters(), *self.actor_head.parameters()]
         self.optimizer = torch.optim.AdamW(
@@ -118,10 +118,10 @@ class Trainer:
             group["lr"] = learning_rate(config, self.step)
         self.model.train()
         with self._precision():
-            hidden = run_blocks(self.model, patches, index)
-            loss = F.cross_entropy(classify(self.model, hidden).float(), labels)
+            hidden = self.backbone.encode(embed_kept(self.backbone, patches, index))
+            loss = F.cross_entropy(self.backbone.head(hidden), labels)
             weight = config.actor_weight * max(0.0, 1.0 - self.step / config.actor_steps)
-            total = loss + weight * self._actor_loss(hidden, shown) if weight else loss
+            total = loss + weight * self._actor_loss(hidden.values, shown) if weight else loss
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -147,7 +147,7 @@ class Trainer:
                 index = index.to(self.device)
                 patches = normalise(pick(to_patches(frames, self.config), index))
                 with self._precision():
-                    logits = classify(self.model, run_blocks(self.model, patches, index))
+                    logits = self.backbone.run(embed_kept(self.backbone, patches, index))
                 right += int((logits.argmax(1).cpu().numpy() == clips.labels[rows]).sum())
             found[ratio] = right / min(limit, len(clips))
         return found

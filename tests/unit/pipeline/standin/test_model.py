@@ -1,4 +1,4 @@
-"""The model's own path over some tokens equals Hugging Face's over all of them."""
+"""The backbone over tubelets that were cut out first equals Hugging Face's over all of them."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ import torch
 from pipeline.errors import ConfigError
 from pipeline.standin.config import BackboneConfig
 from pipeline.standin.model import (
+    as_backbone,
     build_model,
-    classify,
+    embed_kept,
     normalise,
     pick,
-    run_blocks,
     start_from_principal_components,
     to_patches,
 )
@@ -37,19 +37,20 @@ def test_all_tokens_give_the_plain_models_logits(frames, precision):
     )
     pixels = (frames.permute(0, 1, 4, 2, 3) / 255.0 - mean) / std
     with torch.no_grad():
-        ours = classify(model, run_blocks(model, patches, index))
+        backbone = as_backbone(model, config)
+        ours = backbone.run(embed_kept(backbone, patches, index))
         theirs = model(pixels).logits
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
 def test_the_order_of_the_kept_tokens_does_not_matter(frames):
     torch.manual_seed(0)
-    model = build_model(CONFIG, NAMES).eval()
+    backbone = as_backbone(build_model(CONFIG, NAMES), CONFIG).eval()
     patches = to_patches(frames, CONFIG)
     index = torch.rand(3, 288).argsort(1)[:, :50]
     with torch.no_grad():
         one, other = (
-            classify(model, run_blocks(model, normalise(pick(patches, i)), i))
+            backbone.run(embed_kept(backbone, normalise(pick(patches, i)), i))
             for i in (index, index.flip(1))
         )
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
