@@ -12,6 +12,12 @@ from transformers import (
     VideoMAEConfig,
     VideoMAEForVideoClassification,
     VideoMAEImageProcessor,
+    VivitConfig,
+    VivitForVideoClassification,
+    VivitImageProcessor,
+    VJEPA2Config,
+    VJEPA2ForVideoClassification,
+    VJEPA2VideoProcessor,
 )
 
 TINY = {
@@ -61,6 +67,40 @@ def save_timesformer(
     _save(TimesformerForVideoClassification, config, folder, seed)
     size = config.image_size if isinstance(config.image_size, int) else min(config.image_size)
     _save_processor(folder, size, image_mean=[0.45] * 3, image_std=[0.225] * 3)
+    return folder
+
+
+def save_vivit(folder: Path, *, num_labels: int = 5, seed: int = 0, **sizes: int) -> Path:
+    """Like `save_videomae`, with the processor that ViViT's checkpoints come with."""
+    own = {**TINY, **sizes}
+    patch = own.pop("patch_size")
+    own["tubelet_size"] = [own["tubelet_size"], patch, patch]
+    config = VivitConfig(**own, **_classes(num_labels))
+    _save(VivitForVideoClassification, config, folder, seed)
+    size = config.image_size
+    VivitImageProcessor(
+        size={"shortest_edge": size}, crop_size={"height": size, "width": size}
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_vjepa2(folder: Path, *, num_labels: int = 5, seed: int = 0, **sizes: int) -> Path:
+    """Like `save_videomae`; its processor is a `video_preprocessor_config.json`."""
+    own = {**TINY, **sizes}
+    size, frames, _ = (own.pop(k) for k in ("image_size", "num_frames", "intermediate_size"))
+    config = VJEPA2Config(
+        **own,
+        crop_size=size,
+        frames_per_clip=frames,
+        mlp_ratio=2.0,
+        num_pooler_layers=2,
+        pred_hidden_size=12,
+        pred_num_attention_heads=2,
+        pred_num_hidden_layers=1,
+        **_classes(num_labels),
+    )
+    _save(VJEPA2ForVideoClassification, config, folder, seed)
+    VJEPA2VideoProcessor(crop_size=size).save_pretrained(folder)
     return folder
 
 

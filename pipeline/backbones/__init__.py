@@ -18,6 +18,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FAMILIES = {
     "videomae": ("videomae", "VideoMAEBackbone"),
     "timesformer": ("timesformer", "TimesformerBackbone"),
+    "vivit": ("vivit", "VivitBackbone"),
+    "vjepa2": ("vjepa2", "VJEPA2Backbone"),
 }
 """`model_type` of a checkpoint -> module and class of its adapter."""
 

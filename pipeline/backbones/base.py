@@ -41,6 +41,11 @@ class Preprocessing:
     std: tuple[float, float, float]
 
 
+def in_full_precision(logits: Tensor) -> Tensor:
+    """Logits in float32; those of a model in float64 stay so."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 class Block(Protocol):
     """One transformer block: whole, or in its two halves where a method acts between them."""
 
@@ -122,7 +127,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def head(self, x: Tokens) -> Tensor:
-        """Turn the last block's output into float32 logits (B, num_classes)."""
+        """Turn the last block's output into logits (B, num_classes), see `in_full_precision`."""
 
     @abstractmethod
     def block_part(self, index: int, part: str) -> nn.Module:
@@ -250,6 +255,10 @@ class Backbone(nn.Module, ABC):
                 f"blocks.-1.norm1, or blocks.-2.{part}"
             )
         return LayerTarget(self.block_part(int(index), part), self.on_grid)
+
+    def selector_input(self, x: Tokens) -> Tensor:
+        """What a selector sees of all tokens as `embed` gives them: (B, N, D), with positions."""
+        return x.on_grid
 
     def on_grid(self, activations: Tensor) -> Tensor:
         """What a layer's activations (B, off_grid + N, D) say of the grid's tokens, (B, N, D)."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.backbones.attention import attend, attention_evidence, evidence, split_heads
-from pipeline.backbones.base import Block, Preprocessing
+from pipeline.backbones.base import Block, Preprocessing, in_full_precision
 from pipeline.backbones.huggingface import (
     HalvedBlock,
     HuggingFaceBackbone,
@@ -198,7 +198,7 @@ class TimesformerBackbone(HuggingFaceBackbone):
     def head(self, x: Tokens) -> Tensor:
         """`classifier(layernorm(CLS))`."""
         pooled = self.model.timesformer.layernorm(x.values[:, 0])
-        return self.model.classifier(pooled).float()
+        return in_full_precision(self.model.classifier(pooled))
 
     def block_part(self, index: int, part: str) -> nn.Module:
         """`mlp` is fc2's output before the residual, `norm1` the norm before space attention."""

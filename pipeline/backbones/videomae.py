@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipeline.backbones.attention import attend, attention_evidence, split_heads
-from pipeline.backbones.base import Block, Preprocessing
+from pipeline.backbones.base import Block, Preprocessing, in_full_precision
 from pipeline.backbones.huggingface import HuggingFaceBackbone, Sizes
 from pipeline.backbones.tokens import Evidence, Tokens, Wanted, grid_tokens
 
@@ -94,7 +94,7 @@ class VideoMAEBackbone(HuggingFaceBackbone):
             pooled = self.model.videomae.layernorm(x.values[:, 0])
         else:
             pooled = self.model.fc_norm(x.values.mean(1))
-        return self.model.classifier(pooled).float()
+        return in_full_precision(self.model.classifier(pooled))
 
     def block_part(self, index: int, part: str) -> nn.Module:
         """`mlp` is fc2's output before the residual, `norm1` the first layer norm."""

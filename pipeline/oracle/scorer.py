@@ -75,7 +75,8 @@ class Scorer:
                 )
                 where = torch.from_numpy(index.astype(np.int64)).to(self.device)
                 where = where[:, :, None].expand(-1, -1, self.backbone.hidden_size)
-                kept = embedded.on_grid.gather(1, where).to(torch.float16).cpu().numpy()
+                shown = self.backbone.selector_input(embedded)
+                kept = shown.gather(1, where).to(torch.float16).cpu().numpy()
             return Scored(
                 cam=maps.cam.cpu().numpy(),
                 scores=scores.cpu().numpy(),

@@ -166,7 +166,7 @@ def array_specs(
                 (num_clips, k, hidden_size),
                 "clip k d",
                 "float16",
-                "patch embeddings with positions, as they enter block 1; NaN: failed",
+                "patch embeddings with positions, as a selector sees them; NaN: failed",
             ),
             spec(
                 "embedding_index",

@@ -341,7 +341,7 @@ class LiteModel(nn.Module):
             The ranking, higher is kept first, and the scores in [0, 1], both (B, N).
         """
         assert self.selector is not None
-        logits = self.selector(tokens.on_grid)
+        logits = self.selector(self.backbone.selector_input(tokens))
         return logits + self._offsets, logits.sigmoid()
 
     def classify(

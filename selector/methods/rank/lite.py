@@ -36,5 +36,5 @@ class LiteMethod(RankingMethod):
 
     def rank(self, batch: ClipBatch) -> Ranking:
         """Logits, moved by the offsets of the spread, (B, N); its scores are the prediction."""
-        logits = self._selector(batch.tokens.on_grid)
+        logits = self._selector(batch.backbone.selector_input(batch.tokens))
         return Ranking(logits + self._offsets.to(logits.device), predicted=logits.sigmoid())

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import TimesformerForVideoClassification, VideoMAEForVideoClassification
+from transformers import (
+    TimesformerForVideoClassification,
+    VideoMAEForVideoClassification,
+    VivitForVideoClassification,
+    VJEPA2ForVideoClassification,
+)
 
 from pipeline.backbones import load_backbone
-from tests.checkpoints import save_timesformer, save_videomae
+from tests.checkpoints import save_timesformer, save_videomae, save_vivit, save_vjepa2
 from tests.conformance.backbones import BackboneTests
 
 
@@ -83,3 +88,49 @@ class TestTimeSformer(BackboneTests):
 
 class TestTimeSformerDivided(TestTimeSformer):
     attention_type = "divided_space_time"
+
+
+class TestVivit(BackboneTests):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, tmp_path_factory):
+        return save_vivit(tmp_path_factory.mktemp("vivit"), image_size=24, num_frames=6)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backbone(cls, folder):
+        return load_backbone(str(folder))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def plain(cls, folder):
+        model = VivitForVideoClassification.from_pretrained(folder).eval()
+        return lambda pixels: model(pixels).logits
+
+    def test_cls_lies_on_no_grid(self, backbone):
+        assert (backbone.prefix, backbone.off_grid, backbone.tubelet_size) == (1, 1, 2)
+        assert backbone.grid == (3, 3, 3)
+
+
+class TestVJEPA2(BackboneTests):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, tmp_path_factory):
+        # Heads of 16 channels: 4 for each axis, and 4 that are not rotated.
+        return save_vjepa2(
+            tmp_path_factory.mktemp("vjepa2"), image_size=24, num_frames=6, hidden_size=32
+        )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backbone(cls, folder):
+        return load_backbone(str(folder))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def plain(cls, folder):
+        model = VJEPA2ForVideoClassification.from_pretrained(folder).eval()
+        return lambda pixels: model(pixels).logits
+
+    def test_every_token_lies_on_the_grid_and_may_go(self, backbone):
+        assert (backbone.prefix, backbone.off_grid) == (0, 0)

@@ -12,7 +12,7 @@ from pipeline.backbones import Backbone, load_backbone
 from pipeline.errors import ConfigError
 from selector.methods.registry import METHODS, Parts, make_method, parse_method
 from selector.training.files import save_selector
-from tests.checkpoints import save_timesformer, save_videomae
+from tests.checkpoints import save_timesformer, save_videomae, save_vivit, save_vjepa2
 from tests.conformance.methods import MethodTests
 from tests.lite_models import make_selector
 
@@ -25,6 +25,8 @@ BACKBONES: dict[str, Callable[[Path], Path]] = {
     "divided": lambda folder: save_timesformer(
         folder, **SINGLE_FRAMES, attention_type="divided_space_time"
     ),
+    "vivit": lambda folder: save_vivit(folder, **SIZES),
+    "rotary": lambda folder: save_vjepa2(folder, **SIZES),
 }
 EVERYWHERE = ("mean", "first token", "joint")
 """A read-out of each kind: all tokens, one of the grid, and one beside it."""
@@ -122,7 +124,10 @@ class OnBackbones(MethodTests):
 
 
 class TestBefore(OnBackbones):
-    @pytest.fixture(scope="class", params=cases((BEFORE, EVERYWHERE), (SOME_BEFORE, ["divided"])))
+    @pytest.fixture(
+        scope="class",
+        params=cases((BEFORE, EVERYWHERE), (SOME_BEFORE, ["divided", "vivit", "rotary"])),
+    )
     @classmethod
     def case(cls, request):
         return request.param
@@ -141,7 +146,10 @@ class TestOracles(OnBackbones):
 
 
 class TestInside(OnBackbones):
-    @pytest.fixture(scope="class", params=cases((INSIDE, EVERYWHERE), (DROPPING, ["divided"])))
+    @pytest.fixture(
+        scope="class",
+        params=cases((INSIDE, [*EVERYWHERE, "rotary"]), (DROPPING, ["divided", "vivit"])),
+    )
     @classmethod
     def case(cls, request):
         return request.param
@@ -162,7 +170,7 @@ class TestVidTLDR(OnBackbones):
 
 
 class TestSTA(OnBackbones):
-    @pytest.fixture(scope="class", params=cases((["sta"], ["mean"])))
+    @pytest.fixture(scope="class", params=cases((["sta"], ["mean", "rotary"])))
     @classmethod
     def case(cls, request):
         return request.param
@@ -190,7 +198,8 @@ def test_sta_cannot_come_after_another(tmp_path):
 
 class TestChains(OnBackbones):
     @pytest.fixture(
-        scope="class", params=cases((CHAINS, EVERYWHERE), (["random+evit"], ["divided"]))
+        scope="class",
+        params=cases((CHAINS, [*EVERYWHERE, "rotary"]), (["random+evit"], ["divided"])),
     )
     @classmethod
     def case(cls, request):

@@ -7,6 +7,8 @@ from torch import nn
 from pipeline.backbones import load_backbone
 from pipeline.backbones.timesformer import TimesformerBackbone
 from pipeline.backbones.videomae import VideoMAEBackbone
+from pipeline.backbones.vivit import VivitBackbone
+from pipeline.backbones.vjepa2 import VJEPA2Backbone
 from selector.methods.cost import CostModel, ViewCost, count_gmacs, without_data
 from selector.methods.keep import num_kept
 from selector.training.config import SelectorConfig
@@ -40,6 +42,11 @@ def sized(width, layers, heads, **others):
     return sizes | {"intermediate_size": 4 * width, "num_labels": 400} | others
 
 
+def vjepa2_l(num_frames, num_labels):
+    """As published for Something-Something V2; the others differ in frames (and classes)."""
+    return {"frames_per_clip": num_frames, "crop_size": 256, "num_labels": num_labels}
+
+
 @pytest.mark.parametrize(
     ("family", "fields", "gmacs"),
     [
@@ -56,6 +63,10 @@ def sized(width, layers, heads, **others):
             {"attention_type": "joint_space_time", "num_labels": 400},
             (179.56, 157.60, 116.40, 78.96, 45.02, 14.71),
         ),
+        (VivitBackbone, {"num_labels": 400}, (451.52, 390.36, 279.10, 182.34, 99.94, 32.19)),
+        (VJEPA2Backbone, vjepa2_l(16, 174), (935.24, 821.06, 606.63, 411.25, 233.97, 75.27)),
+        (VJEPA2Backbone, vjepa2_l(32, 174), (2334.33, 2017.75, 1441.02, 938.46, 509.61, 155.51)),
+        (VJEPA2Backbone, vjepa2_l(64, 174), (6524.08, 5538.06, 3791.06, 2340.78, 1186.60, 329.95)),
     ],
 )
 def test_published_models_cost_their_closed_forms(family, fields, gmacs):

@@ -22,7 +22,6 @@ def run_reference(peers_dir: Path) -> Callable[[Reducer], tuple[Tokens, torch.Te
     def run(reducer: Reducer) -> tuple[Tokens, torch.Tensor]:
         with torch.no_grad():
             left = backbone.encode(backbone.embed(pixels.double()).tracked(), reducer)
-            pooled = backbone.model.fc_norm(left.values.mean(1))
-            return left, backbone.model.classifier(pooled)  # `head` answers in float32
+            return left, backbone.head(left)
 
     return run

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.backbones import load_backbone
 from pipeline.backbones.tokens import Evidence, grid_tokens, reduce, unmerge
 from selector.methods.cost import CostModel, Flow, TokenCounts
 from selector.methods.merge import tome
@@ -118,6 +119,21 @@ def test_it_equals_the_authors_code(peers_dir, run_reference, name):
     assert np.array_equal(left.group, known["group"])
     np.testing.assert_array_equal(left.size, known["size"])
     np.testing.assert_allclose(logits, known["logits"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("proportional", [False, True])
+@torch.no_grad()
+def test_beside_a_cls_token_it_equals_the_authors_code(peers_dir, proportional):
+    """On ViViT, whose CLS token stays in front and never merges."""
+    known = np.load(peers_dir / "tome" / "vivit_cls.npz")
+    case = f"vivit_r20_prop{int(proportional)}"
+    backbone = load_backbone(str(peers_dir / "backbones" / "vivit")).double()
+    pixels = torch.from_numpy(np.load(peers_dir / "common" / "clips.npz")["pixel_values"])
+    reducer = ToMeReducer((20,) * 4, proportional)
+    left = backbone.encode(backbone.embed(pixels.double()), reducer)
+    assert left.num == known[f"{case}_tokens"][-1]
+    np.testing.assert_array_equal(left.size, known[f"{case}_size"])
+    np.testing.assert_allclose(backbone.head(left), known[f"{case}_logits"], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(
