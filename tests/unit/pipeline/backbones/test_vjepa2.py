@@ -102,9 +102,10 @@ def test_model_and_method_show_a_selector_the_places(tmp_path: Path):
     model = make_model(folder)
     pixels = torch.zeros(1, 6, 3, 24, 24)
     tokens = model.backbone.embed(pixels)
-    assert (model.selector(tokens.values) == model.selector(tokens.values)[:, :1]).all()
+    alone = model.selector(tokens.values)[0]
+    assert alone.max() - alone.min() < 1e-5
     logits, _ = model.rank(tokens)
-    assert len(set(logits[0].tolist())) == 27
+    assert len(set(logits[0].numpy().round(4).tolist())) == 27
     method = LiteMethod(model.selector)
     ranked = method.rank(ClipBatch.of_pixels(model.backbone, pixels, tokens))
     assert torch.equal(ranked.scores, logits)
