@@ -17,7 +17,9 @@ from pipeline.errors import BackboneError
 _OF_A_FILE = {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "architectures"}
 
 
-def save_backbone(backbone: Backbone, source: Path, folder: Path) -> str:
+def save_backbone(
+    backbone: Backbone, source: Path, folder: Path, max_shard_size: str | int | None = None
+) -> str:
     """Write a checkpoint that loads as `backbone` is.
 
     Where the weights in memory are those of the checkpoint they came from, its files are copied, so
@@ -27,6 +29,8 @@ def save_backbone(backbone: Backbone, source: Path, folder: Path) -> str:
         backbone: perhaps trained or cast since it was loaded.
         source: folder of the checkpoint it was loaded from.
         folder: made here.
+        max_shard_size: of a file of weights, as transformers' `save_pretrained` has it; then the
+            weights are written anew also where they are the checkpoint's.
 
     Returns:
         The digest of what was written.
@@ -34,12 +38,13 @@ def save_backbone(backbone: Backbone, source: Path, folder: Path) -> str:
     Raises:
         BackboneError: it is no plain model any more, or of several precisions.
     """
-    if holds(source, backbone):
+    if max_shard_size is None and holds(source, backbone):
         copy_checkpoint(source, folder)
         return backbone.digest
     try:
         with no_progress_bar():
-            backbone.model.save_pretrained(folder)
+            options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+            backbone.model.save_pretrained(folder, **options)
     except Exception as error:  # of three serialisers
         raise BackboneError(
             f"cannot write the backbone: {type(error).__name__}: {error}"

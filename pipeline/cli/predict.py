@@ -92,7 +92,7 @@ def predict(
     failed = 0
     with DecodePool(num_workers=1) as pool:
         results = predict_videos(
-            lite, videos, pool, keep_ratio=keep_ratio, adaptive=adaptive, views=wanted,
+            lite, videos, pool, keep_ratio=keep_ratio, adaptive=adaptive or None, views=wanted,
             sampling=sampling, decoder=decoder, top=top,
         )  # fmt: skip
         for path, result in zip(videos, results, strict=True):

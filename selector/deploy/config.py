@@ -24,6 +24,9 @@ from selector.training.config import SelectorConfig
 
 LITE_NAME = "lite.json"
 SCHEMA_VERSION = 2
+_UNCALIBRATED: dict[str, Any] = {
+    "budget": None, "calibration": None, "adaptive": False, "measured": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,10 @@ class LiteConfig:
     """Frames of a clip: `uniform` or `stride:N`; None: as in the store the selector learnt from."""
     calibration: dict[str, Any] | None = None
     """How the budget was found, and what it did there; for the reader only."""
+    adaptive: bool = False
+    """Whether the adaptive budget is what a call without a keep ratio gets."""
+    measured: dict[str, Any] | None = None
+    """What was measured when method and keep ratio were chosen; for the reader only."""
 
     def __post_init__(self) -> None:
         num_kept(1, self.keep_ratio)
@@ -67,6 +74,8 @@ class LiteConfig:
             raise ConfigError(
                 f"an adaptive budget goes with method {LITE} alone, got {self.method!r}"
             )
+        if self.adaptive and self.budget is None:
+            raise ConfigError("a model that is adaptive unless told otherwise needs a budget")
         require_one_of("precision", self.precision, PRECISIONS)
         if not 0 <= self.spread < math.inf:
             raise ConfigError(f"spread must be at least 0 and finite, got {self.spread!r}")
@@ -88,17 +97,21 @@ class LiteConfig:
         """Whether the adaptive budget asks a second model."""
         return isinstance(self.budget, ThresholdBudget)
 
+    def adapts(self, keep_ratio: object, adaptive: bool | None) -> bool:
+        """Whether a call with these arguments gets the adaptive budget."""
+        return self.adaptive and keep_ratio is None if adaptive is None else adaptive
+
     def with_method(self, method: str) -> LiteConfig:
         """The same with another method, without what was calibrated for this one."""
         if method == self.method:
             return self
-        return replace(self, method=method, budget=None, calibration=None)
+        return replace(self, method=method, **_UNCALIBRATED)
 
     def with_spread(self, spread: float) -> LiteConfig:
         """The same with another spread, without what was calibrated for this one."""
         if spread == self.spread:
             return self
-        return replace(self, spread=spread, budget=None, calibration=None)
+        return replace(self, spread=spread, **_UNCALIBRATED)
 
     def backbone_of(self, selector: SelectorConfig | None) -> tuple[str, str | None]:
         """Name and hub revision of the backbone, where the folder does not hold it.

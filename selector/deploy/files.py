@@ -1,6 +1,9 @@
-"""Finding and reading a deployable model's folder: a selector's files and `lite.json`.
+"""Finding and reading a deployable model's folder: `lite.json` and its parts.
 
-Perhaps also `backbone/`, the checkpoint, and `confidence/`, the classifier that a budget asks.
+The parts are `selector/` (or, in a folder that `train-selector` wrote, the selector's files
+themselves), perhaps `backbone/`, the checkpoint, and `confidence/`, the classifier that a budget
+asks. What `save_pretrained` wrote is also a folder of transformers, whose `config.json` and
+processor lie beside them.
 """
 
 from __future__ import annotations
@@ -11,13 +14,13 @@ from pipeline.backbones import Backbone, hub, load_backbone
 from pipeline.errors import BackboneError, ConfigError, HubError
 from selector.deploy.config import LiteConfig
 from selector.deploy.replacing import check_whole
-from selector.training.files import CONFIG_NAME as SELECTOR_CONFIG
-from selector.training.files import load_selector
+from selector.training.files import SELECTOR_NAME, WEIGHTS_NAME, load_selector, selector_folder
 from selector.training.model import TokenSelector
 
 BACKBONE_NAME = "backbone"
 CONFIDENCE_NAME = "confidence"
-_WANTED = ["*.json", "*.safetensors", f"{BACKBONE_NAME}/*", f"{CONFIDENCE_NAME}/*"]
+_WANTED = ["*.json", "*.safetensors"]
+_WANTED += [f"{name}/*" for name in (SELECTOR_NAME, BACKBONE_NAME, CONFIDENCE_NAME)]
 
 
 def find_model(name_or_path: str, revision: str | None = None) -> Path:
@@ -62,7 +65,7 @@ def load_parts(
     if method is not None:
         config = config.with_method(method)
     # A selector that is there says how frames are sampled, whatever the method.
-    has_selector = config.needs_selector or (folder / SELECTOR_CONFIG).is_file()
+    has_selector = config.needs_selector or (selector_folder(folder) / WEIGHTS_NAME).is_file()
     selector = load_selector(folder) if has_selector else None
     embedded = folder / BACKBONE_NAME
     if backbone is not None:

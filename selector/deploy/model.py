@@ -193,7 +193,12 @@ class LiteModel(nn.Module):
         backbone = load_backbone(str(name_or_path), revision, device, precision)
         return cls(backbone, None, config, str(name_or_path), revision)
 
-    def save_pretrained(self, folder: str | Path, with_backbone: bool = True) -> None:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        with_backbone: bool = True,
+        max_shard_size: str | int | None = None,
+    ) -> None:
         """Make the model in a folder this one, as it is in memory; `from_pretrained` reads it.
 
         All of an earlier model there is replaced, or nothing. A backbone that was trained or cast
@@ -203,12 +208,13 @@ class LiteModel(nn.Module):
             folder: made if needed; files of others in it are left alone.
             with_backbone: also write the backbone, into `backbone/`; otherwise only the name of its
                 checkpoint is kept, which is small, and enough where the checkpoint is at hand.
+            max_shard_size: `5GB` and the like: write the backbone anew, in files of at most that.
 
         Raises:
             ConfigError: a part cannot be written as it is in memory; the folder is as before.
             BackboneError: that part is the backbone.
         """
-        save_model(self, Path(folder).expanduser(), with_backbone)
+        save_model(self, Path(folder).expanduser(), with_backbone, max_shard_size)
 
     @property
     def sampling(self) -> str:
@@ -229,7 +235,7 @@ class LiteModel(nn.Module):
         self,
         pixel_values: torch.Tensor,
         keep_ratio: float | Sequence[float] | torch.Tensor | None = None,
-        adaptive: bool = False,
+        adaptive: bool | None = None,
         labels: torch.Tensor | None = None,
     ) -> LiteOutput:
         """Classify clips.
@@ -240,7 +246,8 @@ class LiteModel(nn.Module):
             keep_ratio: share of the tokens kept, of every clip or one for each of the B; default
                 the configuration's. With 1, the selector does not run and the logits are the plain
                 model's.
-            adaptive: give each clip the budget that the calibrated rule sets (LITE++). Where the
+            adaptive: give each clip the budget that the calibrated rule sets (LITE++); default the
+                configuration's, and not with a keep ratio. Where the
                 clips' budgets differ, they are read back to group clips of equal budget, which is
                 not one graph for `torch.compile` and `torch.export`; one for all clips is.
             labels: int64 (B,) class ids, for the loss.
@@ -249,6 +256,7 @@ class LiteModel(nn.Module):
             ConfigError: another shape or type, a keep ratio outside (0, 1], or no calibrated
                 budget.
         """
+        adaptive = self.config.adapts(keep_ratio, adaptive)
         self._check(keep_ratio, adaptive)
         pixel_values = self.backbone.checked(pixel_values)
         tokens = self.backbone.embed(pixel_values)

@@ -54,7 +54,7 @@ def predict_videos(
     pool: DecodePool,
     *,
     keep_ratio: float | None = None,
-    adaptive: bool = False,
+    adaptive: bool | None = None,
     views: tuple[View, ...] = (View(),),
     sampling: str | None = None,
     decoder: str = "pyav",
@@ -126,8 +126,13 @@ def clip_request(
 
 
 def _predict(
-    model: LiteModel, decoded: DecodedVideo, keep_ratio: float | None, adaptive: bool, top: int
+    model: LiteModel,
+    decoded: DecodedVideo,
+    keep_ratio: float | None,
+    adaptive: bool | None,
+    top: int,
 ) -> Prediction | DecodeError:
+    adaptive = model.config.adapts(keep_ratio, adaptive)
     output = model(model.backbone.pixel_values(decoded.clips), keep_ratio, adaptive)
     if not torch.isfinite(output.logits).all():
         return DecodeError(ClipStatus.MODEL_ERROR, "the model's logits are not finite")

@@ -1,8 +1,9 @@
 """Writing a deployable model: what its folder then holds is the model that was in memory.
 
-The hub's own mixin (`PyTorchModelHubMixin`) keeps one file of weights and the arguments of a
-constructor. Here every part keeps files of its own, because each is also read alone: the selector
-by the readers of what `train-selector` writes, the backbone by transformers.
+transformers' own `save_pretrained` keeps all weights in one place. Here every part has a folder of
+its own, because each is also read alone: the selector by the readers of what `train-selector`
+writes, the backbone by transformers. The configuration, the processor and the card beside them
+make the whole a folder of transformers too (`selector.deploy.auto`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from pipeline.backbones import hub
 from pipeline.backbones.checkpoint import find_checkpoint
+from pipeline.backbones.preprocessing import IMAGE_PROCESSOR_NAME, PROCESSOR_NAMES
 from pipeline.backbones.saving import (
     copy_checkpoint,
     holds,
@@ -27,41 +29,57 @@ from pipeline.backbones.saving import (
 )
 from pipeline.errors import ConfigError, HubError
 from selector.budgets.confidence_names import load_confidence, local_place, with_place
+from selector.deploy.card import CARD_NAME, may_replace_card, model_card
 from selector.deploy.config import LITE_NAME, LiteConfig
 from selector.deploy.files import BACKBONE_NAME, CONFIDENCE_NAME
 from selector.deploy.replacing import replacing
-from selector.training.files import CONFIG_NAME, WEIGHTS_NAME, save_selector
+from selector.deploy.transformers_config import transformers_config
+from selector.deploy.video_processor import video_processor
+from selector.training.files import CONFIG_NAME, SELECTOR_NAME, WEIGHTS_NAME, save_selector
 from selector.training.model import TokenSelector
 
 if TYPE_CHECKING:
     from selector.deploy.model import LiteModel
 
-ENTRIES = (CONFIG_NAME, WEIGHTS_NAME, LITE_NAME, BACKBONE_NAME, CONFIDENCE_NAME)
-"""All that a model's folder has of a model; other entries are not ours."""
+PARTS = (SELECTOR_NAME, BACKBONE_NAME, CONFIDENCE_NAME)
+ENTRIES = (CONFIG_NAME, *PROCESSOR_NAMES, LITE_NAME, *PARTS, WEIGHTS_NAME)
+"""All that a model's folder has of a model; other entries are not ours.
+
+The last is a selector's that lay in the folder itself, as `train-selector` writes it.
+"""
 
 
-def save_model(model: LiteModel, folder: Path, with_backbone: bool) -> None:
+def save_model(
+    model: LiteModel, folder: Path, with_backbone: bool, max_shard_size: str | int | None = None
+) -> None:
     """Make a folder's model this one; see `LiteModel.save_pretrained`.
 
     Raises:
         ConfigError: a part cannot be written as it is in memory; the folder is as before.
         BackboneError: that part is the backbone.
     """
-    with replacing(folder, ENTRIES) as new:
+    entries = ENTRIES + (CARD_NAME,) * may_replace_card(folder / CARD_NAME)
+    with replacing(folder, entries) as new:
         config = replace(model.config, precision=precision_of(model.backbone))
+        source = find_checkpoint(model.backbone_name, model.revision)
         if with_backbone:
-            source = find_checkpoint(model.backbone_name, model.revision)
-            digest = save_backbone(model.backbone, source, new / BACKBONE_NAME)
+            digest = save_backbone(model.backbone, source, new / BACKBONE_NAME, max_shard_size)
             config = replace(config, backbone=None, revision=None)
         else:
             digest = model.backbone.digest
             name = _name_alone(model, folder)
             config = replace(config, backbone=name, revision=model.revision)
         if model.selector is not None:
-            _save_selector(model.selector, digest, new)
+            _save_selector(model.selector, digest, new / SELECTOR_NAME)
         if model.confidence is not None:
             config = _with_confidence(model, config, new / CONFIDENCE_NAME)
         config.save(new)
+        transformers_config(model).save_pretrained(new)
+        video_processor(model).save_pretrained(new)
+        if (source / IMAGE_PROCESSOR_NAME).is_file():
+            shutil.copyfile(source / IMAGE_PROCESSOR_NAME, new / IMAGE_PROCESSOR_NAME)
+        if CARD_NAME in entries:
+            (new / CARD_NAME).write_text(model_card(model))
 
 
 def push_model(model: LiteModel, repo_id: str, private: bool | None, with_backbone: bool) -> str:
@@ -71,6 +89,7 @@ def push_model(model: LiteModel, repo_id: str, private: bool | None, with_backbo
         ConfigError: the hub is out of reach, or refuses, or the model cannot be written.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import EntryNotFoundError
 
     if not with_backbone and Path(model.backbone_name).expanduser().exists():
         raise ConfigError(
@@ -78,18 +97,24 @@ def push_model(model: LiteModel, repo_id: str, private: bool | None, with_backbo
             "upload the model with its backbone"
         )
     api = HfApi()
-    stale = [*ENTRIES, f"{BACKBONE_NAME}/*", f"{CONFIDENCE_NAME}/*"]
+    stale = [*ENTRIES, *(f"{name}/*" for name in PARTS)]
     with tempfile.TemporaryDirectory() as temporary:
         save_model(model, Path(temporary), with_backbone)
 
         def upload() -> str:
             api.create_repo(repo_id, private=private, exist_ok=True)
+            try:
+                card = Path(api.hf_hub_download(repo_id, CARD_NAME))
+                ignored = [] if may_replace_card(card) else [CARD_NAME]
+            except EntryNotFoundError:
+                ignored = []
             return str(
                 api.upload_folder(
                     repo_id=repo_id,
                     folder_path=temporary,
                     commit_message="Upload a LITE model",
                     delete_patterns=stale,
+                    ignore_patterns=ignored,
                 )
             )
 

@@ -32,6 +32,8 @@ from selector.training.model import TokenSelector
 
 WEIGHTS_NAME = "selector.safetensors"
 CONFIG_NAME = "config.json"
+SELECTOR_NAME = "selector"
+"""The folder of a selector inside that of a deployable model."""
 CHECKPOINT_NAME = "checkpoint.pt"
 METRICS_NAME = "metrics.json"
 TENSORBOARD_NAME = "tensorboard"
@@ -67,7 +69,7 @@ def load_selector(
     if backbone is not None:
         config.check_fits(backbone)
     model = TokenSelector(config)
-    path = Path(folder) / WEIGHTS_NAME
+    path = selector_folder(folder) / WEIGHTS_NAME
     try:
         state = load(path.read_bytes())
         model.prior = state.pop(_PRIOR, None)
@@ -87,7 +89,7 @@ def read_config(folder: str | Path) -> SelectorConfig:
     Raises:
         ConfigError: there is no selector, or its configuration is damaged or of another schema.
     """
-    folder = Path(folder)
+    folder = selector_folder(folder)
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ConfigError(
@@ -98,11 +100,29 @@ def read_config(folder: str | Path) -> SelectorConfig:
     return SelectorConfig.from_json(path.read_bytes().decode(errors="replace"), str(path))
 
 
+def selector_folder(folder: str | Path) -> Path:
+    """Where a selector's files lie: in `folder`, or in `selector/` where that is a whole model.
+
+    Raises:
+        ConfigError: both hold one, and nothing says which is meant.
+    """
+    folder = Path(folder)
+    inner = folder / SELECTOR_NAME
+    if not (inner / WEIGHTS_NAME).is_file():
+        return folder
+    if (folder / WEIGHTS_NAME).is_file():
+        raise ConfigError(
+            f"{folder} holds two selectors, one that a training wrote and, in {inner.name}/, that "
+            "of a model which was saved there: remove the one that is not meant"
+        )
+    return inner
+
+
 def selector_digest(folder: str | Path) -> str:
     """SHA-256 over a selector's weights and configuration: its identity in what it is used for."""
-    digest = hashlib.sha256()
+    digest, folder = hashlib.sha256(), selector_folder(folder)
     for name in (WEIGHTS_NAME, CONFIG_NAME):
-        digest.update(hashlib.sha256((Path(folder) / name).read_bytes()).digest())
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
     return digest.hexdigest()
 
 

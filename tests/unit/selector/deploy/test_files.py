@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 from torchvision.models import get_model
@@ -57,9 +58,12 @@ def test_a_model_saved_without_backbone_names_it(tiny_backbone, tmp_path):
     model = make_model(tiny_backbone)
     model.save_pretrained(tmp_path, with_backbone=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "README.md",
         "config.json",
         "lite.json",
-        "selector.safetensors",
+        "preprocessor_config.json",
+        "selector",
+        "video_preprocessor_config.json",
     ]
     assert json.loads((tmp_path / "lite.json").read_text())["backbone"] == str(tiny_backbone)
     assert torch.equal(logits(LiteModel.from_pretrained(tmp_path)), logits(model))
@@ -246,19 +250,30 @@ EARLIER = (
     "config.json",
     "lite.json",
     "selector.safetensors",
+    "selector/config.json",
     "backbone/model-00001-of-00002.safetensors",
     "confidence/mine.pth",
 )
 
 
-def test_pushing_uploads_a_complete_model(tiny_backbone, monkeypatch):
+@pytest.mark.parametrize(("card", "ignored"), [(None, []), ("somebody's", ["README.md"])])
+def test_pushing_uploads_a_complete_model(tiny_backbone, tmp_path, monkeypatch, card, ignored):
     calls = {}
 
     class Hub:
         def create_repo(self, repo_id, *, private, exist_ok):
             calls["repo"] = (repo_id, private, exist_ok)
 
-        def upload_folder(self, *, repo_id, folder_path, commit_message, delete_patterns):
+        def hf_hub_download(self, repo_id, name):
+            if card is None:
+                raise EntryNotFoundError(name)
+            (tmp_path / name).write_text(card)
+            return str(tmp_path / name)
+
+        def upload_folder(
+            self, *, repo_id, folder_path, commit_message, delete_patterns, ignore_patterns
+        ):
+            calls["ignored"] = ignore_patterns
             calls["logits"] = logits(LiteModel.from_pretrained(folder_path))
             calls["stale"] = set(filter_repo_objects(EARLIER, allow_patterns=delete_patterns))
             return f"https://hub/{repo_id}/commit/1"
@@ -266,6 +281,7 @@ def test_pushing_uploads_a_complete_model(tiny_backbone, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     model = make_model(tiny_backbone)
     assert model.push_to_hub("me/lite", private=True) == "https://hub/me/lite/commit/1"
+    assert calls["ignored"] == ignored
     assert calls["repo"] == ("me/lite", True, True)
     assert calls["stale"] == set(EARLIER) - {"README.md", "notes/backbone.txt"}
     assert torch.equal(calls["logits"], logits(model))

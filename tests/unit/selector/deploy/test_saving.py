@@ -68,7 +68,7 @@ def test_what_the_backbone_learnt_is_saved(tiny_backbone, tmp_path):
     # Another backbone than the selector's store was made with, and it says so.
     digest = backbone_digest(str(tmp_path / "backbone"))
     assert digest != model.backbone.digest == backbone_digest(str(tiny_backbone))
-    assert json.loads((tmp_path / "config.json").read_text())["backbone_digest"] == digest
+    assert json.loads((tmp_path / "selector/config.json").read_text())["backbone_digest"] == digest
     assert loaded.backbone.preprocessing == model.backbone.preprocessing
 
 
@@ -125,7 +125,8 @@ def test_nothing_of_an_earlier_save_survives(tiny_backbone, tmp_path):
     (folder / ".git").mkdir()
     make_model(tiny_backbone).save_pretrained(folder, with_backbone=False)
     assert sorted(path.name for path in folder.iterdir()) == [
-        ".git", "config.json", "lite.json", "metrics.json", "selector.safetensors",
+        ".git", "README.md", "config.json", "lite.json", "metrics.json",
+        "preprocessor_config.json", "selector", "video_preprocessor_config.json",
     ]  # fmt: skip
     make_model(tiny_backbone).save_pretrained(folder)
     assert sorted(path.name for path in (folder / "backbone").iterdir()) == [

@@ -1,0 +1,90 @@
+"""The model card: what a model's folder says of itself to people and to the hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UnreachableBudgetError
+
+if TYPE_CHECKING:
+    from selector.deploy.model import LiteModel
+
+CARD_NAME = "README.md"
+_MARK = "<!-- Written by lite-pipeline; remove this line to keep your changes. -->"
+
+
+def may_replace_card(path: Path) -> bool:
+    """Whether there is none yet, or one that was written here."""
+    return not path.is_file() or _MARK in path.read_text(errors="replace")
+
+
+def _cost(model: LiteModel) -> str:
+    try:
+        reduced = model.cost_of().total
+    except UnreachableBudgetError:  # loads, and says so when it is called
+        return ""
+    return f"That is {reduced:.4g} of {model.cost_of(1.0).total:.4g} GMACs a view."
+
+
+def model_card(model: LiteModel) -> str:
+    """The card of a model, with the metadata that the hub reads."""
+    config, backbone = model.config, model.backbone
+    base = model.backbone_name
+    is_local = Path(base).expanduser().exists()
+    metadata = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: video-classification",
+        # Of the base model, which decides; a checkpoint does not carry it.
+        "license: unknown",
+        *([] if is_local else [f"base_model: {json.dumps(base)}"]),
+        "tags: [lite_video, video-classification, token-reduction]",
+        "---",
+    ]
+    selector = model.selector.config if model.selector is not None else None
+    lines = [
+        *metadata,
+        _MARK,
+        "",
+        "# A video classifier at a part of its cost",
+        "",
+        f"`{Path(base).name if is_local else base}` ({backbone.model.config.model_type}), "
+        f"{backbone.num_classes} classes, with fewer tokens: method `{config.method}`, keep ratio "
+        f"{config.keep_ratio:g}"
+        + (f", spread {config.spread:g}" if config.needs_selector else "")
+        + f". {_cost(model)}",
+        "",
+        "```python",
+        "import selector  # pip install lite-pipeline",
+        "from transformers import pipeline",
+        "",
+        'classify = pipeline("video-classification", model="THIS_FOLDER")',
+        "```",
+        "",
+        "## How it was made",
+        "",
+        "The backbone's weights are those of the base model, unless it was trained further."
+        if selector is None
+        else "The backbone is frozen. A small network ranks its tokens; it learnt from the oracle "
+        f"`{selector.oracle}` on "
+        + (
+            f"`{selector.trained_on.dataset}`, split `{selector.trained_on.split}`."
+            if selector.trained_on is not None
+            else "a store that is not named."
+        ),
+        "",
+        "## What it costs and loses",
+        "",
+        *(config.measured or {}).get(
+            "card",
+            ["Not measured here: `lite-pipeline evaluate` does, on videos it was not made from."],
+        ),
+        "",
+        "## Licence",
+        "",
+        "That of the base model, which was not given and is unknown here.",
+        "",
+    ]
+    return "\n".join(lines)
