@@ -31,7 +31,7 @@ COMMANDS = {
     "Stage 2: the selector": (
         *("train_selector", "methods", "evaluate", "calibrate", "predict", "export_lite"),
     ),
-    "Data and the stand-in backbone": ("datasets", "train_backbone"),
+    "Data and backbones": ("datasets", "import_checkpoint", "train_backbone"),
 }
 """Modules of this package, one a command, by the headings of `--help`; each has `register`."""
 
