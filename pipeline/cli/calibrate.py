@@ -58,14 +58,16 @@ def calibrate(
     confidence: Annotated[
         str | None,
         typer.Option(
-            help="backbone:RATIO, hf:FOLDER_OR_ID or torchvision:NAME@WEIGHTS; by default the "
-            "backbone on the fewest evaluated tokens. With the small ratio it is a cascade: its "
-            "pass is the small budget's answer too."
+            help="backbone:RATIO, movinet:A0@FILE, hf:FOLDER_OR_ID or torchvision:NAME@WEIGHTS; "
+            "by default the backbone on the fewest evaluated tokens. With the small ratio it is a "
+            "cascade: its pass is the small budget's answer too."
         ),
     ] = None,
     data_root: Annotated[
         str | None,
-        typer.Option(help="Folder of the evaluation's videos; only hf: and torchvision: need it."),
+        typer.Option(
+            help="Folder of the evaluation's videos; only another model than the backbone needs it."
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips per forward pass of those.")] = 16,
     decode_workers: Annotated[int, typer.Option(min=1, help="Decoder processes for those.")] = 1,

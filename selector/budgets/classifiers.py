@@ -1,4 +1,4 @@
-"""Any video classifier of Hugging Face or torchvision as the confidence of LITE++."""
+"""A MoViNet, or any video classifier of Hugging Face or torchvision, as LITE++'s confidence."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from torch.nn import functional as F
 from pipeline.backbones.base import Backbone, Preprocessing
 from pipeline.backbones.checkpoint import find_checkpoint, no_progress_bar, weight_files
 from pipeline.backbones.preprocessing import IMAGE_PROCESSOR_NAME
+from pipeline.backbones.pth import read_pth
 from pipeline.backbones.tokens import Tokens
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, LiteError
 from selector.budgets.confidence import Confidence, Judgement, largest_probability
+from selector.budgets.movinet import FIRST_KEY, VARIANTS, load_movinet
 from selector.methods.cost import count_gmacs, without_data
 
 
@@ -93,7 +95,11 @@ def load_classifier(kind: str, name: str, backbone: Backbone) -> ClassifierConfi
     Raises:
         ConfigError: it is not found, does not load faithfully, or cannot take these clips.
     """
-    load = {"hf": _load_hugging_face, "torchvision": _load_torchvision}[kind]
+    load = {
+        "hf": _load_hugging_face,
+        "movinet": _load_movinet,
+        "torchvision": _load_torchvision,
+    }[kind]
     model, wanted = load(name, backbone.num_frames)
     try:
         confidence = ClassifierConfidence(model, wanted, backbone.preprocessing)
@@ -165,6 +171,29 @@ def _channels(made: Any) -> torch.Tensor:
     if frames.dim() != 5 or not torch.allclose(frames, value.reshape(3, 1, 1)):
         raise ValueError("its processor does not make a plain frame plain")
     return value
+
+
+def _load_movinet(name: str, num_frames: int) -> tuple[nn.Module, ClassifierInput]:
+    name, _, weights = name.partition("@")
+    if name not in VARIANTS or not weights:
+        raise ConfigError(
+            f"movinet:{name} needs one of {', '.join(VARIANTS)} and, after an @, the file of its "
+            "base state dict"
+        )
+    try:
+        model = load_movinet(name, read_pth(Path(weights), None, FIRST_KEY).weights)
+    except LiteError as error:
+        raise ConfigError(
+            f"cannot load the weights {weights!r} of MoViNet {name}: {error}"
+        ) from error
+    # As published: every frame in 0..1, not normalised.
+    return model, ClassifierInput(
+        num_frames=num_frames,
+        size=VARIANTS[name].image_size,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        channels_first=True,
+    )
 
 
 def _load_torchvision(name: str, num_frames: int) -> tuple[nn.Module, ClassifierInput]:

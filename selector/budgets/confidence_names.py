@@ -1,7 +1,8 @@
 """A confidence by its name, as `lite.json` and the command line have it.
 
-`backbone:RATIO`; `hf:FOLDER_OR_ID`, a Hugging Face video classifier; or `torchvision:NAME@WEIGHTS`,
-WEIGHTS being a state dict's file or one of torchvision's names (`KINETICS400_V1`).
+`backbone:RATIO`; `movinet:A0@FILE`, A1 or A2, with the file of a base state dict;
+`hf:FOLDER_OR_ID`, a Hugging Face video classifier; or `torchvision:NAME@WEIGHTS`, WEIGHTS being a
+state dict's file or one of torchvision's names (`KINETICS400_V1`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from selector.budgets.confidence import BackboneConfidence, Confidence
 
 DEFAULT_CONFIDENCE = "backbone:0.05"
 
-_MODEL = re.compile(r"(hf:|torchvision:[^@]+@)(.+)", re.DOTALL)
+_MODEL = re.compile(r"(hf:|(?:movinet|torchvision):[^@]+@)(.+)", re.DOTALL)
 
 
 def load_confidence(spec: str, backbone: Backbone) -> Confidence:
@@ -37,10 +38,11 @@ def load_confidence(spec: str, backbone: Backbone) -> Confidence:
         except ValueError:
             raise ConfigError(f"confidence {spec!r}: {name!r} is not a keep ratio") from None
         return BackboneConfidence(backbone, keep_ratio)
-    if kind in ("hf", "torchvision") and name:
+    if kind in ("hf", "movinet", "torchvision") and name:
         return load_classifier(kind, name, backbone)
     raise ConfigError(
-        f"a confidence is backbone:RATIO, hf:FOLDER_OR_ID or torchvision:NAME@WEIGHTS, got {spec!r}"
+        "a confidence is backbone:RATIO, movinet:A0@FILE, hf:FOLDER_OR_ID or "
+        f"torchvision:NAME@WEIGHTS, got {spec!r}"
     )
 
 

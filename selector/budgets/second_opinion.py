@@ -27,7 +27,7 @@ def ask_second_model(
     """Decode clips of an evaluation as it did, and let a classifier judge them.
 
     Args:
-        name: `hf:...` or `torchvision:...`; see `selector.budgets.confidence_names`.
+        name: `movinet:...`, `hf:...` or `torchvision:...`; see `selector.budgets.confidence_names`.
         evaluation: whose decoder, sampling and views hold.
         clip_ids: rows of its plan, ascending, (n,).
         run_config: speed settings, and where the videos are.

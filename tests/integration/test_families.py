@@ -54,7 +54,7 @@ def test_from_videos_to_a_name(family: str, data: Path, tmp_path: Path):
 
     run(
         "build-oracle", *dataset, *here, "--backbone", checkpoint, "--store", store,
-        "--tokens-per-clip", "all",
+        "--embeddings-per-clip", "all",
     )  # fmt: skip
     assert run("verify", "--store", store, "--json")["sound"]
     backbone = load_backbone(str(checkpoint))

@@ -179,6 +179,8 @@ def test_a_model_runs_with_a_classifier_and_counts_it(tiny_backbone, tmp_path):
     ("spec", "message"),
     [
         ("movinet", "a confidence is"),
+        ("movinet:A0", "needs one of A0, A1, A2 and, after an @"),
+        ("movinet:A0@nowhere.pth", "cannot load the weights 'nowhere.pth' of MoViNet A0"),
         ("hf:", "a confidence is"),
         ("backbone:few", "not a keep ratio"),
         ("backbone:0", r"\(0, 1\]"),
