@@ -142,7 +142,6 @@ def _random_result(shard: int, config: OracleConfig, hidden_size: int) -> ShardR
             confidence=0.5,
             true_prob=0.5,
             loss=0.7,
-            degenerate=False,
             num_frames_total=48,
             padded=False,
             damaged=False,

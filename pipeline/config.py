@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.oracle_name import LABEL, TARGETS, OracleName
 
 DECODERS = ("pyav", "decord", "torchcodec")
-TARGETS = ("label", "predicted")
 LONGEST_S = 10 * 24 * 3600
 """Longest time limit: waiting longer is waiting for ever, and the system's clocks have an end."""
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -135,8 +135,10 @@ class OracleConfig(ClipConfig):
     """Oracle: `gradcam`, `hirescam`, ..., `occlusion` (see `pipeline.oracle.names.METHODS`)."""
     layer: str = ""
     """Module whose output is scored: `embeddings`, or `blocks.N.(mlp|output|norm1)`."""
-    target: str = "label"
+    target: str = LABEL
     """Class whose logit is explained: the true `label` or the `predicted` one."""
+    further_oracles: tuple[str, ...] = ()
+    """Names of further oracles of the same pass, whose maps stand beside those of the first."""
     embeddings_per_clip: int | None = None
     """Patch embeddings kept per clip for the selector; -1 keeps all, 0 none, None is open."""
     seed: int = 0
@@ -149,13 +151,38 @@ class OracleConfig(ClipConfig):
         if self.embeddings_per_clip is not None:
             require_at_least("embeddings_per_clip", self.embeddings_per_clip, -1)
         require_at_least("seed", self.seed, 0)
+        names = [str(name) for name in self.oracles]
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise ConfigError(f"the oracle {repeated} is asked for more than once")
+
+    @property
+    def oracles(self) -> tuple[OracleName, ...]:
+        """All oracles of the pass, the first one first."""
+        first = OracleName(self.method, self.layer, self.target)
+        return (first, *map(OracleName.parse, self.further_oracles))
 
     @property
     def open_fields(self) -> tuple[str, ...]:
         """As `ClipConfig.open_fields`."""
         own = () if self.layer else ("layer",)
+        further = () if all(name.layer for name in self.oracles[1:]) else ("further_oracles",)
         kept = () if self.embeddings_per_clip is not None else ("embeddings_per_clip",)
-        return (*super().open_fields, *own, *kept)
+        return (*super().open_fields, *own, *further, *kept)
+
+    def identity(self) -> dict[str, Any]:
+        """As `ClipConfig.identity`."""
+        return self._without_no_further_oracles(super().identity())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `ClipConfig.to_dict`."""
+        return self._without_no_further_oracles(super().to_dict())
+
+    def _without_no_further_oracles(self, fields: dict[str, Any]) -> dict[str, Any]:
+        # A store of one oracle is the same, byte for byte, as before there could be several.
+        if not self.further_oracles:
+            del fields["further_oracles"]
+        return fields
 
 
 @dataclass(frozen=True, kw_only=True)

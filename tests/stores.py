@@ -69,7 +69,11 @@ def make_result(
     rows = info.rows(shard)
     config = info.config
     result = ShardResult(
-        rows.stop - rows.start, info.grid, config.embeddings_per_clip, info.hidden_size
+        rows.stop - rows.start,
+        info.grid,
+        config.embeddings_per_clip,
+        info.hidden_size,
+        info.suffixes,
     )
     for row, clip_id in enumerate(range(rows.start, rows.stop)):
         status = (failed or {}).get(clip_id)
@@ -167,13 +171,10 @@ def _set_ok(
     degenerate: bool = False,
 ) -> None:
     rng = np.random.default_rng(clip_id)
-    # Skewed, as real maps are: a few tokens carry most of the score.
-    cam = rng.standard_normal(grid.num_tokens).astype(np.float32) ** 3
-    if degenerate:
-        cam = -1 - np.abs(cam)
-    positive = np.maximum(cam, 0)
-    span = positive.max() - positive.min()
-    scores = (positive - positive.min()) / span if span > 0 else np.zeros_like(positive)
+    cams = [_cam(rng, grid, degenerate)]
+    # Other draws than those of the first: a store of one oracle has the same numbers.
+    for oracle in range(1, len(result.suffixes)):
+        cams.append(_cam(np.random.default_rng([clip_id, oracle]), grid, False))
     logits = rng.standard_normal(num_classes)
     probs = np.exp(logits) / np.exp(logits).sum()
     order = np.argsort(-probs)
@@ -183,14 +184,13 @@ def _set_ok(
     embeddings = rng.standard_normal((grid.num_tokens, hidden_size))[index]
     result.set_ok(
         row,
-        scores=scores,
-        cam=cam,
+        scores=[_scores(cam) for cam in cams],
+        cam=cams,
         prediction=int(order[0]),
         top5=order[:5].tolist(),
         confidence=float(probs[order[0]]),
         true_prob=float(probs[label]),
         loss=float(-np.log(probs[label])),
-        degenerate=degenerate,
         num_frames_total=30 + clip_id,
         padded=False,
         damaged=False,
@@ -199,3 +199,15 @@ def _set_ok(
         embeddings=embeddings if k else None,
         embedding_index=index if k else None,
     )
+
+
+def _cam(rng: np.random.Generator, grid: TokenGrid, degenerate: bool) -> np.ndarray:
+    # Skewed, as real maps are: a few tokens carry most of the score.
+    cam = rng.standard_normal(grid.num_tokens).astype(np.float32) ** 3
+    return -1 - np.abs(cam) if degenerate else cam
+
+
+def _scores(cam: np.ndarray) -> np.ndarray:
+    positive = np.maximum(cam, 0)
+    span = positive.max() - positive.min()
+    return (positive - positive.min()) / span if span > 0 else np.zeros_like(positive)

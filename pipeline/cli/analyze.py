@@ -28,6 +28,7 @@ def analyze(
             help="Share of the positive values in the tail fit; its half and fifth are fitted too."
         ),
     ] = 0.1,
+    oracle: options.StoreOracle = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Also write classes, tails, trends and lorenz as .csv into this folder."),
@@ -44,7 +45,7 @@ def analyze(
     if out is not None:
         options.require_writable_folder(out)
     with output.counted("shards") as on_progress:
-        result = analyze_store(open_store(store), tail, on_progress)
+        result = analyze_store(open_store(store), tail, on_progress, oracle)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         for name in ("classes", "tails", "trends", "lorenz"):

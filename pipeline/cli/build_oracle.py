@@ -11,8 +11,9 @@ from pipeline.cli import options, output
 from pipeline.cli.options import HOW, WHAT
 from pipeline.cli.status import echo_accuracy
 from pipeline.cli.table import Column, echo_table
-from pipeline.config import DEFAULT_LAYER, TARGETS, OracleConfig, RunConfig
+from pipeline.config import DEFAULT_LAYER, OracleConfig, RunConfig
 from pipeline.errors import ClipStatus, ConfigError
+from pipeline.oracle_name import TARGETS, OracleName
 
 if TYPE_CHECKING:
     from pipeline.oracle.build import BuildResult
@@ -49,13 +50,22 @@ def build_oracle(
     sampling: options.SamplingRule = None,
     limit: options.Limit = None,
     decoder: options.Decoder = OracleConfig.decoder,
-    method: Annotated[
-        str,
+    oracle: Annotated[
+        list[str] | None,
         typer.Option(
-            help="Class-activation method (gradcam, hirescam ...), or occlusion.",
+            help="METHOD, METHOD@LAYER or METHOD@LAYER:TARGET, such as "
+            "gradcam@blocks.-1.output:predicted; repeat it for several in one pass.",
             rich_help_panel=WHAT,
         ),
-    ] = OracleConfig.method,
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Class-activation method (gradcam, hirescam ...), or occlusion. Default: "
+            f"{OracleConfig.method}. With --layer and --target the long form of one --oracle.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     layer: Annotated[
         str | None,
         typer.Option(
@@ -65,8 +75,12 @@ def build_oracle(
         ),
     ] = None,
     target: Annotated[
-        str, typer.Option(help=f"Class to explain: {' or '.join(TARGETS)}.", rich_help_panel=WHAT)
-    ] = OracleConfig.target,
+        str | None,
+        typer.Option(
+            help=f"Class to explain: {' or '.join(TARGETS)}. Default: {OracleConfig.target}.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     precision: options.Precision = OracleConfig.precision,
     embeddings_per_clip: Annotated[
         str | None,
@@ -94,6 +108,7 @@ def build_oracle(
     Interrupt it at any time: the same command goes on where it stopped. A video that cannot be
     read never stops a run; `lite-pipeline failures` lists it.
     """
+    first, *further = _oracles(oracle, method, layer, target)
     kept = _tokens(embeddings_per_clip)
     retry = _statuses(retry_failed)
     run_config = RunConfig(data_root=data_root, accept_classes=accept_classes, **run)
@@ -113,9 +128,10 @@ def build_oracle(
         sampling=sampling or "",
         limit=limit,
         decoder=decoder,
-        method=method,
-        layer=layer or "",
-        target=target,
+        method=first.method,
+        layer=first.layer,
+        target=first.target,
+        further_oracles=tuple(map(str, further)),
         precision=precision,
         embeddings_per_clip=kept,
         seed=seed,
@@ -125,6 +141,22 @@ def build_oracle(
     _echo_result(result, store)
     if not result.complete:
         raise typer.Exit(1)
+
+
+def _oracles(
+    names: list[str] | None, method: str | None, layer: str | None, target: str | None
+) -> list[OracleName]:
+    """The oracles asked for by --oracle, or the one by the other three."""
+    parts = {"--method": method, "--layer": layer, "--target": target}
+    given = [option for option, value in parts.items() if value is not None]
+    if names and given:
+        raise ConfigError(
+            f"--oracle says method, layer and target in one word, and {', '.join(given)} says it "
+            "again: use one or the other"
+        )
+    if names:
+        return [OracleName.parse(name) for name in names]
+    return [OracleName(method or OracleConfig.method, layer or "", target or OracleConfig.target)]
 
 
 def _tokens(text: str | None) -> int | None:

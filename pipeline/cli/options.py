@@ -29,6 +29,14 @@ def _completing(values: Callable[[], Iterable[str]]) -> Callable[[str], list[str
 
 
 StorePlace = Annotated[str, typer.Option("--store", help="Folder or URL of an oracle store.")]
+StoreOracle = Annotated[
+    str | None,
+    typer.Option(
+        "--oracle",
+        help="Whose maps, where the store has several, such as hirescam@embeddings; by default "
+        "the first.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dataset = Annotated[
     str,

@@ -48,7 +48,9 @@ def status(store: options.StorePlace, as_json: options.AsJson = False) -> None:
     facts = {
         "store": str(opened.root),
         "dataset": f"{config.dataset}, split {config.split}",
-        "oracle": f"{config.method} of the {config.target} class at {config.layer}",
+        "oracle": "; ".join(
+            f"{name.method} of the {name.target} class at {name.layer}" for name in config.oracles
+        ),
         "backbone": f"{config.backbone}, {config.precision}",
         "classes": Agreement(config.class_agreement).meaning if config.class_agreement else "-",
         "clips": f"{config.num_segments}x{config.num_crops} views, {config.sampling} frames, "

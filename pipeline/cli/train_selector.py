@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
 def train_selector(
     store: Annotated[str, typer.Option(help="Folder or URL of an oracle store.")],
     out: Annotated[Path, typer.Option(help="Folder for the selector; resumes what is there.")],
+    oracle: options.StoreOracle = None,
     arch: Annotated[
         str, typer.Option(help="mlp (the paper's), mlp4, mlp5, global or transformer.")
     ] = "mlp",
@@ -88,6 +89,7 @@ def train_selector(
             config,
             device=device,
             allow_unfinished=allow_unfinished,
+            oracle=oracle,
             on_progress=on_progress,
         )
     finally:

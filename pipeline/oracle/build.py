@@ -14,8 +14,9 @@ from pipeline.clips.grid import TokenGrid
 from pipeline.clips.inputs import read_inputs
 from pipeline.config import OracleConfig, RunConfig, require_one_of
 from pipeline.errors import ClipStatus
-from pipeline.oracle.names import METHODS, oracle_layer
+from pipeline.oracle.names import METHODS, resolve_oracle
 from pipeline.oracle.worker import OracleWorker
+from pipeline.oracle_name import LABEL
 from pipeline.shards.progress import Progress
 from pipeline.shards.run import TRANSIENT, run_job, with_what_is_seen
 from pipeline.shards.scheduler import Loss
@@ -64,19 +65,22 @@ def prepare(asked: OracleConfig, run: RunConfig) -> BuildPlan:
         BackboneError: the checkpoint does not load, or its classes are not the dataset's.
         ConfigError: options that cannot work together.
     """
-    require_one_of("method", asked.method, METHODS)
+    for name in asked.oracles:
+        require_one_of("method", name.method, METHODS)
     spec = load_spec(asked.dataset)
     split = asked.split or default_split(spec, run.data_root, "train")
     needed = "have no label to explain: use --target predicted, or a split with labels"
-    without_label = needed if asked.target == "label" else None
+    without_label = needed if any(name.target == LABEL for name in asked.oracles) else None
     inputs = read_inputs(
         asked, run, spec, split, views=spec.train_views, without_label=without_label
     )
     backbone = inputs.backbone
     kept = asked.embeddings_per_clip
+    first, *further = (resolve_oracle(backbone, name) for name in asked.oracles)
     config = replace(
         inputs.config,
-        layer=oracle_layer(backbone, asked.method, asked.layer or None),
+        layer=first.layer,
+        further_oracles=tuple(map(str, further)),
         embeddings_per_clip=num_embeddings(backbone.grid, None) if kept is None else kept,
     )
     return BuildPlan(

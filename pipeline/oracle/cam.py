@@ -11,10 +11,11 @@ with A the target layer's output. Axes in names: B clips, N tokens of the full g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ class ClassActivationMap:
 
     The backbone is frozen, so nothing is recorded until the target layer, whose output a hook
     replaces by a leaf that asks for a gradient; the backward runs from the logits to there only.
+    `class_activation_maps` gives several in one pass.
 
     Args:
         layer: `embeddings` or `blocks.N.(mlp|output|norm1)`.
@@ -64,18 +66,68 @@ class ClassActivationMap:
 
     def values(self, backbone: Backbone, tokens: Tokens, labels: Tensor | None) -> OracleMaps:
         """See `Oracle.values`."""
+        target = CamTarget(self._layer, self._method, labels)
+        return class_activation_maps(backbone, tokens, [target])[0]
+
+
+class CamTarget(NamedTuple):
+    """One map."""
+
+    layer: str
+    """`embeddings` or `blocks.N.(mlp|output|norm1)`."""
+    method: str
+    """One of `CAM_METHODS`."""
+    labels: Tensor | None
+    """int64 (B,), the class to explain; None explains each clip's predicted class."""
+
+
+def class_activation_maps(
+    backbone: Backbone, tokens: Tokens, targets: Sequence[CamTarget]
+) -> list[OracleMaps]:
+    """Several maps of the same clips from one forward pass.
+
+    Nothing is recorded before the first of the layers, and the backward runs once for each set of
+    classes (the same `labels` object), from the logits to the first layer that it is asked of.
+
+    Args:
+        backbone: frozen model.
+        tokens: from `backbone.embed`, all of them.
+        targets: which maps; none gives none and runs nothing.
+
+    Returns:
+        One entry a target, in their order; each what a pass of its own gives.
+
+    Raises:
+        ConfigError: no such layer or method.
+    """
+    for target in targets:
+        require_one_of("method", target.method, CAM_METHODS)
+    layers = [backbone.resolve_layer(target.layer) for target in targets]
+    of_classes: dict[int, list[int]] = {}
+    for number, target in enumerate(targets):
+        of_classes.setdefault(id(target.labels), []).append(number)
+    if not targets:
+        return []
+    found: dict[int, OracleMaps] = {}
+    with torch.enable_grad():
+        seen, logits = _forward_recording(backbone, tokens, set(layers))
+    while of_classes:
+        _, members = of_classes.popitem()
+        wanted = list(dict.fromkeys(layers[number] for number in members))
         with torch.enable_grad():
-            activations, logits = _forward_from_leaf(backbone, tokens, self._layer)
-            explained = logits.gather(1, explained_classes(logits, labels)[:, None]).sum()
-            (gradients,) = torch.autograd.grad(explained, activations)
-        on_grid = _on_grid(backbone, self._layer)
-        cam = cam_from(
-            self._method,
-            on_grid(activations.detach()).float(),
-            on_grid(gradients).float(),
-            backbone.grid,
-        )
-        return OracleMaps(cam=cam, logits=logits.detach())
+            classes = explained_classes(logits, targets[members[0]].labels)
+            explained = logits.gather(1, classes[:, None]).sum()
+            gradients = torch.autograd.grad(
+                explained, [seen[layer] for layer in wanted], retain_graph=bool(of_classes)
+            )
+        for layer, gradient in zip(wanted, gradients, strict=True):
+            on_grid = _on_grid(backbone, layer)
+            pair = on_grid(seen[layer].detach()).float(), on_grid(gradient).float()
+            for number in members:
+                if layers[number] == layer:
+                    cam = cam_from(targets[number].method, *pair, backbone.grid)
+                    found[number] = OracleMaps(cam=cam, logits=logits.detach())
+    return [found[number] for number in range(len(targets))]
 
 
 def cam_from(method: str, activations: Tensor, gradients: Tensor, grid: TokenGrid) -> Tensor:
@@ -92,15 +144,21 @@ def cam_from(method: str, activations: Tensor, gradients: Tensor, grid: TokenGri
     return cam.reshape(len(activations), grid.num_tokens).to(activations.device)
 
 
-def _forward_from_leaf(backbone: Backbone, tokens: Tokens, layer: str) -> tuple[Tensor, Tensor]:
-    """Run the blocks and return (output of `layer` as an autograd leaf, logits)."""
+def _forward_recording(
+    backbone: Backbone, tokens: Tokens, layers: Collection[str]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Run the blocks and return the outputs of some layers, to differentiate by, and the logits."""
     tokens = replace(tokens, values=tokens.values.detach())
-    if backbone.resolve_layer(layer) == "embeddings":
-        leaf = tokens.values.requires_grad_()
-        return leaf, backbone.run(tokens)
-    with _leaf_at(backbone.layer_target(layer).module) as leaves:
+    seen: dict[str, Tensor] = {}
+    with ExitStack() as hooks:
+        for layer in layers:
+            if layer == "embeddings":
+                seen[layer] = tokens.values.requires_grad_()
+            else:
+                module = backbone.layer_target(layer).module
+                hooks.enter_context(_recorded(module, functools.partial(seen.setdefault, layer)))
         logits = backbone.run(tokens)
-    return leaves[0], logits
+    return seen, logits
 
 
 def _on_grid(backbone: Backbone, layer: str) -> Callable[[Tensor], Tensor]:
@@ -110,18 +168,20 @@ def _on_grid(backbone: Backbone, layer: str) -> Callable[[Tensor], Tensor]:
 
 
 @contextmanager
-def _leaf_at(module: nn.Module) -> Iterator[list[Tensor]]:
-    """While open, `module`'s output is cut off from what came before and asks for a gradient."""
-    leaves: list[Tensor] = []
+def _recorded(module: nn.Module, keep: Callable[[Tensor], Any]) -> Iterator[None]:
+    """While open, `keep` gets `module`'s output, as a leaf where nothing was recorded before it."""
 
-    def cut(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    def record(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         whole = isinstance(output, Tensor)
-        leaves.append((output if whole else output[0]).detach().requires_grad_())
-        return leaves[-1] if whole else (leaves[-1], *output[1:])
+        values = output if whole else output[0]
+        if not values.requires_grad:
+            values = values.detach().requires_grad_()
+        keep(values)
+        return values if whole else (values, *output[1:])
 
-    handle = module.register_forward_hook(cut)
+    handle = module.register_forward_hook(record)
     try:
-        yield leaves
+        yield
     finally:
         handle.remove()
 

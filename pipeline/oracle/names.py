@@ -8,6 +8,7 @@ from pipeline.errors import ConfigError
 from pipeline.oracle.base import Oracle
 from pipeline.oracle.cam import CAM_METHODS, ClassActivationMap
 from pipeline.oracle.occlusion import Occlusion
+from pipeline.oracle_name import OracleName
 
 OCCLUSION = "occlusion"
 METHODS = (*CAM_METHODS, OCCLUSION)
@@ -39,6 +40,15 @@ def oracle_layer(backbone: Backbone, method: str, layer: str | None) -> str:
     if layer != "embeddings":
         backbone.layer_target(layer)
     return layer
+
+
+def resolve_oracle(backbone: Backbone, name: OracleName) -> OracleName:
+    """The same oracle, its layer as `oracle_layer` gives it.
+
+    Raises:
+        ConfigError: see `oracle_layer`.
+    """
+    return name._replace(layer=oracle_layer(backbone, name.method, name.layer or None))
 
 
 def make_oracle(method: str, layer: str) -> Oracle:

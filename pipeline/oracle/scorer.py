@@ -11,18 +11,18 @@ import torch
 from pipeline.backbones.loading import load_for_run
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.oracle.base import scores_from_cam
-from pipeline.oracle.names import make_oracle
+from pipeline.oracle.together import values_together
 from pipeline.store.layout import num_embeddings
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What the model says about a batch of B clips with N tokens, C classes, k tokens kept."""
+    """What the model says about a batch: B clips, M oracles, N tokens, C classes, k tokens kept."""
 
     cam: npt.NDArray[np.float32]
-    """(B, N), signed."""
+    """(B, M, N), signed."""
     scores: npt.NDArray[np.float32]
-    """(B, N) in [0, 1]."""
+    """(B, M, N) in [0, 1]."""
     logits: npt.NDArray[np.float32]
     """(B, C)."""
     embeddings: npt.NDArray[np.float16] | None
@@ -32,7 +32,7 @@ class Scored:
 
 
 class Scorer:
-    """A loaded backbone and the oracle's settings.
+    """A loaded backbone and the settings of the oracles.
 
     Raises:
         BackboneError: the checkpoint does not load, or is not the one the store was begun with.
@@ -42,7 +42,6 @@ class Scorer:
     def __init__(self, config: OracleConfig, run_config: RunConfig) -> None:
         self._config = config
         self.backbone = load_for_run(config, run_config)
-        self._oracle = make_oracle(config.method, config.layer)
         self.device = self.backbone.device
         self._num_kept = num_embeddings(self.backbone.grid, config.embeddings_per_clip)
 
@@ -56,14 +55,18 @@ class Scorer:
 
         Args:
             clips: uint8 (B, T, H, W, 3).
-            labels: int64 (B,), class ids; read where the target is the label.
+            labels: int64 (B,), class ids; read by oracles whose target is the label.
             clip_ids: int64 (B,); they seed which embeddings are kept.
         """
         with torch.inference_mode(False), torch.no_grad():
             embedded = self.backbone.embed(self.backbone.pixel_values(clips))
-            targets = torch.from_numpy(labels) if self._config.target == "label" else None
-            maps = self._oracle.values(self.backbone, embedded, targets)
-            scores = scores_from_cam(maps.cam)
+            maps = values_together(
+                self._config.oracles, self.backbone, embedded, torch.from_numpy(labels)
+            )
+            cam = torch.stack([one.cam for one in maps], dim=1)
+            scores = torch.stack([scores_from_cam(one.cam) for one in maps], dim=1)
+            logits = maps[0].logits
+            del maps
             kept = index = None
             if self._num_kept:
                 num_tokens = self.backbone.grid.num_tokens
@@ -78,9 +81,9 @@ class Scorer:
                 shown = self.backbone.selector_input(embedded)
                 kept = shown.gather(1, where).to(torch.float16).cpu().numpy()
             return Scored(
-                cam=maps.cam.cpu().numpy(),
+                cam=cam.cpu().numpy(),
                 scores=scores.cpu().numpy(),
-                logits=maps.logits.cpu().numpy(),
+                logits=logits.cpu().numpy(),
                 embeddings=kept,
                 embedding_index=index,
             )

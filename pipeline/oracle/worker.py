@@ -122,7 +122,6 @@ def _record(job: _Job, step: _Step) -> None:
             confidence=float(confidence[slot]),
             true_prob=None if loss is None else float(np.exp(-loss)),
             loss=loss,
-            degenerate=not output.scores[slot].any(),
             **kept,
             **facts,
         )

@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
+import pyarrow as pa
+
 from pipeline.clips.grid import TokenGrid
 from pipeline.config import OracleConfig
+from pipeline.errors import StoreError
+from pipeline.oracle_name import OracleName
 from pipeline.store import layout
 from pipeline.store.manifest import FolderInfo, FolderKind
 
@@ -50,7 +55,46 @@ class StoreInfo(FolderInfo):
             self.config.embeddings_per_clip,
             self.hidden_size,
             self.config.shard_size,
+            self.suffixes[1:],
         )
+
+    @cached_property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of each oracle, what follows the names of its arrays and columns; empty for the first."""
+        return ("", *(name.suffix for name in self.config.oracles[1:]))
+
+    def suffix(self, oracle: str | None) -> str:
+        """The suffix of an oracle by its name; None is the first.
+
+        Raises:
+            ConfigError: it is no name.
+            StoreError: the store does not have that oracle.
+        """
+        if oracle is None:
+            return ""
+        names = self.config.oracles
+        name = OracleName.parse(oracle)
+        if name not in names:
+            raise StoreError(
+                f"the store has no oracle {oracle!r}; it has {', '.join(map(str, names))}. Name one "
+                "of these, or build a store with it by `lite-pipeline build-oracle --oracle`"
+            )
+        return self.suffixes[names.index(name)]
+
+    @property
+    def clips_schema(self) -> pa.Schema:
+        """Of its clips tables."""
+        return layout.clips_schema(self.suffixes[1:])
+
+    @property
+    def tokens_schema(self) -> pa.Schema:
+        """Of its token tables."""
+        return layout.tokens_schema(self.suffixes[1:])
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """As `FolderInfo.columns`."""
+        return frozenset(self.clips_schema.names + self.tokens_schema.names)
 
     def shard_files(self, shard: int) -> list[str]:
         """Paths of a shard's arrays and of its token table, in the order they are written."""
@@ -69,14 +113,19 @@ class StoreInfo(FolderInfo):
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> StoreInfo:
         """The inverse of `content`, with `config` and `files` beside it."""
-        config, grid = OracleConfig(**content.pop("config")), TokenGrid(**content.pop("token_grid"))
-        names = tuple(content.pop("label_names"))
+        fields, grid = content.pop("config"), TokenGrid(**content.pop("token_grid"))
+        fields["further_oracles"] = tuple(fields.get("further_oracles", ()))
+        config, names = OracleConfig(**fields), tuple(content.pop("label_names"))
         return cls(config=config, grid=grid, label_names=names, **content)
 
     def compared(self) -> dict[str, Any]:
         """What must be the same for two runs to write into one store."""
-        shape = {"token_grid": tuple(self.grid), "hidden_size": self.hidden_size}
-        return super().compared() | shape
+        return super().compared() | {
+            # A part of the identity only where there are some.
+            "further_oracles": self.config.further_oracles,
+            "token_grid": tuple(self.grid),
+            "hidden_size": self.hidden_size,
+        }
 
     def check_continues(self, wanted: StoreInfo, url: str) -> None:
         """Refuses to mix two configurations in one store; warns about other library releases.

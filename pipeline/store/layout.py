@@ -8,9 +8,13 @@
         cam              (clip,t,y,x)  float16, signed cam / cam_scale; NaN where a clip failed
         embeddings       (clip,k,d)    float16, sampled patch embeddings; NaN where a clip failed
         embedding_index  (clip,k)      int16, their token numbers, ascending; -1 where it failed
+        scores_X, cam_X                as scores and cam, of each further oracle
       tokens/shard-00042.parquet   TOKENS_SCHEMA; clips that are ok, in long form
       clips/shard-00042.parquet    CLIPS_SCHEMA; the commit record of the shard, written last
       runs/                        side logs and the lock; never part of the committed data
+
+X is the oracle's name with underscores (`OracleName.suffix`), and so it is in the names of columns;
+the first oracle's have no suffix.
 
 `docs/store-format.md` is this page for readers of a store.
 """
@@ -18,6 +22,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -88,6 +93,33 @@ TOKENS_SCHEMA = pa.schema(
     _METADATA,
 )
 OUTCOME_COLUMNS = tuple(field.name for field in _OUTCOME_FIELDS)
+MAP_COLUMNS = ("cam_scale", "degenerate", "top10_share", "gini")
+"""What a clips table says of a map; with the oracle's suffix for each further one."""
+
+
+def outcome_fields(further: Sequence[str] = ()) -> list[pa.Field]:
+    """What becomes of a clip: the columns of a clips table that the plan does not have.
+
+    Args:
+        further: suffixes of the further oracles.
+    """
+    own = {field.name: field for field in _OUTCOME_FIELDS}
+    return _OUTCOME_FIELDS + [
+        own[name].with_name(name + suffix) for suffix in further for name in MAP_COLUMNS
+    ]
+
+
+def clips_schema(further: Sequence[str] = ()) -> pa.Schema:
+    """`CLIPS_SCHEMA` with the columns of further oracles, given by their suffixes."""
+    return pa.schema(_PLAN_FIELDS + outcome_fields(further), _METADATA)
+
+
+def tokens_schema(further: Sequence[str] = ()) -> pa.Schema:
+    """`TOKENS_SCHEMA` with a score for each further oracle, given by their suffixes."""
+    score = TOKENS_SCHEMA.field("score")
+    fields = [*TOKENS_SCHEMA, *(score.with_name(score.name + suffix) for suffix in further)]
+    return pa.schema(fields, _METADATA)
+
 
 MAX_CHUNK_CLIPS = 64
 MAX_CHUNK_BYTES = 16 << 20
@@ -97,7 +129,10 @@ MAX_CHUNK_BYTES = 16 << 20
 class ArraySpec:
     """One array of the Zarr group; axis 0 is the clip."""
 
-    name: str
+    kind: str
+    """`scores`, `cam`, `embeddings` or `embedding_index`."""
+    suffix: str
+    """Of the oracle; empty for the first, and for what is no oracle's."""
     shape: tuple[int, ...]
     dims: tuple[str, ...]
     dtype: str
@@ -108,6 +143,11 @@ class ArraySpec:
     """Clips per inner chunk, a divisor of `shard_clips`."""
     zstd_level: int
     description: str
+
+    @property
+    def name(self) -> str:
+        """What it is called in the group."""
+        return self.kind + self.suffix
 
     def chunk_name(self, shard: int) -> str:
         """Name of one shard's file, `c.42.0.0.0`."""
@@ -124,6 +164,7 @@ def array_specs(
     embeddings_per_clip: int | None,
     hidden_size: int,
     shard_size: int,
+    further: Sequence[str] = (),
 ) -> list[ArraySpec]:
     """The arrays of a store, in the order they are created.
 
@@ -133,16 +174,20 @@ def array_specs(
         embeddings_per_clip: embeddings kept per clip; -1 keeps all, 0 leaves the two arrays out.
         hidden_size: length of an embedding.
         shard_size: clips per work shard.
+        further: suffixes of the further oracles.
     """
     maps = (num_clips, *grid)
     k = num_embeddings(grid, embeddings_per_clip)
 
-    def spec(name: str, shape: tuple[int, ...], dims: str, dtype: str, text: str) -> ArraySpec:
+    def spec(
+        kind: str, shape: tuple[int, ...], dims: str, dtype: str, text: str, suffix: str = ""
+    ) -> ArraySpec:
         clip_bytes = 2
         for size in shape[1:]:
             clip_bytes *= size
         return ArraySpec(
-            name=name,
+            kind=kind,
+            suffix=suffix,
             shape=shape,
             dims=tuple(dims.split()),
             dtype=dtype,
@@ -151,13 +196,18 @@ def array_specs(
             chunk_clips=chunk_clips(shard_size, clip_bytes),
             # Gaussian bits: level 3 gains 8 % at 3x the time. A negative level stores them as they
             # are, at the speed of a copy, but rows of nothing but NaN vanish.
-            zstd_level=-1 if name == "embeddings" else 3,
+            zstd_level=-1 if kind == "embeddings" else 3,
             description=text,
         )
 
+    texts = {
+        "scores": "oracle value in [0, 1]; NaN: failed",
+        "cam": "signed cam / cam_scale; NaN: failed",
+    }
     specs = [
-        spec("scores", maps, "clip t y x", "float16", "oracle value in [0, 1]; NaN: failed"),
-        spec("cam", maps, "clip t y x", "float16", "signed cam / cam_scale; NaN: failed"),
+        spec(kind, maps, "clip t y x", "float16", text, suffix)
+        for suffix in ("", *further)
+        for kind, text in texts.items()
     ]
     if k:
         specs += [

@@ -87,6 +87,11 @@ class FolderInfo(ABC):
             raise StoreError(f"shard {shard} does not exist: the plan has {self.num_shards}")
         return layout.shard_rows(shard, self.config.shard_size, self.num_clips)
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """Of all its tables."""
+        return self.KIND.columns
+
     def num_clips_of(self, shard: int) -> int:
         """Clips of a shard; the last may be short."""
         rows = self.rows(shard)
@@ -210,7 +215,7 @@ def begin(root: Root, wanted: InfoT, files: Mapping[str, bytes]) -> tuple[InfoT,
         StoreError: another run is writing, or the place holds something else.
     """
     kind = wanted.KIND
-    _refuse_foreign(root, kind, files)
+    _refuse_foreign(root, wanted, files)
     lock = StoreLock(root)
     try:
         if root.exists(kind.manifest):
@@ -250,13 +255,13 @@ def rewrites(kind: FolderKind) -> str:
     return f"run the same `lite-pipeline {kind.command}` again, which writes it anew"
 
 
-def partition_in_path(root: Root, kind: FolderKind) -> str | None:
+def partition_in_path(root: Root, info: FolderInfo) -> str | None:
     """A folder above, such as `label=3`, that DuckDB takes for a column of ours.
 
     It then puts the folder's value in place of the column's; pandas fails, given a list of files.
     """
     for part in root.path.split("/"):
-        if part.partition("=")[0] in kind.columns and "=" in part:
+        if part.partition("=")[0] in info.columns and "=" in part:
             return part
     return None
 
@@ -276,8 +281,8 @@ def _check_schema(schema: Any, kind: FolderKind, where: str, *, sealed: bool) ->
         raise ValueError("it is not as it was written")
 
 
-def _refuse_foreign(root: Root, kind: FolderKind, files: Mapping[str, bytes]) -> None:
-    names = root.names()
+def _refuse_foreign(root: Root, info: FolderInfo, files: Mapping[str, bytes]) -> None:
+    kind, names = info.KIND, root.names()
     if kind.manifest in names:
         return
     if any(layout.parse_shard_name(name) is not None for name in root.names(kind.commits)):
@@ -292,7 +297,7 @@ def _refuse_foreign(root: Root, kind: FolderKind, files: Mapping[str, bytes]) ->
             f"{root} is no {kind.noun} and not empty (found {', '.join(foreign[:5])}): choose a "
             "new folder"
         )
-    partition = partition_in_path(root, kind)
+    partition = partition_in_path(root, info)
     if partition is not None:
         raise StoreError(
             f"{root} lies in a folder called {partition!r}, which DuckDB takes for the value of "
@@ -337,7 +342,7 @@ def _short(name: str, value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {str(item)[:12]}" for key, item in value.items()) or "none"
     if isinstance(value, tuple) and name != "token_grid":
-        return ", ".join(map(str, value))
+        return ", ".join(map(str, value)) or "none"
     return str(value)[:12] if name.endswith("_digest") else str(value)
 
 

@@ -2,7 +2,8 @@
 
     store = pipeline.open_store("runs/ssv2")
     store.clips(status="ok").groupby("label").top10_share.median()
-    store.scores[:64]            # NumPy (64, t, y, x), read when asked for
+    store.scores()[:64]          # NumPy (64, t, y, x), read when asked for
+    store.scores("hirescam@embeddings")          # of a further oracle, where there are several
 
 Only committed shards are visible, so a store may be read while it is being written.
 """
@@ -44,8 +45,8 @@ class ShardData:
 
     Attributes:
         shard: its number.
-        clips: `layout.CLIPS_SCHEMA` (n rows).
-        scores: float32 (n, t, y, x) in [0, 1]; NaN where the clip failed.
+        clips: the columns of `Store.clips` (n rows), of all oracles.
+        scores: float32 (n, t, y, x) in [0, 1], of one oracle; NaN where the clip failed.
         cam: float32 (n, t, y, x), signed and in its own units; NaN where the clip failed.
         embeddings: float16 (n, k, d), or None; NaN where the clip failed.
         embedding_index: int16 (n, k), or None; -1 where the clip failed.
@@ -101,6 +102,24 @@ class Store:
         """Shards of the plan, committed or not."""
         return self.info.num_shards
 
+    @property
+    def oracles(self) -> list[str]:
+        """Names of the oracles whose maps it holds, the first one first."""
+        return [str(name) for name in self.config.oracles]
+
+    def column(self, name: str, oracle: str | None = None) -> str:
+        """What a column of an oracle is called.
+
+        Args:
+            name: `score` of the tokens, or `cam_scale`, `degenerate`, `top10_share` or `gini` of
+                the clips.
+            oracle: one of `oracles`; None for the first.
+
+        Raises:
+            StoreError: the store does not have that oracle.
+        """
+        return name + self.info.suffix(oracle)
+
     def shards(self) -> list[int]:
         """Committed shards, ascending, listed afresh."""
         return self._commits.shards()
@@ -120,7 +139,7 @@ class Store:
         """One row per committed clip, in order of `clip_id`.
 
         Args:
-            columns: of `layout.CLIPS_SCHEMA`; None gives all.
+            columns: of `info.clips_schema`; None gives all.
             status: keep the clips with this status, or one of these.
             names: add `label_name` and `prediction_name` (missing where the class is unknown).
             shards: of these committed shards; None reads all.
@@ -133,7 +152,9 @@ class Store:
             wanted = [str(s) for s in ([status] if isinstance(status, str) else status)]
             _known("status", wanted, list(ClipStatus))
             conditions.append(pads.field("status").isin(wanted))
-        choice = _Choice(layout.CLIPS_SCHEMA, columns, {"status"} if conditions else (), conditions)
+        choice = _Choice(
+            self.info.clips_schema, columns, {"status"} if conditions else (), conditions
+        )
         records = self._commits.read_each(self.shards() if shards is None else sorted(shards))
         frame = choice.join(choice.of(commit.table(choice.read)) for _, commit in records)
         if names:
@@ -148,8 +169,11 @@ class Store:
         labels: Iterable[int] | None = None,
         min_score: float | None = None,
         columns: Collection[str] | None = None,
+        oracle: str | None = None,
     ) -> pd.DataFrame:
         """One row per token of the committed clips that are ok: clip_id, label, t, y, x, score.
+
+        A score for each further oracle follows; `column` says what it is called.
 
         All of a large dataset takes 13 bytes a row (4.5 GB for SSv2): filter, or choose columns.
 
@@ -157,10 +181,11 @@ class Store:
             clips: keep these clip ids; only their shards are read.
             labels: keep these class ids.
             min_score: keep scores of at least this.
-            columns: of `layout.TOKENS_SCHEMA`; None gives all.
+            columns: of `info.tokens_schema`; None gives all.
+            oracle: whose scores `min_score` is about; None for the first.
 
         Raises:
-            StoreError: no such column, or the token table of a shard is damaged.
+            StoreError: no such column or oracle, or the token table of a shard is damaged.
         """
         shards = self.shards()
         conditions, filtered = [], set()
@@ -174,10 +199,11 @@ class Store:
             wanted = sorted({int(label) for label in labels})
             conditions.append(pads.field("label").isin(pa.array(wanted, pa.int16())))
             filtered.add("label")
+        score = self.column("score", oracle)
         if min_score is not None:
-            conditions.append(pads.field("score") >= pa.scalar(min_score, pa.float32()))
-            filtered.add("score")
-        choice = _Choice(layout.TOKENS_SCHEMA, columns, filtered, conditions)
+            conditions.append(pads.field(score) >= pa.scalar(min_score, pa.float32()))
+            filtered.add(score)
+        choice = _Choice(self.info.tokens_schema, columns, filtered, conditions)
 
         def tables() -> Iterator[pa.Table]:
             for shard, commit in self._commits.read_each(shards):
@@ -192,15 +218,20 @@ class Store:
 
         return choice.join(tables())
 
-    @property
-    def scores(self) -> zarr.Array[Any]:
-        """float16 (clip, t, y, x), opened lazily. NaN: failed or not committed (see `clips`)."""
-        return self._array("scores")
+    def scores(self, oracle: str | None = None) -> zarr.Array[Any]:
+        """float16 (clip, t, y, x), opened lazily. NaN: failed or not committed (see `clips`).
 
-    @property
-    def cam(self) -> zarr.Array[Any]:
-        """float16 (clip, t, y, x): signed cam divided by the clip's `cam_scale`; lazy."""
-        return self._array("cam")
+        Args:
+            oracle: one of `oracles`; None for the first.
+
+        Raises:
+            StoreError: the store does not have that oracle.
+        """
+        return self._array("scores" + self.info.suffix(oracle))
+
+    def cam(self, oracle: str | None = None) -> zarr.Array[Any]:
+        """float16 (clip, t, y, x): signed cam divided by the clip's `cam_scale`; as `scores`."""
+        return self._array("cam" + self.info.suffix(oracle))
 
     @property
     def embeddings(self) -> zarr.Array[Any] | None:
@@ -212,18 +243,24 @@ class Store:
         """int16 (clip, k) token numbers of the embeddings, lazy; None where it keeps none."""
         return self._array("embedding_index") if self._has_embeddings else None
 
-    def read_shard(self, shard: int, *, embeddings: bool = True) -> ShardData:
+    def read_shard(
+        self, shard: int, *, embeddings: bool = True, oracle: str | None = None
+    ) -> ShardData:
         """Everything about one committed shard, with `cam` in its own units.
 
         Args:
             shard: its number.
             embeddings: whether to read them and their index, where the store keeps any.
+            oracle: whose maps, one of `oracles`; None for the first.
 
         Raises:
-            StoreError: no such shard, not committed, or damaged.
+            StoreError: no such shard or oracle, not committed, or damaged.
         """
+        suffix = self.info.suffix(oracle)
         commit = self._commits.read(shard)
-        specs = [s for s in self.info.arrays if embeddings or s.name in ("scores", "cam")]
+        wanted = {"scores" + suffix, "cam" + suffix}
+        wanted |= {"embeddings", "embedding_index"} if embeddings else set()
+        specs = [spec for spec in self.info.arrays if spec.name in wanted]
 
         def read(commit: Commit) -> ShardData:
             clips = commit.table().to_pandas()
@@ -231,12 +268,12 @@ class Store:
             # What was read is of one commit only if that one still stands.
             if self._commits.read(shard) != commit:
                 raise StoreError(f"shard {shard} of {self.root} is being done again")
-            scale = clips["cam_scale"].to_numpy(np.float32)[:, None, None, None]
+            scale = clips["cam_scale" + suffix].to_numpy(np.float32)[:, None, None, None]
             return ShardData(
                 shard=shard,
                 clips=clips,
-                scores=arrays["scores"].astype(np.float32),
-                cam=arrays["cam"].astype(np.float32) * scale,
+                scores=arrays["scores" + suffix].astype(np.float32),
+                cam=arrays["cam" + suffix].astype(np.float32) * scale,
                 embeddings=arrays.get("embeddings"),
                 embedding_index=arrays.get("embedding_index"),
             )

@@ -20,25 +20,51 @@ class ShardResult:
     Row `i` of every member is the `i`-th clip of the shard. A row takes no memory until it is set.
 
     Attributes:
-        scores: float16 (n, t, y, x), in [0, 1]; NaN unless the clip is ok.
-        cam: float16 (n, t, y, x), signed cam / cam_scale; NaN unless ok.
-        embeddings: float16 (n, k, d) or None where none are kept; NaN unless ok.
-        embedding_index: int16 (n, k) or None, ascending; -1 unless ok.
-        clips: the outcome columns of `layout.CLIPS_SCHEMA` of each row; None while unset.
+        arrays: each array of `layout.array_specs` by its name, n rows; its fill value unless ok.
+        suffixes: of the oracles; the first one's is empty.
+        clips: `layout.outcome_fields` of each row by name; None while unset.
     """
 
     def __init__(
-        self, num_clips: int, grid: TokenGrid, embeddings_per_clip: int | None, hidden_size: int
+        self,
+        num_clips: int,
+        grid: TokenGrid,
+        embeddings_per_clip: int | None,
+        hidden_size: int,
+        suffixes: tuple[str, ...] = ("",),
     ) -> None:
-        k = layout.num_embeddings(grid, embeddings_per_clip)
-        self.scores = np.zeros((num_clips, *grid), np.float16)
-        self.cam = np.zeros((num_clips, *grid), np.float16)
-        self.embeddings = np.zeros((num_clips, k, hidden_size), np.float16) if k else None
-        self.embedding_index = np.zeros((num_clips, k), np.int16) if k else None
+        specs = layout.array_specs(
+            num_clips, grid, embeddings_per_clip, hidden_size, max(1, num_clips), suffixes[1:]
+        )
+        self.grid, self.suffixes = grid, suffixes
+        self.arrays: dict[str, npt.NDArray[Any]] = {
+            s.name: np.zeros(s.shape, s.dtype) for s in specs
+        }
+        self._fill = {spec.name: spec.fill_value for spec in specs}
         self.clips: list[dict[str, Any] | None] = [None] * num_clips
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    @property
+    def scores(self) -> npt.NDArray[np.float16]:
+        """(n, t, y, x), of the first oracle."""
+        return self.arrays["scores"]
+
+    @property
+    def cam(self) -> npt.NDArray[np.float16]:
+        """(n, t, y, x), of the first oracle, over `cam_scale`."""
+        return self.arrays["cam"]
+
+    @property
+    def embeddings(self) -> npt.NDArray[np.float16] | None:
+        """(n, k, d), or None where none are kept."""
+        return self.arrays.get("embeddings")
+
+    @property
+    def embedding_index(self) -> npt.NDArray[np.int16] | None:
+        """(n, k), or None where none are kept."""
+        return self.arrays.get("embedding_index")
 
     def set_ok(
         self,
@@ -51,7 +77,6 @@ class ShardResult:
         confidence: float,
         true_prob: float | None,
         loss: float | None,
-        degenerate: bool,
         num_frames_total: int,
         padded: bool,
         damaged: bool,
@@ -66,14 +91,13 @@ class ShardResult:
 
         Args:
             row: position in the shard.
-            scores: float32 (N,) or (t, y, x), the paper's score in [0, 1].
+            scores: float32, of each oracle (N,) or (t, y, x), the paper's score in [0, 1].
             cam: float32, the same shape, signed.
             prediction: top-1 class id.
             top5: up to five class ids, best first.
             confidence: probability of `prediction`.
             true_prob: probability of the label, None where the label is unknown.
             loss: cross-entropy in nats, None where the label is unknown.
-            degenerate: relu(cam) is constant, so that all scores are 0.
             num_frames_total: frames of the video.
             padded: some frames of the clip repeat.
             damaged: decoded with errors that the decoder concealed.
@@ -82,7 +106,7 @@ class ShardResult:
             embeddings: float (k, d), those kept; None where the store keeps none.
             embedding_index: int (k,), their token numbers, ascending.
         """
-        shape = self.scores.shape[1:]
+        shape = (len(self.suffixes), *self.grid)
         signed = np.asarray(cam, np.float32).reshape(shape)
         rounded = np.asarray(scores, np.float32).reshape(shape).astype(np.float16)
         kept = None
@@ -98,8 +122,11 @@ class ShardResult:
             "decoder_version": decoder_version,
         }
         finite = {
-            "scores": np.isfinite(rounded).all(),
-            "cam": np.isfinite(signed).all(),
+            **{
+                "scores" + s: np.isfinite(m).all()
+                for s, m in zip(self.suffixes, rounded, strict=True)
+            },
+            **{"cam" + s: np.isfinite(m).all() for s, m in zip(self.suffixes, signed, strict=True)},
             "logits": all(math.isfinite(number) for number in numbers),
             "embeddings": kept is None or np.isfinite(kept).all(),
         }
@@ -111,14 +138,20 @@ class ShardResult:
         if (kept is None) != (self.embeddings is None):
             raise ValueError("embeddings must be given exactly where the store keeps them")
         if kept is not None:
-            assert self.embeddings is not None
-            assert self.embedding_index is not None
-            self.embeddings[row] = kept
-            self.embedding_index[row] = np.asarray(embedding_index, np.int16)
-        cam_scale = np.abs(signed).max()
-        self.scores[row] = rounded
-        self.cam[row] = signed / (cam_scale if cam_scale > 0 else np.float32(1))
-        top10_share, gini = concentration(rounded)
+            self.arrays["embeddings"][row] = kept
+            self.arrays["embedding_index"][row] = np.asarray(embedding_index, np.int16)
+        facts: dict[str, Any] = {}
+        for suffix, score, own in zip(self.suffixes, rounded, signed, strict=True):
+            cam_scale = np.abs(own).max()
+            self.arrays["scores" + suffix][row] = score
+            self.arrays["cam" + suffix][row] = own / (cam_scale if cam_scale > 0 else np.float32(1))
+            top10_share, gini = concentration(score)
+            facts |= {
+                "cam_scale" + suffix: float(cam_scale),
+                "degenerate" + suffix: not score.any(),
+                "top10_share" + suffix: top10_share,
+                "gini" + suffix: gini,
+            }
         self.clips[row] = {
             "status": ClipStatus.OK.value,
             "error": None,
@@ -127,10 +160,7 @@ class ShardResult:
             "confidence": confidence,
             "true_prob": true_prob,
             "loss": loss,
-            "cam_scale": float(cam_scale),
-            "degenerate": bool(degenerate),
-            "top10_share": top10_share,
-            "gini": gini,
+            **facts,
             **decoded,
         }
 
@@ -161,11 +191,8 @@ class ShardResult:
         """
         if status == ClipStatus.OK:
             raise ValueError("a clip that is ok has not failed: use set_ok")
-        for array in (self.scores, self.cam, self.embeddings):
-            if array is not None:
-                array[row] = np.nan
-        if self.embedding_index is not None:
-            self.embedding_index[row] = -1
+        for name, array in self.arrays.items():
+            array[row] = self._fill[name]
         # One line for who reads the table, and without lone surrogates, which Arrow refuses.
         clean = printable(error)
         self.clips[row] = {
@@ -176,10 +203,11 @@ class ShardResult:
             "confidence": None,
             "true_prob": None,
             "loss": None,
-            "cam_scale": None,
-            "degenerate": False,
-            "top10_share": None,
-            "gini": None,
+            **{
+                name + suffix: False if name == "degenerate" else None
+                for suffix in self.suffixes
+                for name in layout.MAP_COLUMNS
+            },
             "num_frames_total": num_frames_total,
             "padded": bool(padded),
             "damaged": bool(damaged),

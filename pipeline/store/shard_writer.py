@@ -53,7 +53,11 @@ class ShardWriter:
         """
         info = self.info
         return ShardResult(
-            info.num_clips_of(shard), info.grid, info.config.embeddings_per_clip, info.hidden_size
+            info.num_clips_of(shard),
+            info.grid,
+            info.config.embeddings_per_clip,
+            info.hidden_size,
+            info.suffixes,
         )
 
     def load(self, shard: int) -> ShardResult | None:
@@ -68,10 +72,11 @@ class ShardWriter:
         if commit is None:
             return None
         result = self.new_result(shard)
-        result.clips = commit.table(layout.OUTCOME_COLUMNS).to_pylist()
+        columns = [field.name for field in layout.outcome_fields(result.suffixes[1:])]
+        result.clips = commit.table(columns).to_pylist()
         for spec in self.info.arrays:
             data = commit.read(spec.chunk_key(shard))
-            setattr(result, spec.name, decode(spec, len(result), data))
+            result.arrays[spec.name] = decode(spec, len(result), data)
         return result
 
     def write(self, shard: int, result: ShardResult) -> None:
@@ -89,9 +94,10 @@ class ShardWriter:
         with writing(self.root, shard):
             self.root.remove(self.info.commit_path(shard))
             for spec in self.info.arrays:
-                key, values = spec.chunk_key(shard), getattr(result, spec.name)
+                key, values = spec.chunk_key(shard), result.arrays[spec.name]
                 files[key] = self.root.put(key, encode(spec, values))
-            key, tokens = layout.tokens_path(shard), tokens_table(clips, result.scores)
+            scores = {suffix: result.arrays["scores" + suffix] for suffix in result.suffixes}
+            key, tokens = layout.tokens_path(shard), tokens_table(clips, scores)
             files[key] = self.root.put(key, parquet_bytes(tokens))
             self.root.put(
                 self.info.commit_path(shard), commit_bytes(clips, self.info, shard, files)
@@ -115,16 +121,17 @@ def _check_result(info: StoreInfo, shard: int, result: ShardResult) -> None:
     if unset:
         raise wrong(f"rows {unset[:5]} of it have no outcome")
     for spec in info.arrays:
-        array = getattr(result, spec.name)
+        array = result.arrays.get(spec.name)
         if array is None or array.shape != (num_clips, *spec.shape[1:]):
             got = None if array is None else array.shape
             raise wrong(f"{spec.name} is {got} instead of {(num_clips, *spec.shape[1:])}")
     ok = np.array([clip["status"] == ClipStatus.OK for clip in result.clips if clip])
-    has_scores = np.isfinite(result.scores).all(axis=(1, 2, 3))
-    if not np.array_equal(ok, has_scores):
-        raise wrong("scores must be numbers exactly where the clip is ok")
-    if not ((result.scores[ok] >= 0) & (result.scores[ok] <= 1)).all():
-        raise wrong("scores must lie in [0, 1]")
+    for name in ("scores" + suffix for suffix in info.suffixes):
+        scores = result.arrays[name]
+        if not np.array_equal(ok, np.isfinite(scores).all(axis=(1, 2, 3))):
+            raise wrong(f"{name} must be numbers exactly where the clip is ok")
+        if not ((scores[ok] >= 0) & (scores[ok] <= 1)).all():
+            raise wrong(f"{name} must lie in [0, 1]")
     if result.embedding_index is not None:
         index = result.embedding_index[ok].astype(np.int32)
         inside = (index >= 0) & (index < info.grid.num_tokens)

@@ -77,23 +77,22 @@ def plan_bytes(plan: pa.Table, shard_size: int) -> bytes:
 
 def clips_table(plan: pa.Table, result: ShardResult) -> pa.Table:
     """The rows of a commit record: what the plan says of each clip, and what became of it."""
-    rows = pa.Table.from_pylist(
-        result.clips,
-        schema=pa.schema([layout.CLIPS_SCHEMA.field(name) for name in layout.OUTCOME_COLUMNS]),
-    )
+    further = result.suffixes[1:]
+    outcomes = pa.schema(layout.outcome_fields(further))
+    rows = pa.Table.from_pylist(result.clips, schema=outcomes)
     columns = plan.combine_chunks().columns + rows.columns
-    return pa.Table.from_arrays(columns, schema=layout.CLIPS_SCHEMA)
+    return pa.Table.from_arrays(columns, schema=layout.clips_schema(further))
 
 
-def tokens_table(clips: pa.Table, scores: npt.NDArray[np.float16]) -> pa.Table:
+def tokens_table(clips: pa.Table, scores: Mapping[str, npt.NDArray[np.float16]]) -> pa.Table:
     """The long form of the clips that are ok, tokens in row-major order of `(t, y, x)`.
 
     Args:
         clips: `layout.CLIPS_SCHEMA`, n rows.
-        scores: float16 (n, t, y, x).
+        scores: by the suffixes of the oracles, the first's first, float16 (n, t, y, x).
     """
     ok = np.flatnonzero(np.array(clips["status"].to_pylist()) == ClipStatus.OK.value)
-    grid = scores.shape[1:]
+    grid = scores[""].shape[1:]
     num_tokens = math.prod(grid)
     t, y, x = (np.tile(axis.ravel().astype(np.uint8), len(ok)) for axis in np.indices(grid))
     columns = [
@@ -102,9 +101,8 @@ def tokens_table(clips: pa.Table, scores: npt.NDArray[np.float16]) -> pa.Table:
         t,
         y,
         x,
-        scores[ok].astype(np.float32).ravel(),
+        *(values[ok].astype(np.float32).ravel() for values in scores.values()),
     ]
-    arrays: list[Any] = [
-        pa.array(c, f.type) for c, f in zip(columns, layout.TOKENS_SCHEMA, strict=True)
-    ]
-    return pa.Table.from_arrays(arrays, schema=layout.TOKENS_SCHEMA)
+    schema = layout.tokens_schema(list(scores)[1:])
+    arrays: list[Any] = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)

@@ -166,21 +166,23 @@ class _Check:
             except StoreError as error:
                 problems.append(_damaged(key, shard, _one_line(error)))
                 continue
-            faults = array_faults(info, rows, spec.name, values, ok, clips)
+            faults = array_faults(info, rows, spec, values, ok, clips)
             problems += [_damaged(key, shard, what) for what in faults]
-            if spec.name == "embeddings":
-                del values[spec.name]  # the largest, and nothing else is judged by it
-        return problems + self._check_tokens(shard, commit, clips, values.get("scores"))
+            if spec.kind not in ("scores", "embedding_index"):
+                del values[spec.name]  # large, and nothing that follows is judged by it
+        scores = {s: values["scores" + s] for s in info.suffixes if "scores" + s in values}
+        return problems + self._check_tokens(shard, commit, clips, scores)
 
     def _check_tokens(
-        self, shard: int, commit: Commit, clips: pa.Table, scores: npt.NDArray[Any] | None
+        self, shard: int, commit: Commit, clips: pa.Table, scores: dict[str, npt.NDArray[Any]]
     ) -> list[Problem]:
         where = layout.tokens_path(shard)
         try:
             tokens = read_table(commit.read(where), where)
         except StoreError as error:
             return [_damaged(where, shard, _one_line(error))]
-        faults = [] if scores is None else tokens_faults(tokens, clips, scores)
+        whole = len(scores) == len(self._info.suffixes)
+        faults = tokens_faults(tokens, clips, scores) if whole else []
         return [_damaged(where, shard, what) for what in faults]
 
 
@@ -208,7 +210,7 @@ def _other_files(root: Root, info: StoreInfo, committed: Collection[int]) -> lis
     note = Problem("", "", "", harmless=True)
     what, remedy = "left by a killed run", "the next run removes it"
     problems += [replace(note, where=w, what=what, remedy=remedy) for w in found.leftovers]
-    partition = partition_in_path(root, info.KIND)
+    partition = partition_in_path(root, info)
     if partition is not None:
         what = f"DuckDB takes {partition!r} above the store for a column"
         remedy = "move the store, or read it with hive_partitioning=false"

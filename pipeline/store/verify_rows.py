@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def clips_faults(
     info: StoreInfo, rows: slice, clips: pa.Table, plan: pa.Table | None
 ) -> Iterator[str]:
     """What is wrong with the rows of a commit record, by themselves and against the plan."""
-    if not clips.schema.equals(layout.CLIPS_SCHEMA):
+    if not clips.schema.equals(info.clips_schema):
         yield "its columns are not those of a clips table"
         return
     if not np.array_equal(clips["clip_id"].to_numpy(), np.arange(rows.start, rows.stop)):
@@ -64,13 +64,13 @@ def clips_faults(
 def array_faults(
     info: StoreInfo,
     rows: slice,
-    name: str,
+    spec: layout.ArraySpec,
     values: dict[str, npt.NDArray[Any]],
     ok: npt.NDArray[np.bool_],
     clips: pa.Table,
 ) -> Iterator[str]:
     """What is wrong with one array's rows of a shard."""
-    array = values[name]
+    array, kind, suffix = values[spec.name], spec.kind, spec.suffix
     flat = array.reshape(len(array), -1)
 
     def clip_ids(bad: npt.NDArray[np.bool_]) -> str:
@@ -78,7 +78,7 @@ def array_faults(
         more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
         return f"clip {', '.join(map(str, ids[:_SHOWN]))}{more}"
 
-    if name == "embedding_index":
+    if kind == "embedding_index":
         ascending = (np.diff(flat.astype(np.int32), axis=1) > 0).all(axis=1)
         inside = ((flat >= 0) & (flat < info.grid.num_tokens)).all(axis=1)
         if (bad := ok & ~(ascending & inside)).any():
@@ -94,34 +94,37 @@ def array_faults(
     if not_nan.any():
         yield f"not NaN, though it failed, at {clip_ids(not_nan)}"
     sound = ok & finite
-    flat32 = np.where(sound[:, None], flat, 0).astype(np.float32) if name != "embeddings" else flat
-    if name == "scores":
+    flat32 = np.where(sound[:, None], flat, 0).astype(np.float32) if kind != "embeddings" else flat
+    if kind == "scores":
         if (bad := ok & ((flat32 < 0) | (flat32 > 1)).any(axis=1)).any():
             yield f"outside [0, 1] at {clip_ids(bad)}"
-        degenerate = clips["degenerate"].to_numpy()
+        degenerate = clips["degenerate" + suffix].to_numpy()
         # Min-max scaling reaches both ends exactly, unless there was nothing to scale.
         ends = (flat32.min(axis=1) == 0) & (flat32.max(axis=1) == np.where(degenerate, 0, 1))
         if (bad := sound & ~ends).any():
             yield f"not scaled from 0 to 1 (or all 0, if degenerate) at {clip_ids(bad)}"
-        if (bad := sound & ~_same_concentration(flat, sound, clips)).any():
-            yield f"top10_share or gini of the clips table is another at {clip_ids(bad)}"
-    if name == "cam":
-        scale = clips["cam_scale"].to_numpy(zero_copy_only=False)
+        if (bad := sound & ~_same_concentration(flat, sound, clips, suffix)).any():
+            where = clip_ids(bad)
+            yield f"top10_share{suffix} or gini{suffix} of the clips table is another at {where}"
+    if kind == "cam":
+        scale = clips["cam_scale" + suffix].to_numpy(zero_copy_only=False)
         largest = np.abs(flat32).max(axis=1)
         if (bad := sound & ~((largest == 1) | ((largest == 0) & (scale == 0)))).any():
             yield f"its largest magnitude is not 1 at {clip_ids(bad)}"
-        if "scores" in values:
-            scores = values["scores"].reshape(len(flat), -1)
+        if "scores" + suffix in values:
+            scores = values["scores" + suffix].reshape(len(flat), -1)
             if (bad := sound & ~_scores_fit(scores, flat32)).any():
                 yield f"the scores are not its positive part scaled to [0, 1] at {clip_ids(bad)}"
 
 
-def tokens_faults(tokens: pa.Table, clips: pa.Table, scores: npt.NDArray[Any]) -> Iterator[str]:
-    """What is wrong with a token table, against the commit record and the scores array."""
-    if not tokens.schema.equals(layout.TOKENS_SCHEMA):
+def tokens_faults(
+    tokens: pa.Table, clips: pa.Table, scores: Mapping[str, npt.NDArray[Any]]
+) -> Iterator[str]:
+    """What is wrong with a token table, against the commit record and the scores by suffix."""
+    expected = tokens_table(clips, scores)
+    if not tokens.schema.equals(expected.schema):
         yield "its columns are not those of a token table"
         return
-    expected = tokens_table(clips, scores)
     if tokens.num_rows != expected.num_rows:
         yield f"{tokens.num_rows} rows instead of {expected.num_rows}"
         return
@@ -139,10 +142,11 @@ def _finite(values: npt.NDArray[np.float16]) -> npt.NDArray[np.bool_]:
 
 
 def _same_concentration(
-    scores: npt.NDArray[Any], of: npt.NDArray[np.bool_], clips: pa.Table
+    scores: npt.NDArray[Any], of: npt.NDArray[np.bool_], clips: pa.Table, suffix: str
 ) -> npt.NDArray[np.bool_]:
     result = np.zeros(len(scores), bool)
-    stored = zip(clips["top10_share"].to_pylist(), clips["gini"].to_pylist(), strict=True)
+    columns = (clips[name + suffix].to_pylist() for name in ("top10_share", "gini"))
+    stored = zip(*columns, strict=True)
     for row, pair in enumerate(stored):
         if of[row]:
             result[row] = all(

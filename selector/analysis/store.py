@@ -82,7 +82,10 @@ class Analysis:
 
 
 def analyze_store(
-    store: Store, tail: float = 0.1, on_progress: Callable[[int, int], None] | None = None
+    store: Store,
+    tail: float = 0.1,
+    on_progress: Callable[[int, int], None] | None = None,
+    oracle: str | None = None,
 ) -> Analysis:
     """Count every value of the committed shards, pooled and per class.
 
@@ -90,11 +93,14 @@ def analyze_store(
         store: opened by `pipeline.open_store`.
         tail: largest share of the positive values that a tail is fitted to.
         on_progress: called with (shards done, shards in all).
+        oracle: whose values, by its name in the store; None for the first.
 
     Raises:
-        StoreError: no committed clip has status `ok`, or the arrays are damaged.
+        StoreError: the store does not have that oracle, no committed clip has status `ok`, or the
+            arrays are damaged.
     """
-    columns = ["clip_id", "video_id", "label", "status", "prediction", "degenerate", "cam_scale"]
+    degenerate = store.column("degenerate", oracle)
+    columns = ["clip_id", "video_id", "label", "status", "prediction", degenerate]
     clips = store.clips(columns=columns).set_index("clip_id")
     is_ok = clips["status"] == ClipStatus.OK.value
     ok = clips[is_ok]
@@ -113,7 +119,7 @@ def analyze_store(
     for done, shard in enumerate(shards, start=1):
         rows = store.info.rows(int(shard))
         at = clips.index.slice_indexer(rows.start, rows.stop - 1)
-        data = store.read_shard(int(shard), embeddings=False)
+        data = store.read_shard(int(shard), embeddings=False, oracle=oracle)
         scores = data.scores.reshape(len(data.scores), -1)
         cam = data.cam.reshape(len(data.cam), -1)
         for label in np.unique(class_of[at]):
@@ -130,7 +136,7 @@ def analyze_store(
     return Analysis(
         num_clips=len(ok),
         num_failed=len(clips) - len(ok),
-        num_degenerate=int(ok["degenerate"].sum()),
+        num_degenerate=int(ok[degenerate].sum()),
         top1=float(correct.mean()) if len(labelled) else float("nan"),
         pooled=describe(counts.sum(axis=0)),
         tails=_tails(by_group, tail),

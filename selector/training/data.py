@@ -95,6 +95,7 @@ class TokenStream:
         clean: cleaning steps of the training target.
         seed: of the shuffling.
         block_bytes: embeddings per shuffle block; None takes `BLOCK_BYTES`.
+        oracle: whose scores are learnt, by its name in the store; None for the first.
     """
 
     def __init__(
@@ -104,9 +105,11 @@ class TokenStream:
         clean: Sequence[str] = (),
         seed: int = 0,
         block_bytes: int | None = None,
+        oracle: str | None = None,
     ) -> None:
         assert store.embeddings is not None, "split_store refuses stores without embeddings"
         self._store, self._split, self._clean, self._seed = store, split, tuple(clean), seed
+        self._oracle = oracle
         self.embeddings_per_clip = int(store.embeddings.shape[1])
         clip_bytes = 2 * self.embeddings_per_clip * store.hidden_size
         shard_bytes = clip_bytes * store.config.shard_size
@@ -194,7 +197,8 @@ class TokenStream:
         total = torch.zeros(self._store.grid.num_tokens, dtype=torch.float64)
         for shard in self._shards:
             rows = np.flatnonzero(self._split.roles[shard] == TRAIN)
-            scores = self._store.read_shard(shard, embeddings=False).scores[rows]
+            data = self._store.read_shard(shard, embeddings=False, oracle=self._oracle)
+            scores = data.scores[rows]
             target = clean_scores(torch.from_numpy(scores.astype(np.float32)), self._clean)
             total += target.double().flatten(1).sum(0)
         return (total / self.num_train).float()
@@ -203,7 +207,7 @@ class TokenStream:
         return [self._read(shard, TRAIN) for shard in shards]
 
     def _read(self, shard: int, role: int, limit: int | None = None) -> _ShardRows:
-        data = self._store.read_shard(shard)
+        data = self._store.read_shard(shard, oracle=self._oracle)
         rows = np.flatnonzero(self._split.roles[shard] == role)[:limit]
         assert data.embeddings is not None
         assert data.embedding_index is not None

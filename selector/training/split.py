@@ -74,7 +74,10 @@ class StoreSplit:
 
 
 def split_store(
-    store: Store, held_out_fraction: float = 0.1, allow_unfinished: bool = False
+    store: Store,
+    held_out_fraction: float = 0.1,
+    allow_unfinished: bool = False,
+    oracle: str | None = None,
 ) -> StoreSplit:
     """Reads the clips tables and gives every clip its role.
 
@@ -82,10 +85,11 @@ def split_store(
         store: the store to train from.
         held_out_fraction: share of the videos kept for judging, in (0, 1).
         allow_unfinished: train from the committed shards of a store still being built.
+        oracle: whose scores are to be learnt; None for the first.
 
     Raises:
         ConfigError: the fraction is out of range, or leaves one side without a clip.
-        StoreError: the store is empty, unfinished, or holds no embeddings.
+        StoreError: the store is empty, unfinished, holds no embeddings, or not that oracle.
     """
     if not 0 < held_out_fraction < 1:
         raise ConfigError(f"held_out_fraction must lie in (0, 1), got {held_out_fraction!r}")
@@ -94,13 +98,14 @@ def split_store(
             f"{store.root} holds no embeddings (it was built with --embeddings-per-clip 0), and "
             "the selector learns from them; build a store with --embeddings-per-clip 128 or all"
         )
+    degenerate = store.column("degenerate", oracle)
     split, failed, num_committed = StoreSplit(), Counter[str](), 0
     for shard in store.shards():
         # One shard at a time: a table of all clips would grow with the store.
-        clips = store.clips(["video_id", "status", "degenerate"], shards=[shard])
+        clips = store.clips(["video_id", "status", degenerate], shards=[shard])
         num_committed += len(clips)
         ok = (clips["status"] == ClipStatus.OK).to_numpy(dtype=bool)
-        flat = ok & clips["degenerate"].to_numpy(dtype=bool)
+        flat = ok & clips[degenerate].to_numpy(dtype=bool)
         failed.update(clips["status"][~ok])
         split.num_degenerate += int(flat.sum())
         held_out = [is_held_out(video, held_out_fraction) for video in clips["video_id"]]

@@ -21,6 +21,7 @@ import torch
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
+from pipeline.oracle_name import OracleName
 from selector.training.config import (
     DEFAULT_LAYERS,
     NEEDS_ALL_TOKENS,
@@ -86,6 +87,7 @@ def train_selector(
     *,
     device: str = "auto",
     allow_unfinished: bool = False,
+    oracle: str | None = None,
     on_progress: Callable[[TrainProgress], None] = lambda _: None,
 ) -> TrainResult:
     """Trains a selector and saves it in `out`; goes on where an earlier run there stopped.
@@ -96,20 +98,24 @@ def train_selector(
         config: what to train, and how.
         device: `cpu`, `cuda`, or `auto`.
         allow_unfinished: train from the committed part of a store.
+        oracle: whose scores to learn, by its name in the store; None for the first.
         on_progress: called after every batch.
 
     Raises:
-        StoreError: the store is empty, unfinished, damaged or has no embeddings, or another
-            training is writing `out`.
+        StoreError: the store is empty, unfinished, damaged, has no embeddings or not that oracle,
+            or another training is writing `out`.
         ConfigError: the options do not fit the store, `out` holds a selector of other options or
             cannot be written, or the training diverged.
     """
     place = resolve_device(device)
-    split = split_store(store, config.held_out, allow_unfinished)
-    stream = TokenStream(store, split, config.clean, config.seed)
-    shape = _selector_config(store, stream, config)
+    split = split_store(store, config.held_out, allow_unfinished, oracle)
+    stream = TokenStream(store, split, config.clean, config.seed, oracle=oracle)
+    learnt = store.config.oracles[0] if oracle is None else OracleName.parse(oracle)
+    shape = _selector_config(store, stream, config, learnt)
     identity = asdict(config) | {"num_layers": shape.num_layers, "width": shape.width}
     identity |= {"store_fingerprint": shape.store_fingerprint, "num_train": stream.num_train}
+    if learnt != store.config.oracles[0]:
+        identity["oracle"] = str(learnt)
     with claimed(out, identity) as files:
         ended = files.read_result(shape)
         if ended is not None:
@@ -263,7 +269,9 @@ class _Run:
         )
 
 
-def _selector_config(store: Store, stream: TokenStream, config: TrainConfig) -> SelectorConfig:
+def _selector_config(
+    store: Store, stream: TokenStream, config: TrainConfig, learnt: OracleName
+) -> SelectorConfig:
     oracle, num_tokens = store.config, store.grid.num_tokens
     if config.arch in NEEDS_ALL_TOKENS and stream.embeddings_per_clip != num_tokens:
         raise ConfigError(
@@ -280,7 +288,7 @@ def _selector_config(store: Store, stream: TokenStream, config: TrainConfig) -> 
         backbone_digest=oracle.backbone_digest,
         revision=oracle.revision,
         store_fingerprint=oracle.fingerprint(),
-        oracle=f"{oracle.method} of {oracle.layer}, {oracle.target}",
+        oracle=f"{learnt.method} of {learnt.layer}, {learnt.target}",
         clean=config.clean,
         trained_on=TrainedOn(
             dataset=oracle.dataset,

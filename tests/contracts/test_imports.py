@@ -140,6 +140,7 @@ LAYERS = (
         "pipeline.oracle.cam",
         "pipeline.oracle.occlusion",
         "pipeline.oracle.names",
+        "pipeline.oracle.together",
         "pipeline.clips.classes",
     ),
     ("pipeline.shards.loader",),
@@ -147,6 +148,7 @@ LAYERS = (
     ("pipeline.shards", "pipeline.decode"),
     ("pipeline.store", "pipeline.clips.plan"),
     ("pipeline.clips", "pipeline.config"),
+    ("pipeline.oracle_name",),
     ("pipeline.errors",),
 )
 

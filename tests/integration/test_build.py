@@ -66,7 +66,7 @@ def test_from_video_files_to_pandas(command, tmp_path, data):
     opened = open_store(store)
     table = tokens.pivot(index="clip_id", columns=["t", "y", "x"], values="score")
     ok = table.index.to_numpy()
-    np.testing.assert_array_equal(table.to_numpy(), opened.scores[:][ok].reshape(len(ok), 8))
+    np.testing.assert_array_equal(table.to_numpy(), opened.scores()[:][ok].reshape(len(ok), 8))
 
     code, facts = ask("status", "--store", str(store))
     assert code == 0

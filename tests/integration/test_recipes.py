@@ -52,7 +52,7 @@ def test_quantiles_per_class(names: dict[str, Any]) -> None:
     assert names["quantiles"].shape == (3, 4)
     for label, row in names["quantiles"].iterrows():
         clips = store.clips(status="ok")
-        scores = store.scores[:][clips.loc[clips["label"] == label, "clip_id"]]
+        scores = store.scores()[:][clips.loc[clips["label"] == label, "clip_id"]]
         np.testing.assert_allclose(
             row, np.quantile(scores.astype(np.float64), [0.5, 0.9, 0.99, 0.999]), rtol=1e-6
         )
@@ -149,7 +149,7 @@ def test_the_readmes_recipes_run_as_printed(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     for block in blocks:
         exec(compile(block, "README.md", "exec"), found)
-    scores = np.asarray(store.scores[:], np.float64)
+    scores = np.asarray(store.scores()[:], np.float64)
     assert found["quantiles"].loc[0, 0.9] == pytest.approx(np.quantile(scores[::3], 0.9))
     assert found["share"].mean() == pytest.approx(store.clips().top10_share.mean(), rel=1e-6)
     assert found["lorenz"].iloc[-1] == pytest.approx(1)

@@ -85,7 +85,7 @@ def test_reading_it(bucket: str, tmp_path: Path) -> None:
     assert store.clips().equals(local.clips())
     assert store.tokens(min_score=0.5).equals(local.tokens(min_score=0.5))
     assert store.plan().equals(local.plan())
-    np.testing.assert_array_equal(store.scores[2:6], local.scores[2:6])
+    np.testing.assert_array_equal(store.scores()[2:6], local.scores()[2:6])
     got, expected = store.read_shard(1), local.read_shard(1)
     np.testing.assert_array_equal(got.cam, expected.cam)
     assert got.embeddings is not None

@@ -19,7 +19,7 @@ def test_the_fingerprint_of_a_configuration_never_changes():
 
 
 def test_where_the_checkpoint_lies_is_told_and_not_part_of_the_identity():
-    one = make_config()
+    one = make_config(further_oracles=("hirescam@embeddings",))
     moved = dataclasses.replace(one, backbone="elsewhere", revision="main")
     assert moved.fingerprint() == one.fingerprint()
     assert moved.to_dict()["backbone"] == "elsewhere"
@@ -28,16 +28,49 @@ def test_where_the_checkpoint_lies_is_told_and_not_part_of_the_identity():
         assert (field.name in one.identity()) == (field.name not in told)
 
 
+def test_further_oracles_are_part_of_the_identity_and_none_leave_it_as_it_was():
+    alone, several = make_config(), make_config(further_oracles=("hirescam@embeddings",))
+    assert "further_oracles" not in alone.identity() | alone.to_dict()
+    assert several.identity() == alone.identity() | {"further_oracles": ("hirescam@embeddings",)}
+    assert several.fingerprint() != alone.fingerprint()
+
+
+def test_the_first_oracle_has_fields_of_its_own_and_the_others_have_names():
+    config = make_config(target="predicted", further_oracles=("gradcam++@embeddings",))
+    assert config.oracles == (
+        ("gradcam", "blocks.-1.output", "predicted"),
+        ("gradcam++", "embeddings", "label"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gradcam@blocks.-1.output", "gradcam@blocks.-1.output is asked for more than once"),
+        ("gradcam@blocks.-1.output:label", "gradcam@blocks.-1.output is asked for more than once"),
+        ("hirescam@", "METHOD@LAYER:TARGET.*got 'hirescam@'"),
+        ("", "METHOD@LAYER:TARGET.*got ''"),
+        ("gradcam@embeddings:guess", "TARGET one of label, predicted, such as .*:guess'"),
+    ],
+)
+def test_further_oracles_that_repeat_or_are_no_names_are_refused(name, message):
+    with pytest.raises(ConfigError, match=message):
+        make_config(further_oracles=(name,))
+
+
 @pytest.mark.parametrize(
     "field",
     [
         *("plan_digest", "split", "backbone_digest", "sampling"),
-        *("num_segments", "num_crops", "layer", "embeddings_per_clip"),
+        *("num_segments", "num_crops", "layer", "embeddings_per_clip", "further_oracles"),
     ],
 )
 def test_what_is_still_open_has_no_fingerprint(field):
     """Two configurations that look alike could close differently."""
-    empty = {"num_segments": 0, "num_crops": 0, "embeddings_per_clip": None}.get(field, "")
+    empty = {
+        **{"num_segments": 0, "num_crops": 0, "embeddings_per_clip": None},
+        "further_oracles": ("hirescam",),
+    }.get(field, "")
     with pytest.raises(ConfigError, match=f"no identity yet: {field} open"):
         make_config(**{field: empty}).fingerprint()
 

@@ -181,7 +181,7 @@ def test_several_views_of_a_video_are_rows_of_their_own(tmp_path, data, tiny_bac
     assert rows["segment"].tolist()[:6] == [0, 0, 0, 1, 1, 1]
     assert rows["crop"].tolist()[:6] == [0, 1, 2, 0, 1, 2]
     # Different pixels, hence different values.
-    first = opened.cam[:6].reshape(6, -1).astype(np.float32)
+    first = opened.cam()[:6].reshape(6, -1).astype(np.float32)
     assert len({row.tobytes() for row in first}) > 1
     assert verify_store(str(store)) == []
 

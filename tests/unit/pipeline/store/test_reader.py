@@ -75,7 +75,7 @@ def test_tokens_are_the_scores_in_long_form(tiny_store: Store) -> None:
     tokens = tiny_store.tokens()
     assert list(tokens.columns) == ["clip_id", "label", "t", "y", "x", "score"]
     assert len(tokens) == 9 * GRID.num_tokens  # the failed clip has none
-    scores = np.asarray(tiny_store.scores)
+    scores = np.asarray(tiny_store.scores())
     expected = scores[tokens["clip_id"], tokens["t"], tokens["y"], tokens["x"]]
     np.testing.assert_array_equal(tokens["score"], expected.astype(np.float32))
     labels = tiny_store.plan()["label"].to_numpy()
@@ -95,15 +95,15 @@ def test_tokens_can_be_narrowed(tiny_store: Store) -> None:
 
 
 def test_arrays_are_opened_lazily_and_hold_the_clips(tiny_store: Store) -> None:
-    assert tiny_store.scores.shape == (10, *GRID)
+    assert tiny_store.scores().shape == (10, *GRID)
     assert tiny_store.embeddings is not None
     assert tiny_store.embedding_index is not None
     assert tiny_store.embeddings.shape == (10, 5, 6)
-    assert np.isnan(np.asarray(tiny_store.scores[3], np.float32)).all()
+    assert np.isnan(np.asarray(tiny_store.scores()[3], np.float32)).all()
     assert np.asarray(tiny_store.embedding_index[3]).tolist() == [-1] * 5
     scale = tiny_store.clips(columns=["cam_scale"])["cam_scale"].to_numpy()
     data = tiny_store.read_shard(1)
-    stored = np.asarray(tiny_store.cam[4:8], np.float32)
+    stored = np.asarray(tiny_store.cam()[4:8], np.float32)
     np.testing.assert_array_equal(data.cam, stored * scale[4:8, None, None, None])
     assert data.cam.dtype == data.scores.dtype == np.float32
     assert data.clips["clip_id"].tolist() == [4, 5, 6, 7]

@@ -23,7 +23,6 @@ def fields(**changes: Any) -> dict[str, Any]:
         "confidence": 0.75,
         "true_prob": 0.25,
         "loss": 1.386,
-        "degenerate": False,
         "num_frames_total": 30,
         "padded": False,
         "damaged": False,
@@ -46,7 +45,7 @@ def test_cam_is_stored_over_its_largest_magnitude() -> None:
 
 def test_a_cam_of_zeros_has_scale_zero_and_no_nan() -> None:
     result = ShardResult(1, GRID, 1, 2)
-    result.set_ok(0, **fields(cam=np.zeros(4), scores=np.zeros(4), degenerate=True))
+    result.set_ok(0, **fields(cam=np.zeros(4), scores=np.zeros(4)))
     clip = result.clips[0]
     assert clip is not None
     assert (clip["cam_scale"], clip["top10_share"], clip["gini"]) == (0, None, None)

@@ -262,7 +262,7 @@ def test_side_logs_are_nobodys_business(tiny_store: Store) -> None:
     assert verify_store(tiny_store.root) == []
 
 
-_DERIVED = ("status", "error", "cam_scale", "top10_share", "gini")
+_DERIVED = ("status", "error", "cam_scale", "degenerate", "top10_share", "gini")
 
 
 @pytest.mark.parametrize("offset", [1e-3, 1, 100])

@@ -195,7 +195,7 @@ def test_results_that_break_the_rules_are_not_committed(tmp_path: Path) -> None:
                 assert result.embedding_index is not None
                 result.embedding_index[2] = [0, 1, 3, 3, 4]
             elif change == "shape":
-                result.embeddings = np.zeros((4, 5, 9), np.float16)
+                result.arrays["embeddings"] = np.zeros((4, 5, 9), np.float16)
             else:
                 result = make_result(writer, 0)
             with pytest.raises(StoreError, match=message):

@@ -28,7 +28,7 @@ def sampled_cams(store, role, split):
     """The same straight from the store, in order of clip id."""
     rows = np.concatenate([split.roles[s] == role for s in store.shards()])
     clips = store.clips()
-    cam = store.cam[:].reshape(store.num_clips, -1).astype(np.float32)
+    cam = store.cam()[:].reshape(store.num_clips, -1).astype(np.float32)
     cam *= clips["cam_scale"].to_numpy()[:, None]
     return np.take_along_axis(cam, store.embedding_index[:].astype(int), 1)[rows]
 
@@ -74,7 +74,7 @@ def test_tokens_and_scores_of_a_batch_belong_together(tmp_path):
     store = make_learnable_store(tmp_path / "s")
     stream = TokenStream(store, split_store(store, 0.3), clean=("edges", "sharpen"))
     tokens = store.embeddings[:].reshape(store.num_clips, -1)
-    cleaned = clean_scores(torch.from_numpy(store.scores[:].astype(np.float32)), stream._clean)
+    cleaned = clean_scores(torch.from_numpy(store.scores()[:].astype(np.float32)), stream._clean)
     for batches in stream.blocks(0, 100):
         for batch in batches:
             for i in range(len(batch.tokens)):
@@ -83,7 +83,7 @@ def test_tokens_and_scores_of_a_batch_belong_together(tmp_path):
                 at = torch.from_numpy(store.embedding_index[clip].astype(np.int64))
                 assert torch.equal(batch.token_index[i], at)
                 assert torch.equal(batch.target[i], cleaned[clip].flatten()[at])
-                raw = torch.from_numpy(store.scores[clip].astype(np.float32)).flatten()[at]
+                raw = torch.from_numpy(store.scores()[clip].astype(np.float32)).flatten()[at]
                 assert torch.equal(batch.score[i], raw)
 
 

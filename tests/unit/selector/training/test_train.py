@@ -302,7 +302,7 @@ def test_the_mean_target_per_place_of_the_training_clips_is_kept(store, tmp_path
     train_selector(store, tmp_path, replace(CONFIG, epochs=1, clean=clean), device="cpu")
     clips = store.clips()
     maps = [
-        np.asarray(store.scores[i], np.float64).reshape(-1)
+        np.asarray(store.scores()[i], np.float64).reshape(-1)
         for i, clip in clips.iterrows()
         if clip.status == "ok" and not clip.degenerate and not is_held_out(clip.video_id, 0.3)
     ]
