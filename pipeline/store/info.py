@@ -76,8 +76,8 @@ class StoreInfo(FolderInfo):
         name = OracleName.parse(oracle)
         if name not in names:
             raise StoreError(
-                f"the store has no oracle {oracle!r}; it has {', '.join(map(str, names))}. Name one "
-                "of these, or build a store with it by `lite-pipeline build-oracle --oracle`"
+                f"the store has no oracle {oracle!r}; it has {', '.join(map(str, names))}. Name "
+                "one of these, or build a store with it by `lite-pipeline build-oracle --oracle`"
             )
         return self.suffixes[names.index(name)]
 
