@@ -74,6 +74,31 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(
     assert not (store / "runs/in-work.json").exists()
 
 
+@pytest.mark.parametrize(
+    "at",
+    [
+        "score",
+        "rename:scores_hirescam_embeddings/c.1",
+        "renamed:cam_hirescam_embeddings/c.1",
+        "renamed:tokens/shard-00001",
+    ],
+)
+def test_killed_in_the_midst_of_two_oracles_it_ends_with_the_same_bytes(
+    tmp_path, data, tiny_backbone, at
+):
+    asked = {"further_oracles": ("hirescam@embeddings",)}
+    run_build(tmp_path / "undisturbed", data, tiny_backbone, asked=asked)
+    store, worker = tmp_path / "store", chaos(tmp_path / "chaos", Order(at, shard=1))
+    code = in_a_process(
+        lambda: run_build(store, data, tiny_backbone, asked=asked, worker_class=worker)
+    )
+    assert code == -signal.SIGKILL
+    assert open_store(store).shards() == [0]
+    assert run_build(store, data, tiny_backbone, asked=asked).complete
+    assert file_hashes(store) == file_hashes(tmp_path / "undisturbed")
+    assert verify_store(str(store)) == []
+
+
 def test_what_was_in_work_is_done_last_and_then_in_a_process_of_its_own(
     tmp_path, data, tiny_backbone
 ):

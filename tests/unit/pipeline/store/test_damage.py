@@ -6,6 +6,7 @@ A seeded sample; `-m slow` runs the whole campaign of 3,000.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -34,7 +35,8 @@ KINDS = {
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sound") / "s"
-    make_store(folder, 10, failed={6: ClipStatus.DECODE_ERROR}, degenerate=(5,))
+    several = {"further_oracles": ("hirescam@embeddings",)}
+    make_store(folder, 10, failed={6: ClipStatus.DECODE_ERROR}, degenerate=(5,), **several)
     assert verify_store(str(folder)) == []
     return folder
 
@@ -87,8 +89,8 @@ def everything(folder: Path) -> str | None:
         found.update(repr((store.info.config, store.label_names, store.shards())).encode())
         for frame in (store.plan(), store.clips(names=True), store.tokens(min_score=0.25)):
             found.update(frame.to_csv().encode())
-        for shard in store.shards():
-            data = store.read_shard(shard)
+        for shard, oracle in itertools.product(store.shards(), store.oracles):
+            data = store.read_shard(shard, oracle=oracle)
             for array in (data.scores, data.cam, data.embeddings, data.embedding_index):
                 found.update(np.ascontiguousarray(array).tobytes())
     except StoreError:
@@ -105,7 +107,7 @@ def campaign(sound: Path, folder: Path, number: int, seed: int) -> Counter[tuple
         rel = path.relative_to(folder).as_posix()
         if path.is_file() and not rel.startswith("runs/"):
             kinds.setdefault(kind_of(rel), []).append(path)
-    assert len(kinds) == 10
+    assert len(kinds) == 12
     said, shards = everything(folder), open_store(folder).shards()
     assert said is not None
     seen: Counter[tuple[str, str]] = Counter()
@@ -132,7 +134,7 @@ def campaign(sound: Path, folder: Path, number: int, seed: int) -> Counter[tuple
 
 def test_a_sample_of_damages(sound: Path, tmp_path: Path) -> None:
     seen = campaign(sound, tmp_path / "s", SAMPLE, seed=0)
-    assert len({kind for kind, _ in seen}) == 10
+    assert len({kind for kind, _ in seen}) == 12
     assert sum(seen.values()) > SAMPLE * 0.9
 
 

@@ -56,6 +56,29 @@ def test_held_out_clips_are_the_rest_and_do_not_depend_on_the_seed(tmp_path):
     np.testing.assert_array_equal(np.sort(batches[0][:, 0]), np.sort(expected[:, 0]))
 
 
+def test_the_scores_of_the_oracle_that_is_named_are_learnt(tmp_path):
+    """A clip counts for one oracle where another found no token."""
+    other = "hirescam@embeddings"
+    store = make_learnable_store(tmp_path / "s", further_oracles=(other,))
+    result = ShardWriter(store.root).load(0)
+    result.arrays["scores_hirescam_embeddings"][2] = 0
+    result.clips[2]["degenerate_hirescam_embeddings"] = True
+    ShardWriter(store.root).write(0, result)
+    first, named = split_store(store, 0.3), split_store(store, 0.3, oracle=other)
+    assert (first.num_degenerate, named.num_degenerate) == (0, 1)
+    role = first.roles[0][2]
+    assert first.count(role) == named.count(role) + 1
+    stream = TokenStream(store, named, oracle=other)
+    batches = [batch for block in stream.blocks(0, 60) for batch in block]
+    got = torch.cat([batch.score for batch in batches]).numpy()
+    rows = np.concatenate([named.roles[s] == TRAIN for s in store.shards()])
+    scores = store.scores(other)[:].reshape(store.num_clips, -1).astype(np.float32)
+    expected = np.take_along_axis(scores, store.embedding_index[:].astype(int), 1)[rows]
+    np.testing.assert_array_equal(np.sort(got, axis=0), np.sort(expected, axis=0))
+    place_means = scores[rows].mean(axis=0)
+    np.testing.assert_allclose(stream.place_means(), place_means, rtol=1e-5)
+
+
 def test_all_views_of_a_video_are_on_the_same_side():
     ids = [f"v{i}" for i in range(2000)]
     sides = [is_held_out(video, 0.1) for video in ids]
