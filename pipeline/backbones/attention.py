@@ -5,7 +5,7 @@ Axes: B clips, K tokens, H heads, d channels of a head.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -48,12 +48,14 @@ def attend(
 
 def attention_evidence(query: Tensor, key: Tensor, scale: float, want: Wanted) -> Evidence:
     """Evidence from (B, H, K, d) queries and keys, ignoring what the tokens weigh."""
+    return evidence(_maps(query, key, scale), key, want)
+
+
+def _maps(query: Tensor, key: Tensor, scale: float) -> Iterator[Tensor]:
+    """(H, K, K) for each clip; nothing is done, and no batch is taken apart, until one is asked."""
     precise = torch.promote_types(query.dtype, torch.float32)
-    maps = (
-        (q.to(precise) @ k.to(precise).transpose(-1, -2) * scale).softmax(dim=-1)
-        for q, k in zip(query, key, strict=True)
-    )
-    return evidence(maps, key, want)
+    for q, k in zip(query, key, strict=True):
+        yield (q.to(precise) @ k.to(precise).transpose(-1, -2) * scale).softmax(dim=-1)
 
 
 def evidence(maps: Iterable[Tensor], key: Tensor, want: Wanted) -> Evidence:

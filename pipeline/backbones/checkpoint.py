@@ -60,7 +60,11 @@ def _local(name_or_path: str) -> Path | None:
         return SHIPPED / name_or_path
     folder = Path(name_or_path).expanduser()
     if folder.is_file():
-        raise BackboneError(f"{folder} is a file; give the folder that save_pretrained wrote")
+        hint = ", or convert VideoMAE's own file first: lite-pipeline import-checkpoint"
+        raise BackboneError(
+            f"{folder} is a file; give the folder that save_pretrained wrote"
+            + hint * (folder.suffix in (".pth", ".pt"))
+        )
     if not folder.is_dir():
         return None
     if not (folder / CONFIG_NAME).is_file():

@@ -159,8 +159,14 @@ def test_the_prefix_of_a_wrapper_is_named(checkpoint, prefix):
 
 
 def test_a_file_is_no_checkpoint(checkpoint):
-    with pytest.raises(BackboneError, match="is a file; give the folder that save_pretrained"):
+    with pytest.raises(
+        BackboneError, match="is a file; give the folder that save_pretrained wr"
+    ) as raised:
         load_backbone(str(checkpoint / "model.safetensors"))
+    assert "import-checkpoint" not in str(raised.value)
+    (checkpoint / "model.safetensors").rename(checkpoint / "best.pth")
+    with pytest.raises(BackboneError, match=r"best\.pth is a file; .*lite-pipeline import-check"):
+        load_backbone(str(checkpoint / "best.pth"))
 
 
 @pytest.mark.parametrize(

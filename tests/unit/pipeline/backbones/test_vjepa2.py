@@ -67,6 +67,20 @@ def test_kept_tokens_keep_their_rotary_positions(folder: Path, backbone: Backbon
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_angles_are_the_models_own_in_half_precision(folder: Path, precision: str):
+    """They are coarse there, in its code as here."""
+    backbone = load_backbone(str(folder), precision=precision)
+    plain = VJEPA2ForVideoClassification.from_pretrained(
+        folder, dtype=backbone.dtype, attn_implementation="sdpa"
+    )
+    sharpened(plain.eval())
+    sharpened(backbone.model)
+    pixels = backbone.pixel_values(CLIPS)
+    assert torch.equal(backbone(pixels), plain(pixels).logits.float())
+
+
+@torch.no_grad()
 def test_pixels_are_those_of_the_video_processor(folder: Path):
     assert not (folder / "preprocessor_config.json").exists()
     processor = VJEPA2VideoProcessor.from_pretrained(folder)

@@ -11,6 +11,7 @@ import torch
 from pipeline.errors import ConfigError
 from selector.deploy.config import LiteConfig
 from selector.deploy.onnx_export import export_onnx
+from tests.checkpoints import save_timesformer, save_vivit, save_vjepa2
 from tests.lite_models import make_model, make_pixels
 
 onnxruntime = pytest.importorskip(
@@ -20,6 +21,16 @@ pytest.importorskip("onnxscript", reason="NO ONNX: pip install 'lite-pipeline[on
 
 # The exporter's own, of the packages that it is built from.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+FAMILIES = {
+    "timesformer": save_timesformer,
+    "timesformer divided": lambda folder: save_timesformer(
+        folder, attention_type="divided_space_time"
+    ),
+    "vivit": save_vivit,
+    "vjepa2": save_vjepa2,
+}
 
 
 def answers(path, pixels):
@@ -54,6 +65,20 @@ def test_the_file_says_what_it_wants_and_what_its_classes_are(file):
     assert found["labels"] == [f"class {i}" for i in range(5)]
     assert found["mean_0_to_255"] == found["std_0_to_255"] == [127.5] * 3
     assert (found["keep_ratio"], found["kept_tokens"], found["token_grid"]) == (0.3, 2, [2, 2, 2])
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["vjepa2", *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES if f != "vjepa2")],
+)
+def test_every_family_of_backbones_can_be_written(family, tmp_path):
+    model = make_model(FAMILIES[family](tmp_path / "checkpoint"), LiteConfig(keep_ratio=0.5))
+    export_onnx(model, tmp_path / "model.onnx")
+    for num_clips in (1, 3):
+        logits, kept, _ = answers(tmp_path / "model.onnx", make_pixels(num_clips))
+        expected = model(make_pixels(num_clips))
+        torch.testing.assert_close(logits, expected.logits, rtol=0, atol=1e-4)
+        assert torch.equal(kept, expected.kept)
 
 
 def test_ties_go_to_the_same_tokens(tiny_backbone, tmp_path):
