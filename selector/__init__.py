@@ -1,6 +1,6 @@
 """Stage 2 of LITE Pipeline: train a token selector from the store, select, evaluate.
 
-After `import selector` transformers knows the folders that `export-lite` writes:
+After `import selector` transformers knows the folders that `export-lite` and `accelerate` write:
 `AutoModelForVideoClassification.from_pretrained` and `pipeline("video-classification", ...)`.
 """
 

@@ -26,7 +26,7 @@ from pipeline.cli import output
 from pipeline.errors import LiteError
 
 COMMANDS = {
-    "See all of it at once": ("demo",),
+    "See all of it at once": ("demo", "accelerate"),
     "Stage 1: the oracle": ("build_oracle", "status", "verify", "failures", "analyze"),
     "Stage 2: the selector": (
         *("train_selector", "methods", "evaluate", "calibrate", "predict", "export_lite"),
@@ -35,7 +35,7 @@ COMMANDS = {
 }
 """Modules of this package, one a command, by the headings of `--help`; each has `register`."""
 
-RESUMABLE = {"demo", "build-oracle", "train-selector", "evaluate", "train-backbone"}
+RESUMABLE = {"demo", "accelerate", "build-oracle", "train-selector", "evaluate", "train-backbone"}
 """Commands that go on where they stopped when they are given again."""
 
 OBJECT_STORES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "adlfs", "azure"}

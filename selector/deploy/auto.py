@@ -65,11 +65,17 @@ class LiteForVideoClassification(PreTrainedModel):
         if lite is None:
             raise ConfigError(
                 "a LITE model is made from a trained one: from_pretrained(FOLDER), where FOLDER is "
-                "what `lite-pipeline export-lite` wrote"
+                "what `lite-pipeline accelerate` or `export-lite` wrote"
             )
         super().__init__(config)
         self.lite = lite
         self.post_init()
+
+    def init_weights(self) -> None:
+        """Draws none: what transformers did not load itself it takes for new, and ours are not."""
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """As `init_weights`, of one module."""
 
     @classmethod
     def of(cls, lite: Any) -> LiteForVideoClassification:

@@ -79,6 +79,11 @@ def test_the_auto_class_gives_the_same_model(lite, folder):
     expected = lite(make_pixels(3).to(model.device))
     assert torch.equal(output["logits"].cpu(), expected.logits.cpu())
     assert output.budget.tolist() == [4, 4, 4]
+    assert torch.equal(output.scores.cpu(), expected.scores.cpu())
+    # transformers draws new weights for modules that it did not load itself, unless told not to.
+    weights, others = model.lite.state_dict(), lite.state_dict()
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name].cpu(), others[name]) for name in others)
     loss = F.cross_entropy(expected.logits, labels)
     torch.testing.assert_close(output.loss.cpu(), loss, rtol=0, atol=0)
     assert model.config.id2label == {i: f"class {i}" for i in range(5)}

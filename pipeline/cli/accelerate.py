@@ -1,0 +1,228 @@
+"""`lite-pipeline accelerate`: from a fine-tuned video transformer to a cheaper one, in one command.
+
+Each step is an ordinary command's function (`pipeline.cli.accelerate_steps`); what is measured
+decides, and the model is written last, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli import options, output
+from pipeline.cli.options import WHAT
+from pipeline.config import RunConfig
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.backbones import Backbone
+    from pipeline.cli.accelerate_steps import Task
+    from selector.deploy.choosing import Choice, Difference, Wanted
+    from selector.deploy.config import LiteConfig
+
+CANDIDATES = "lite,lite-spread,uniform,evs,tome,lite-spread+tome"
+MANY = 2000
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(options.with_run_options(accelerate))
+
+
+def accelerate(
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="Checkpoint folder, hub id, or `synthetic` (shipped).", rich_help_panel=WHAT
+        ),
+    ],
+    data_root: Annotated[
+        str, typer.Option(help="Folder of the videos and their labels.", rich_help_panel=WHAT)
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the model; what it is made from goes into its work/.")
+    ],
+    dataset: options.Dataset = "folder",
+    speedup: Annotated[
+        float | None,
+        typer.Option(
+            help="So many times fewer multiply-accumulates; the most accurate model is taken. "
+            "Default: 2, unless a loss is given."
+        ),
+    ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(help="Points of top-1 that may be lost; the cheapest model is taken."),
+    ] = None,
+    unlabelled: Annotated[
+        bool,
+        typer.Option(
+            "--unlabelled",
+            help="DATA_ROOT is any folder of videos: the backbone's own predictions are what is "
+            "learnt from and judged by.",
+        ),
+    ] = False,
+    split: Annotated[
+        str | None, typer.Option(help="To learn from; by default train.", rich_help_panel=WHAT)
+    ] = None,
+    judge_split: Annotated[
+        str | None,
+        typer.Option(
+            help="To judge by; by default validation, or half of the videos where there is one "
+            "split.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    videos: Annotated[
+        int, typer.Option(help="Of each split at most, an even sample.", rich_help_panel=WHAT)
+    ] = MANY,
+    candidates: Annotated[
+        str, typer.Option(help="Methods to choose from; see `methods`.", rich_help_panel=WHAT)
+    ] = CANDIDATES,
+    revision: options.Revision = None,
+    accept_classes: options.AcceptClasses = False,
+    sampling: options.SamplingRule = None,
+    precision: options.Precision = "fp32",
+    *,
+    run: dict[str, Any],
+) -> None:
+    """Make a checkpoint cheaper: oracle, selector, comparison, choice, export.
+
+    Nothing is retrained. Interrupt it at any time: the same command goes on where it stopped.
+    """
+    if speedup is not None and max_loss is not None:
+        raise ConfigError("give either --speedup or --max-loss, not both")
+    if unlabelled and (split is not None or judge_split is not None or dataset != "folder"):
+        raise ConfigError("--unlabelled takes all videos below --data-root: no dataset, no split")
+    from selector.deploy.choosing import Wanted
+    from selector.methods.names import split_names
+    from selector.methods.registry import parse_method
+
+    wanted = (
+        Wanted(speedup=2.0 if speedup is None else speedup)
+        if max_loss is None
+        else Wanted(max_loss=max_loss / 100)
+    )
+    run_config = RunConfig(data_root=data_root, accept_classes=accept_classes, **run)
+    options.require_writable_folder(out)
+    for method in split_names(candidates):
+        parse_method(method)
+    from pipeline.backbones import load_backbone
+    from pipeline.cli import accelerate_steps as steps
+
+    learnt, judged = (
+        ["all", "all"]
+        if unlabelled
+        else steps.settle_splits(dataset, data_root, split, judge_split)
+    )
+    task = steps.Task(
+        backbone=backbone,
+        revision=revision,
+        dataset=dataset,
+        split=learnt,
+        judge_split=judged,
+        limit=videos,
+        precision=precision,
+        sampling=sampling or "",
+        unlabelled=unlabelled,
+        run=run_config,
+        work=out / "work",
+    )
+    loaded = load_backbone(backbone, revision)
+    if unlabelled:
+        task = steps.list_unlabelled(task, loaded)
+    else:
+        task = steps.in_checkpoint_order(task, loaded)
+    ready = steps.check(task)
+    steps.keep_ratios(loaded, None, wanted)  # a goal that nothing reaches is refused before work
+    output.note(f"1/4 oracle of {task.split}: {ready.num_train} videos to learn from")
+    store = steps.build_oracle(task)
+    if unlabelled:
+        task = steps.label_by_prediction(task, loaded, store)
+    output.note("2/4 selector")
+    selector = steps.train(task, store)
+    ratios = steps.keep_ratios(loaded, selector, wanted)
+    methods = steps.usable(candidates, loaded, selector)
+    output.note(f"3/4 {len(methods)} methods on {ready.num_judged} videos of {task.judge_split}")
+    name = "evaluation" if wanted.speedup is None else f"evaluation-{wanted.speedup:g}"
+    evaluation = steps.evaluate(task, selector, methods, ratios, name)
+    choice = steps.decide(task, evaluation, wanted)
+    output.note("4/4 export")
+    config = steps.chosen_config(task, choice, selector)
+    if config.selects:
+        config = steps.adaptive(choice, wanted, config, selector, evaluation) or config
+    lines = _result(choice, config, task, wanted)
+    measured = {"dataset": evaluation.config.dataset} | _measured(choice, task, lines)
+    steps.export(task, replace(config, measured=measured), selector, out)
+    for line in lines:
+        output.echo_prose(line)
+    output.echo(f"all of it: lite-pipeline evaluate --out {_quoted(task.work / name)} --table-only")
+    output.echo(f"use it:    lite-pipeline predict VIDEO --model {_quoted(out)}")
+
+
+def _result(choice: Choice, config: LiteConfig, task: Task, wanted: Wanted) -> list[str]:
+    """What was gained, and what it may cost: the first lines of the result, and the card's."""
+    line, full = choice.line, choice.full
+    assert line.gmacs is not None
+    top1, of = 100 * line.top1.mean(), 100 * full.top1.mean()
+    noun = "agreement with the full model" if task.unlabelled else "top-1"
+    rates = ""
+    if line.clips_per_s and full.clips_per_s:
+        measured = line.clips_per_s / full.clips_per_s
+        rates = f"; measured on this machine, {measured:.2f} times the clips a second"
+    found = [
+        f"{line.method} at keep ratio {line.keep_ratio:.3g}: {line.gmacs:.4g} of {full.gmacs:.4g} "
+        f"GMACs a view, {choice.speedup:.2f} times fewer{rates}",
+        f"{noun} {top1:.1f} % of {of:.1f} %, {_points(choice.against_full)}, on "
+        f"{choice.num_videos} videos it did not learn from; as the best of {choice.num_lines} it "
+        f"flatters itself: expect {_points(choice.expected)}",
+    ]
+    if wanted.max_loss is not None and choice.expected.low < -wanted.max_loss:
+        found.append(
+            f"these videos do not show that it loses at most {100 * wanted.max_loss:g} points: it "
+            f"may be {-100 * choice.expected.low:.1f}; more videos tell more"
+        )
+    if choice.next_best is not None:
+        other, gain = choice.next_best
+        told = "" if gain.low > 0 else ", which these videos do not tell apart"
+        found.append(f"against the next best, {other.method}: {_points(gain)}{told}")
+    if config.adaptive and config.calibration is not None:
+        held = config.calibration["held_out"]
+        found.append(
+            f"a budget for each clip: {held['gmacs']:.4g} GMACs a view, {100 * held['gain']:+.1f} "
+            f"points against fixed budgets of that cost"
+        )
+    return found
+
+
+def _measured(choice: Choice, task: Task, lines: list[str]) -> dict[str, Any]:
+    """For `lite.json` and the model card."""
+    return {
+        "split": task.judge_split,
+        "num_videos": choice.num_videos,
+        "unlabelled": task.unlabelled,
+        "method": choice.line.method,
+        "keep_ratio": choice.line.keep_ratio,
+        "top1": float(choice.line.top1.mean()),
+        "full_top1": float(choice.full.top1.mean()),
+        "difference": list(choice.against_full),
+        "expected_difference": list(choice.expected),
+        "gmacs": choice.line.gmacs,
+        "full_gmacs": choice.full.gmacs,
+        "clips_per_s": choice.line.clips_per_s,
+        "full_clips_per_s": choice.full.clips_per_s,
+        "card": [f"- {line}" for line in lines],
+    }
+
+
+def _points(found: Difference) -> str:
+    mean, low, high = (100 * value for value in found)
+    return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
