@@ -19,7 +19,6 @@ from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.backbones import Backbone
     from pipeline.cli.accelerate_steps import Task
     from selector.deploy.choosing import Choice, Difference, Wanted
     from selector.deploy.config import LiteConfig

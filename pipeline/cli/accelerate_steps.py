@@ -99,7 +99,9 @@ def settle_splits(dataset: str, data_root: str, split: str | None, judge: str | 
         return [learnt, canonical_split(spec, judge)]
     there = list_splits(spec, data_root)
     # `all` would hold the videos that were learnt from.
-    others = [name for name in ("validation", spec.eval_split, "test") if name not in (learnt, "all")]
+    others = [
+        name for name in ("validation", spec.eval_split, "test") if name not in (learnt, "all")
+    ]
     return [learnt, next((name for name in others if name in there), learnt)]
 
 
@@ -475,9 +477,7 @@ def _class_names(backbone: Backbone) -> list[str]:
     return backbone.label_names or [f"LABEL_{i}" for i in range(backbone.num_classes)]
 
 
-def _with_table(
-    task: Task, backbone: Backbone, name: str, rows: Iterable[tuple[str, str]]
-) -> Task:
+def _with_table(task: Task, backbone: Backbone, name: str, rows: Iterable[tuple[str, str]]) -> Task:
     """The task on a table in its data root, with a specification of its own."""
     from pipeline.store.root import Root
 

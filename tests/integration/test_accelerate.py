@@ -1,4 +1,4 @@
-"""`lite-pipeline accelerate`: from videos and a checkpoint to a model, and what stands in its way."""
+"""`lite-pipeline accelerate`: from videos and a checkpoint to a model, and what is refused."""
 
 from __future__ import annotations
 
