@@ -59,7 +59,7 @@ def test_from_videos_to_a_name(family: str, data: Path, tmp_path: Path):
     assert run("verify", "--store", store, "--json")["sound"]
     backbone = load_backbone(str(checkpoint))
     kept = open_store(store)
-    spread = np.ptp(kept.scores[:].reshape(NUM_VIDEOS, -1), axis=1)
+    spread = np.ptp(kept.scores()[:].reshape(NUM_VIDEOS, -1), axis=1)
     assert (spread > 0.99).all(), "each clip's map tells tokens apart"
     model = LiteModel.from_backbone(checkpoint, "uniform")
     request = clip_request(model, str(data / "v007.mp4"), "uniform", "pyav")
@@ -88,3 +88,9 @@ def test_from_videos_to_a_name(family: str, data: Path, tmp_path: Path):
     assert predicted["kept_tokens"] == [half]
     assert predicted["top"][0]["class"] == int(output.logits[0].argmax())
     assert predicted["top"][0]["label"] == f"class {int(output.logits[0].argmax())}"
+
+    whole = tmp_path / "whole"
+    run("export-lite", "--model", selector, "--out", whole)
+    checkpoint.rename(tmp_path / "gone")
+    again = run("predict", data / "v007.mp4", "--model", whole, "--keep-ratio", 0.5, "--json")
+    assert again[0]["top"] == predicted["top"]
