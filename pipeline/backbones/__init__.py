@@ -32,7 +32,8 @@ def load_backbone(
     Args:
         name_or_path: a folder that `save_pretrained` wrote, a hub id, or `synthetic`.
         revision: commit, tag or branch of a hub id.
-        device: torch device of the weights.
+        device: torch device of the weights. On `meta` they have no values and take no memory:
+            enough for sizes, names, layers, costs and the digest.
         precision: `fp32`, `bf16` or `fp16`.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import nn
 from pipeline.backbones.base import Backbone, Block, Preprocessing
 from pipeline.backbones.checkpoint import checkpoint_digest, read_config
 from pipeline.backbones.preprocessing import read_preprocessing
-from pipeline.backbones.strict import Renamed, load_strictly
+from pipeline.backbones.strict import Renamed, describe_strictly, load_strictly
 from pipeline.backbones.tokens import NOTHING, Tokens
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import BackboneError
@@ -87,7 +87,7 @@ class HuggingFaceBackbone(Backbone):
 
         Args:
             folder: that `save_pretrained` wrote, with its processor.
-            device: of the weights.
+            device: of the weights; on `meta` they have no values, and none is read.
             dtype: of the weights.
 
         Raises:
@@ -97,7 +97,11 @@ class HuggingFaceBackbone(Backbone):
         found = read_config(folder).get("model_type")
         if found != cls.model_type:
             raise BackboneError(f"{folder} is a {found!r} checkpoint, not {cls.model_type!r}")
-        model = load_strictly(folder, cls.architecture, cls.renamed)
+        model = None
+        if device == "meta":
+            model = describe_strictly(folder, cls.architecture, cls.renamed)
+        if model is None:
+            model = load_strictly(folder, cls.architecture, cls.renamed)
         try:
             image_size = _checked(cls.sizes(model.config)).image_size
             preprocessing = read_preprocessing(folder, image_size)

@@ -37,15 +37,8 @@ def load_strictly(folder: Path, architecture: str, renamed: Renamed) -> Any:
         BackboneError: a key is missing, unexpected, of another shape, or loaded as another value
             than the file holds; names the keys and, for a pre-training checkpoint, what to do.
     """
-    import transformers
-
     files = weight_files(folder)
-    loader: Any = getattr(transformers, architecture, None)
-    if loader is None:
-        raise BackboneError(
-            f"{folder} needs {architecture}, which transformers {transformers.__version__} does "
-            "not have: install a newer release"
-        )
+    loader = _model_class(folder, architecture)
     try:
         with no_progress_bar():
             model, info = loader.from_pretrained(
@@ -53,7 +46,7 @@ def load_strictly(folder: Path, architecture: str, renamed: Renamed) -> Any:
                 output_loading_info=True,
                 dtype=torch.float32,
                 trust_remote_code=False,
-                **({"attn_implementation": "sdpa"} if getattr(loader, "_supports_sdpa", 0) else {}),
+                **_attention(loader),
             )
     except Exception as error:  # a damaged file may raise anything in one of three parsers
         raise BackboneError(f"cannot load {folder}: {type(error).__name__}: {error}") from error
@@ -67,6 +60,60 @@ def load_strictly(folder: Path, architecture: str, renamed: Renamed) -> Any:
         raise BackboneError(f"{folder} does not load faithfully: {'; '.join(faults)}{hint}")
     _check_values(model, files, renamed)
     return model.eval().requires_grad_(False)
+
+
+def describe_strictly(folder: Path, architecture: str, renamed: Renamed) -> Any | None:
+    """The model as `load_strictly` gives it, on PyTorch's meta device: shapes without values.
+
+    What the weights' files name is read, and not one weight. So what only a look at values finds (a
+    release that loads others than the file holds) is left to whoever loads them.
+
+    Args:
+        folder: as in `load_strictly`.
+        architecture: likewise.
+        renamed: likewise.
+
+    Returns:
+        None where names or shapes of the files are not exactly the model's, or cannot be read:
+        whether that is a fault, and which, only `load_strictly` can say.
+
+    Raises:
+        BackboneError: the weights are not there, or transformers lacks the architecture.
+    """
+    files = weight_files(folder)
+    loader = _model_class(folder, architecture)
+    try:
+        config = loader.config_class.from_pretrained(folder, **_attention(loader))
+        with torch.device("meta"):
+            model = loader(config).float()
+        expected = {key: value.shape for key, value in model.state_dict().items()}
+        stored = [
+            (key if key in expected else _rename(key, renamed), shape)
+            for file in files
+            for key, shape in _read_shapes(file)
+        ]
+    except Exception:  # as in `load_strictly`, which then says what it is
+        return None
+    if len(stored) != len(expected) or dict(stored) != expected:
+        return None
+    return model.eval().requires_grad_(False)
+
+
+def _model_class(folder: Path, architecture: str) -> Any:
+    import transformers
+
+    loader: Any = getattr(transformers, architecture, None)
+    if loader is None:
+        raise BackboneError(
+            f"{folder} needs {architecture}, which transformers {transformers.__version__} does "
+            "not have: install a newer release"
+        )
+    return loader
+
+
+def _attention(loader: Any) -> dict[str, str]:
+    """Options for fused attention, where a model has it."""
+    return {"attn_implementation": "sdpa"} if getattr(loader, "_supports_sdpa", False) else {}
 
 
 def _advice(missing: list[str], unexpected: list[str]) -> str:
@@ -121,6 +168,19 @@ def _read(file: Path) -> Iterator[tuple[str, Tensor]]:
                 yield key, tensors.get_tensor(key)
         return
     yield from torch.load(file, map_location="cpu", weights_only=True).items()
+
+
+def _read_shapes(file: Path) -> Iterator[tuple[str, torch.Size]]:
+    """Names and shapes in a file, of which no more is read than says so."""
+    if file.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(file, framework="pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118
+                yield key, torch.Size(tensors.get_slice(key).get_shape())
+        return
+    state = torch.load(file, map_location="meta", mmap=True, weights_only=True)
+    yield from ((key, value.shape) for key, value in state.items())
 
 
 def _first(keys: Iterable[object], limit: int = 3) -> str:

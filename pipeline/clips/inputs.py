@@ -29,6 +29,7 @@ class Inputs(Generic[Config]):
     plan: pa.Table
     label_names: list[str]
     backbone: Backbone
+    """On PyTorch's meta device: what it is, without its weights."""
 
 
 def read_inputs(
@@ -66,7 +67,7 @@ def read_inputs(
         if unknown:
             where = f"{unknown} of {plan.num_rows} clips of {spec.name}/{split}"
             raise ConfigError(f"{where} {without_label}")
-    backbone = load_backbone(asked.backbone, asked.revision)
+    backbone = load_backbone(asked.backbone, asked.revision, device="meta")
     classes = settle_classes(
         spec.name, found.label_names, backbone, asked.backbone, accept=run.accept_classes
     )

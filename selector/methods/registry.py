@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from pipeline.backbones.base import Backbone
 from pipeline.errors import ConfigError
 from selector.methods.base import Chain, Method
@@ -185,8 +187,11 @@ def _selector(name: MethodName, parts: Parts) -> TokenSelector:
     require_selectors([name], {name.selected_by} & parts.selectors.keys())
     selector = parts.selectors[name.selected_by]
     if isinstance(selector, str):
+        device = parts.backbone.device
+        if device.type == "meta":  # a backbone without values; a selector's are looked at
+            device = torch.device("cpu")
         try:
-            selector = load_selector(selector, parts.backbone, parts.backbone.device)
+            selector = load_selector(selector, parts.backbone, device)
         except ConfigError as error:
             raise ConfigError(f"method {name} ({selector}): {error}") from error
     return selector
