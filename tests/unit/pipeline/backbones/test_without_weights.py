@@ -52,15 +52,15 @@ def test_it_says_the_same_of_itself(
     assert facts(described) == loaded
 
 
-def test_keys_of_old_releases_are_known(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_keys_of_another_release_are_known(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     folder = save_videomae(tmp_path / "checkpoint")
     weights = load_file(folder / "model.safetensors")
-    old = {
-        key.replace(".query.bias", ".q_bias").replace(".value.bias", ".v_bias"): value
+    renamed = {
+        key.replace(".q_bias", ".query.bias").replace(".v_bias", ".value.bias"): value
         for key, value in weights.items()
     }
-    assert old.keys() != weights.keys()
-    save_file(old, folder / "model.safetensors", {"format": "pt"})
+    assert renamed.keys() != weights.keys()
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
     digest = load_backbone(str(folder)).digest
     request.getfixturevalue("no_values")
     assert load_backbone(str(folder), device="meta").digest == digest

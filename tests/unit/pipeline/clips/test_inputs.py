@@ -57,3 +57,16 @@ def test_a_dataset_says_which_views_a_build_and_an_evaluation_take(
     assert built.config.views == (asked if all(asked) else (2, 1))
     assert judged.config.views == (asked if all(asked) else (1, 3))
     assert (built.plan.num_rows, plan.num_rows) == ((5, 5) if all(asked) else (10, 15))
+
+
+def test_the_weights_are_left_to_the_workers(
+    tmp_path: Path, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> None:
+        raise AssertionError("the driver read the weights")
+
+    monkeypatch.setattr("pipeline.backbones.huggingface.load_strictly", refuse)
+    run = make_run_config(make_dataset(tmp_path / "data", 5))
+    built = prepare_build(ask_build(tiny_backbone), run)
+    judged, _ = prepare_evaluation(ask_evaluation(tiny_backbone, "random,tome"), run)
+    assert built.config.backbone_digest == judged.config.backbone_digest != ""
