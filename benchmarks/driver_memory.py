@@ -1,4 +1,4 @@
-"""Peak memory of a build's driver: what it reads of a dataset and a checkpoint before workers start.
+"""Peak memory of a build's driver: what it reads of dataset and checkpoint before workers start.
 
     python benchmarks/driver_memory.py              # a VideoMAE-B of random weights
     python benchmarks/driver_memory.py --size L
