@@ -1,17 +1,19 @@
-"""What the oracle costs on top of inference: forward only, our oracle, stock pytorch-grad-cam.
+"""What oracles cost on top of inference: 1, 2 and 4 in one pass, stock pytorch-grad-cam.
 
     python benchmarks/oracle_cost.py                    # VideoMAE-S and -B, CPU or CUDA
     python benchmarks/oracle_cost.py --sizes tiny       # seconds, to see that it runs
 
-The three take turns on the same clips in one process, so a busy machine slows all of them alike;
-rates are medians over the rounds, ratios are medians of the round-by-round ratios. Peak memory is
-CUDA's own count on a GPU; on the CPU it is the growth of the resident size to its peak, in a fresh
-child per variant (Linux only: the peak is reset through /proc).
+Variants take turns on the same clips in one process. Seconds are those of the process's CPU clock
+on a CPU, so that other processes hardly matter, and of the wall clock on a GPU. Rates are medians
+over the rounds, ratios are medians of the round-by-round ratios. Peak memory is CUDA's own count on
+a GPU; on the CPU it is the growth of the resident size to its peak, in a fresh child per variant
+(Linux only: the peak is reset through /proc).
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -29,7 +31,9 @@ from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMA
 from transformers.utils.logging import disable_progress_bar
 
 from pipeline.backbones import Backbone, load_backbone
-from pipeline.oracle.cam import ClassActivationMap
+from pipeline.oracle.names import resolve_oracle
+from pipeline.oracle.together import values_together
+from pipeline.oracle_name import OracleName
 
 SIZES = {
     "tiny": {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -40,6 +44,9 @@ SIZES = {
           "intermediate_size": 3072},
 }  # fmt: skip
 LAYER = "blocks.-1.output"
+# Two classes at the last block, whose backward is short; the same at the other end of the network.
+LAST = (f"gradcam@{LAYER}", f"gradcam@{LAYER}:predicted")
+FIRST = ("hirescam@embeddings", "hirescam@embeddings:predicted")
 
 
 def make_backbone(size: str, device: str, precision: str) -> Backbone:
@@ -62,15 +69,26 @@ def forward_only(backbone: Backbone, pixels: torch.Tensor, labels: torch.Tensor)
         backbone(pixels)
 
 
-def our_oracle(backbone: Backbone, pixels: torch.Tensor, labels: torch.Tensor) -> None:
-    """(b) Logits and token maps in one forward pass."""
+def our_oracles(
+    names: tuple[str, ...], backbone: Backbone, pixels: torch.Tensor, labels: torch.Tensor
+) -> None:
+    """(b) Logits and the maps of some oracles in one forward pass."""
     with torch.no_grad():
         tokens = backbone.embed(pixels)
-    ClassActivationMap(LAYER).values(backbone, tokens, labels)
+    oracles = [resolve_oracle(backbone, OracleName.parse(name)) for name in names]
+    values_together(oracles, backbone, tokens, labels)
+
+
+def one_by_one(
+    names: tuple[str, ...], backbone: Backbone, pixels: torch.Tensor, labels: torch.Tensor
+) -> None:
+    """(c) The same in a pass each."""
+    for name in names:
+        our_oracles((name,), backbone, pixels, labels)
 
 
 def stock_grad_cam(backbone: Backbone, pixels: torch.Tensor, labels: torch.Tensor) -> None:
-    """(c) What people do today: the library on the model as loaded, parameters asking for grads."""
+    """(d) What people do today: the library on the model as loaded, parameters asking for grads."""
 
     def to_volume(tokens: torch.Tensor) -> torch.Tensor:
         return tokens.transpose(1, 2).reshape(len(tokens), -1, *backbone.grid)
@@ -99,7 +117,11 @@ def stock_grad_cam(backbone: Backbone, pixels: torch.Tensor, labels: torch.Tenso
 
 VARIANTS: dict[str, Callable[[Backbone, torch.Tensor, torch.Tensor], None]] = {
     "forward": forward_only,
-    "oracle": our_oracle,
+    "1 oracle": functools.partial(our_oracles, LAST[:1]),
+    "2 oracles": functools.partial(our_oracles, LAST),
+    "1 at embeddings": functools.partial(our_oracles, FIRST[:1]),
+    "4 oracles": functools.partial(our_oracles, (*LAST, *FIRST)),
+    "4 passes": functools.partial(one_by_one, (*LAST, *FIRST)),
     "grad-cam": stock_grad_cam,
 }
 
@@ -112,13 +134,15 @@ def make_inputs(backbone: Backbone, batch: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def timed(run: Callable[[], None], device: str) -> float:
-    """Seconds of one call, the device's queue emptied before and after."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+    """Seconds of one call: the CPU's, or on a GPU from an empty queue to an empty queue."""
+    if device != "cuda":
+        start = time.process_time()
+        run()
+        return time.process_time() - start
+    torch.cuda.synchronize()
     start = time.perf_counter()
     run()
-    if device == "cuda":
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -148,36 +172,42 @@ def _status_kib(field: str) -> int:
 
 
 def measure(size: str, args: argparse.Namespace) -> dict[str, object]:
-    """Run all variants in turn; rates in clips/s, ratios against forward only."""
+    """Run all variants in turn; rates in clips/s, ratios against forward and against 1 oracle."""
     backbone = make_backbone(size, args.device, args.precision)
     pixels, labels = make_inputs(backbone, args.batch)
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    seconds: dict[str, list[float]] = {name: [] for name in args.variants}
     for round_index in range(args.rounds + 1):
-        for name, variant in VARIANTS.items():
-            elapsed = timed(lambda v=variant: v(backbone, pixels, labels), args.device)  # type: ignore[misc]
+        for name in args.variants:
+            elapsed = timed(lambda v=VARIANTS[name]: v(backbone, pixels, labels), args.device)  # type: ignore[misc]
             if round_index:  # the first round warms up
                 seconds[name].append(elapsed)
     row: dict[str, object] = {"size": size}
     for name, values in seconds.items():
-        pairs = zip(values, seconds["forward"], strict=True)
         row[name] = {
             "clips_per_s": args.batch / statistics.median(values),
-            "time_over_forward": statistics.median(value / base for value, base in pairs),
+            "time_over_forward": _median_ratio(values, seconds["forward"]),
+            "time_over_1_oracle": _median_ratio(values, seconds["1 oracle"]),
             "peak_mib": peak_mib(name, size, args.batch, args.device, args.precision),
         }
     return row
+
+
+def _median_ratio(values: list[float], base: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(values, base, strict=True))
 
 
 def main() -> None:
     """Parse, measure, print a Markdown table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sizes", nargs="+", default=["S", "B"], choices=SIZES)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    args.variants = list(dict.fromkeys(["forward", "1 oracle", *args.variants]))
     rows = [measure(size, args) for size in args.sizes]
     if args.json:
         print(json.dumps(rows))
@@ -188,15 +218,16 @@ def main() -> None:
         else f"{os.cpu_count()} x {platform.machine()} cores, {torch.get_num_threads()} threads"
     )
     print(f"{hardware}; {args.precision}; batch {args.batch}; median of {args.rounds} rounds\n")
-    print("| VideoMAE | variant | clips/s | time / forward | peak MiB above the model |")
-    print("|---|---|---|---|---|")
+    print("| VideoMAE | variant | clips/s | / forward | / 1 oracle | peak MiB above the model |")
+    print("|---|---|---|---|---|---|")
     for row in rows:
-        for name in VARIANTS:
+        for name in args.variants:
             cell = row[name]
             assert isinstance(cell, dict)
             print(
                 f"| {row['size']} | {name} | {cell['clips_per_s']:.2f} "
-                f"| {cell['time_over_forward']:.2f} | {cell['peak_mib']:.0f} |"
+                f"| {cell['time_over_forward']:.3f} | {cell['time_over_1_oracle']:.3f} "
+                f"| {cell['peak_mib']:.0f} |"
             )
 
 
