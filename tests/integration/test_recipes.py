@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata
 
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ClipStatus, StoreError
@@ -33,6 +34,7 @@ def names(tmp_path_factory: pytest.TempPathFactory, request: Any) -> dict[str, A
         grid=TokenGrid(3, 5, 5),
         failed={7: ClipStatus.DECODE_ERROR},
         degenerate=(4,),
+        further_oracles=("hirescam@embeddings",),
     )
     (folder / "runs").rename(folder / request.param)
     text = DOCS.read_text().replace("runs/ssv2", f"{request.param}/ssv2")
@@ -45,6 +47,15 @@ def names(tmp_path_factory: pytest.TempPathFactory, request: Any) -> dict[str, A
             exec(compile(block, str(DOCS), "exec"), found)
         found["maps"].load()
     return found
+
+
+def test_the_agreement_of_two_oracles(names: dict[str, Any]) -> None:
+    store = names["store"]
+    ok = store.clips(status="ok")["clip_id"].to_numpy()
+    scores = [store.scores(name)[:][ok].reshape(len(ok), -1) for name in store.oracles]
+    ranks = [rankdata(values, axis=1).ravel() for values in scores]
+    assert names["agreement"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    np.testing.assert_array_equal(names["second"][ok], store.scores(store.oracles[1])[:][ok])
 
 
 def test_quantiles_per_class(names: dict[str, Any]) -> None:
