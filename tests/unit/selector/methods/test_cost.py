@@ -9,7 +9,7 @@ from pipeline.backbones.timesformer import TimesformerBackbone
 from pipeline.backbones.videomae import VideoMAEBackbone
 from pipeline.backbones.vivit import VivitBackbone
 from pipeline.backbones.vjepa2 import VJEPA2Backbone
-from selector.methods.cost import CostModel, ViewCost, count_gmacs, without_data
+from selector.methods.cost import CostModel, Flow, ViewCost, count_gmacs, without_data
 from selector.methods.keep import num_kept
 from selector.training.config import SelectorConfig
 from selector.training.model import TokenSelector
@@ -117,6 +117,31 @@ def test_the_selector_is_counted_on_all_tokens_and_only_where_it_runs(tiny_backb
     assert costs.at(8).selector == 0
     assert costs.at(8, ranked=True).selector == costs.at(4).selector
     assert CostModel(backbone).at(4).selector == 0
+
+
+def test_what_enters_the_blocks_is_told_to_methods():
+    """Joint TimeSformer has a CLS beside its 8 x 14 x 14 tokens."""
+    costs = CostModel(weightless(TimesformerBackbone, attention_type="joint_space_time"))
+    assert costs.flow == Flow(
+        num=1569, num_layers=12, prefix=1, off_grid=1, head_size=64, hidden_size=768
+    )
+    small = sized(384, 3, 6, image_size=32, num_frames=4, use_mean_pooling=False)
+    costs = CostModel(weightless(VideoMAEBackbone, **small))
+    assert costs.flow == Flow(
+        num=8, num_layers=3, prefix=1, off_grid=0, head_size=64, hidden_size=384
+    )
+
+
+def test_what_sets_a_budget_is_counted_beside_the_blocks(base_costs):
+    assert base_costs.at(784, confidence=2.5).confidence == 2.5
+    assert base_costs.at(784, confidence=2.5).total - base_costs.at(784).total == pytest.approx(2.5)
+    assert base_costs.at(784).confidence == 0
+
+
+def test_a_statistic_that_is_no_parameter_needs_no_data_either():
+    twin = without_data(nn.BatchNorm1d(4))
+    assert all(buffer.device.type == "meta" for buffer in twin.buffers())
+    assert not any(p.requires_grad for p in twin.parameters())
 
 
 def test_the_columns_add_up():
