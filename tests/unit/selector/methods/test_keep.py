@@ -44,7 +44,7 @@ def test_of_what_is_left_the_best_by_their_place(off_grid):
     place = torch.tensor([[-1] * off_grid + [4, 1, 3]]).expand(2, -1)
     x = Tokens(torch.zeros(2, off_grid + 3, 1), place, prefix=off_grid, off_grid=off_grid)
     first = list(range(off_grid))
-    wanted = [first + [off_grid + 1, off_grid + 2], first + [off_grid, off_grid + 2]]
+    wanted = [[*first, off_grid + 1, off_grid + 2], [*first, off_grid, off_grid + 2]]
     assert best_tokens(x, SCORES, 2).keep.tolist() == wanted
     everything = list(range(off_grid + 3))
     assert best_tokens(x, SCORES, 4).keep.tolist() == [everything] * 2  # more than are left
