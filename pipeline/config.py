@@ -152,6 +152,8 @@ class OracleConfig(ClipConfig):
             require_at_least("embeddings_per_clip", self.embeddings_per_clip, -1)
         require_at_least("seed", self.seed, 0)
         names = [str(name) for name in self.oracles]
+        # One spelling of each, and a tuple also where they come from JSON: stores compare them.
+        object.__setattr__(self, "further_oracles", tuple(names[1:]))
         repeated = next((name for name in names if names.count(name) > 1), None)
         if repeated is not None:
             raise ConfigError(f"the oracle {repeated} is asked for more than once")

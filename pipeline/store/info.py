@@ -113,9 +113,8 @@ class StoreInfo(FolderInfo):
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> StoreInfo:
         """The inverse of `content`, with `config` and `files` beside it."""
-        fields, grid = content.pop("config"), TokenGrid(**content.pop("token_grid"))
-        fields["further_oracles"] = tuple(fields.get("further_oracles", ()))
-        config, names = OracleConfig(**fields), tuple(content.pop("label_names"))
+        config, grid = OracleConfig(**content.pop("config")), TokenGrid(**content.pop("token_grid"))
+        names = tuple(content.pop("label_names"))
         return cls(config=config, grid=grid, label_names=names, **content)
 
     def compared(self) -> dict[str, Any]:

@@ -43,6 +43,11 @@ def test_the_first_oracle_has_fields_of_its_own_and_the_others_have_names():
     )
 
 
+def test_further_oracles_are_the_same_however_they_are_written():
+    plain = make_config(further_oracles=("hirescam@embeddings",))
+    assert make_config(further_oracles=["hirescam@embeddings:label"]) == plain
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
