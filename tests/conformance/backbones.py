@@ -33,7 +33,7 @@ from pipeline.backbones.tokens import (
     reduce,
 )
 from pipeline.errors import ConfigError
-from pipeline.oracle.cam import ClassActivationMap
+from pipeline.oracle.cam import CamTarget, ClassActivationMap, class_activation_maps
 from selector.methods.cost import CostModel, without_data
 
 SEEDS = st.integers(0, 2**31)
@@ -213,6 +213,25 @@ class BackboneTests:
             assert maps.cam.shape == (3, backbone.grid.num_tokens)
             read = backbone.prefix - backbone.off_grid
             assert (maps.cam[:, read:] != 0).any(), layer
+
+    def test_maps_of_all_layers_at_once_are_those_of_single_passes(
+        self, backbone: Backbone, tokens: Tokens
+    ):
+        blocks = (0, backbone.num_layers - 1)
+        layers = ["embeddings", *(f"blocks.{i}.{part}" for i in blocks for part in LAYER_PARTS)]
+        labels = torch.zeros(len(tokens), dtype=torch.int64)
+        asked = [
+            CamTarget(layer, method, classes)
+            for layer in layers
+            if layer not in silent(backbone)
+            for method in ("gradcam", "hirescam")
+            for classes in (labels, None)
+        ]
+        together = class_activation_maps(backbone, tokens, asked)
+        for (layer, method, classes), found in zip(asked, together, strict=True):
+            alone = ClassActivationMap(layer, method).values(backbone, tokens, classes)
+            assert torch.equal(found.cam, alone.cam), (layer, method)
+            assert torch.equal(found.logits, alone.logits), layer
 
     def test_no_clips_get_no_answers(self, backbone: Backbone):
         assert backbone(pixels_for(backbone, 0)).shape == (0, backbone.num_classes)
