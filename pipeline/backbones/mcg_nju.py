@@ -108,11 +108,11 @@ def import_checkpoint(file: Path, out: Path, known: Known) -> Imported:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as there:
         folder = Path(there) / "checkpoint"
         _write(folder, config, converted)
-        load_backbone(str(folder))
+        backbone = load_backbone(str(folder))
         if out.is_dir():
             out.rmdir()
         shutil.move(folder, out)
-    return Imported(load_backbone(str(out)), assumed)
+    return Imported(backbone, assumed)
 
 
 def _refuse_others(file: Path, weights: Mapping[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import VideoMAEForVideoClassification
 
+from pipeline.backbones import load_backbone
 from pipeline.backbones.mcg_nju import Known, import_checkpoint
 from pipeline.errors import BackboneError, ConfigError
 from tests.checkpoints import save_videomae, save_vivit
@@ -212,6 +213,12 @@ def test_the_training_says_frames_and_pixels(tmp_path):
     done = import_checkpoint(file, tmp_path / "out", known)
     assert (done.backbone.num_frames, done.backbone.image_size) == (4, 16)
     assert done.assumed == []
+    again = load_backbone(str(tmp_path / "out"))
+    assert again.digest == done.backbone.digest
+    assert torch.equal(again(PIXELS), done.backbone(PIXELS))
+    in_segments = argparse.Namespace(**(vars(TRAINED) | {"num_frames": 2, "num_segments": 2}))
+    parts = saved(tmp_path / "parts.pth", content | {"args": in_segments})
+    assert import_checkpoint(parts, tmp_path / "parts", known).backbone.num_frames == 4
     with pytest.raises(ConfigError, match="frames cannot be 8 by --frames, 4 by the file"):
         import_checkpoint(file, tmp_path / "other", Known(**(vars(known) | {"frames": 8})))
 

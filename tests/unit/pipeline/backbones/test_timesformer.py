@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import TimesformerForVideoClassification
+from transformers import TimesformerForVideoClassification, VideoMAEImageProcessor
 
 from pipeline.backbones import load_backbone
 from pipeline.backbones.base import Backbone
@@ -182,6 +183,18 @@ def test_positions_are_those_of_the_plain_model(tmp_path: Path):
             + embeddings.time_embeddings[0, t]
         )
         torch.testing.assert_close(x.on_grid[0, (t * 3 + y) * 3 + column], expected)
+
+
+def test_pixels_have_the_mean_of_its_own_processor(tmp_path: Path):
+    """Meta's is 0.45, whatever the channel."""
+    folder = save_timesformer(tmp_path, **SIZES)
+    clips = np.random.default_rng(0).integers(0, 256, (2, 5, 24, 24, 3), dtype=np.uint8)
+    processor = VideoMAEImageProcessor.from_pretrained(folder)
+    theirs = processor([list(clip) for clip in clips], return_tensors="pt")["pixel_values"]
+    ours = load_backbone(str(folder)).pixel_values(clips)
+    assert torch.equal(ours, theirs)
+    by_hand = (clips / 255 - 0.45) / 0.225
+    np.testing.assert_allclose(ours.movedim(2, -1), by_hand, rtol=0, atol=1e-5)
 
 
 def edit_config(folder: Path, **fields) -> None:
