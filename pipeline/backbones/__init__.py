@@ -12,7 +12,7 @@ from pipeline.backbones.checkpoint import checkpoint_digest, find_checkpoint, re
 from pipeline.config import require_one_of
 from pipeline.errors import BackboneError
 
-__all__ = ["DTYPES", "Backbone", "backbone_digest", "load_backbone"]
+__all__ = ["DTYPES", "Backbone", "adapt", "backbone_digest", "load_backbone"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FAMILIES = {
@@ -48,10 +48,30 @@ def load_backbone(
             f"{folder} is a {model_type!r} checkpoint; supported architectures: "
             f"{', '.join(FAMILIES)}"
         )
-    module, name = FAMILIES[model_type]
-    family: Any = getattr(import_module(f"pipeline.backbones.{module}"), name)
-    backbone: Backbone = family.from_folder(folder, device, DTYPES[precision])
+    backbone: Backbone = _family(model_type).from_folder(folder, device, DTYPES[precision])
     return backbone
+
+
+def adapt(model: Any) -> Backbone:
+    """A backbone over a model of transformers that is in memory, whose weights are not touched.
+
+    It has no identity and does not know how frames are normalised: it takes normalised ones.
+
+    Raises:
+        BackboneError: the model is no video classifier of a known architecture.
+    """
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    family = _family(model_type) if model_type in FAMILIES else None
+    if family is None or type(model).__name__ != family.architecture:
+        known = ", ".join(_family(name).architecture for name in FAMILIES)
+        raise BackboneError(f"{type(model).__name__} is none of the models known here: {known}")
+    backbone: Backbone = family.from_model(model)
+    return backbone
+
+
+def _family(model_type: str) -> Any:
+    module, name = FAMILIES[model_type]
+    return getattr(import_module(f"pipeline.backbones.{module}"), name)
 
 
 def backbone_digest(name_or_path: str, revision: str | None = None) -> str:

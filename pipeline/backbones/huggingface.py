@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,6 +110,23 @@ class HuggingFaceBackbone(Backbone):
         except UnusableError as error:
             raise BackboneError(f"{folder} cannot be used here: {error}") from error
         return backbone.eval().to(device=device, dtype=dtype)
+
+    @classmethod
+    def from_model(cls, model: Any) -> Self:
+        """Adapt a model in memory; see `pipeline.backbones.adapt`.
+
+        Raises:
+            BackboneError: its sizes or its kind cannot be used here.
+        """
+        try:
+            side = _checked(cls.sizes(model.config)).image_size
+            # What is not known must not pass for something: frames normalised by it are refused.
+            unknown = (math.nan,) * 3
+            return cls(
+                model, Preprocessing(short_side=side, crop_size=side, mean=unknown, std=unknown)
+            )
+        except UnusableError as error:
+            raise BackboneError(f"this model cannot be used here: {error}") from error
 
 
 class UnusableError(BackboneError):

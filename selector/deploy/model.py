@@ -303,7 +303,7 @@ class LiteModel(nn.Module):
     ) -> LiteOutput:
         """By any method; clips of equal budget run together."""
         num_tokens = self.backbone.grid.num_tokens
-        nums = kept_counts(num_tokens, keep_ratio, len(tokens))
+        nums = kept_counts(num_tokens, keep_ratio, tokens.values.shape[0])
         if isinstance(nums, int):
             return self._reduced_alike(pixel_values, tokens, nums)
         asked, parts = torch.tensor(nums), {}
@@ -321,9 +321,10 @@ class LiteModel(nn.Module):
     def _reduced_alike(self, pixel_values: torch.Tensor, tokens: Tokens, num: int) -> LiteOutput:
         """The budget of keeping `num` tokens, for all clips."""
         num_tokens = self.backbone.grid.num_tokens
+        num_clips = tokens.values.shape[0]  # not len(), which would fix it in an exported graph
         if num == num_tokens:
-            kept = torch.ones(len(tokens), num_tokens, dtype=torch.bool, device=self.device)
-            budget = torch.full((len(tokens),), num, device=self.device)
+            kept = torch.ones(num_clips, num_tokens, dtype=torch.bool, device=self.device)
+            budget = torch.full((num_clips,), num, device=self.device)
             return LiteOutput(logits=self.backbone.run(tokens), kept=kept, budget=budget)
         batch = ClipBatch.of_pixels(self.backbone, pixel_values, tokens)
         reducer = self._method.reducer(self._method.prepare(batch), self._setting(num))
@@ -331,7 +332,7 @@ class LiteModel(nn.Module):
         return LiteOutput(
             logits=self.backbone.head(left),
             kept=kept_mask(left, num_tokens),
-            budget=torch.full((len(tokens),), left.num - left.off_grid, device=self.device),
+            budget=torch.full((num_clips,), left.num - left.off_grid, device=self.device),
             group=left.group,
         )
 

@@ -35,6 +35,20 @@ Setting = Any
 """A method's knob: an integer, or a tuple of them for a chain; plain JSON."""
 
 
+@dataclass(frozen=True)
+class _Alike(Sequence[Any]):
+    """The same `value`, `num` times, where how often is not asked before it must be."""
+
+    value: Any
+    num: int
+
+    def __len__(self) -> int:
+        return int(self.num)
+
+    def __getitem__(self, index: Any) -> Any:
+        return ((self.value,) * len(self))[index]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipBatch:
     """Some clips, decoded and embedded once for all methods.
@@ -53,17 +67,22 @@ class ClipBatch:
     """Patch embeddings with positions, all of them, as they enter block 1."""
     labels: torch.Tensor
     """int64 (B,), true classes, on the tokens' device; for oracles only."""
-    clip_ids: tuple[int, ...]
+    clip_ids: Sequence[int]
     """Rows of the plan, what the random rankings are seeded by."""
-    video_ids: tuple[str, ...]
+    video_ids: Sequence[str]
     """Of the clips' videos; with the view they name a clip in every plan."""
-    paths: tuple[str | None, ...]
+    paths: Sequence[str | None]
     """Video files, for methods that read the compressed stream; None where the clip is black."""
-    views: tuple[View, ...]
+    views: Sequence[View]
     """Which segment and crop of its video each clip is."""
 
     def __len__(self) -> int:
         return len(self.clip_ids)
+
+    @property
+    def num_clips(self) -> int:
+        """`len`, or in a graph that is exported the batch's size, which is any."""
+        return self.tokens.values.shape[0]
 
     @classmethod
     def of_pixels(cls, backbone: Backbone, pixel_values: torch.Tensor, tokens: Tokens) -> ClipBatch:
@@ -71,17 +90,18 @@ class ClipBatch:
 
         All have one number, so that `random` has one mask for all of them.
         """
-        num, side = len(tokens), backbone.image_size
+        # Not `len`: it is a number, and a graph that is exported has none for its batch.
+        num, side = tokens.values.shape[0], backbone.image_size
         return cls(
             backbone=backbone,
             frames=np.empty((0, backbone.num_frames, side, side, 3), np.uint8),
             pixel_values=pixel_values,
             tokens=tokens,
             labels=torch.full((num,), -1, device=tokens.values.device),
-            clip_ids=(0,) * num,
-            video_ids=("",) * num,
-            paths=(None,) * num,
-            views=(View(),) * num,
+            clip_ids=_Alike(0, num),
+            video_ids=_Alike("", num),
+            paths=_Alike(None, num),
+            views=_Alike(View(), num),
         )
 
 

@@ -220,6 +220,7 @@ def test_the_store_knows_no_model() -> None:
         ("import pipeline; pipeline.open_store", "torch ray transformers av decord"),
         ("import pipeline.store.writer, pipeline.store.verify", "torch ray transformers av"),
         ("import datasets_spec", "torch ray pandas pipeline"),
+        ("import selector", "torch transformers numpy pandas pipeline"),
     ],
 )
 def test_light_entry_points_stay_light(statement: str, absent: str) -> None:

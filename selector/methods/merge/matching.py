@@ -100,7 +100,7 @@ def pair(similar: Tensor, first: Tensor, second: Tensor, r: int, prefix: int = 0
         # The even ones of the prefix find nobody, and nobody finds the odd ones.
         similar[:, : (prefix + 1) // 2] = -torch.inf
         similar[:, :, : prefix // 2] = -torch.inf
-    first, second = (half.expand(len(similar), -1) for half in (first, second))
+    first, second = (half.expand(similar.shape[0], -1) for half in (first, second))
     best, partner = similar.max(dim=-1)
     best, order = best.sort(dim=-1, descending=True, stable=True)
     merged = order[:, :r]

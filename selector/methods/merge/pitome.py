@@ -78,7 +78,7 @@ def _most_energetic(similar: Tensor, order: Tensor, r: int) -> Reduction:
 
 
 def _pair(similar: Tensor, first: Tensor, second: Tensor, r: int) -> Pairs:
-    rows = torch.arange(len(similar), device=similar.device)[:, None, None]
+    rows = torch.arange(similar.shape[0], device=similar.device)[:, None, None]
     return pair(similar[rows, first[:, :, None], second[:, None]], first, second, r)
 
 
@@ -88,7 +88,7 @@ def _behind_the_prefix(reduction: Reduction, prefix: int) -> Reduction:
         return reduction
     assert reduction.merge is not None
     keep = reduction.keep + prefix
-    first = torch.arange(prefix, device=keep.device).expand(len(keep), -1)
+    first = torch.arange(prefix, device=keep.device).expand(keep.shape[0], -1)
     merge = reduction.merge._replace(
         source=reduction.merge.source + prefix, target=reduction.merge.target + prefix
     )

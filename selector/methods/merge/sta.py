@@ -48,7 +48,7 @@ class STAReducer(Reducer):
         unit = cosines(seen.keys.mean(dim=1))[:, x.prefix :]
         holds = x.values.abs().sum(dim=-1).to(unit.dtype)[:, x.prefix :]
         kept = keep_of_groups(unit, holds, GROUPS[stage], self.r, backwards=stage % 2 == 1)
-        first = torch.arange(x.prefix, device=kept.device).expand(len(kept), -1)
+        first = torch.arange(x.prefix, device=kept.device).expand(kept.shape[0], -1)
         return reduce(x, Reduction(torch.cat([first, kept + x.prefix], dim=1)))
 
 

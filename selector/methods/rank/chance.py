@@ -41,4 +41,4 @@ class UniformMethod(RankingMethod):
     def rank(self, batch: ClipBatch) -> Ranking:
         """(B, N) float64 in [0, 1)."""
         lattice = torch.from_numpy(even_lattice(batch.backbone.grid))
-        return Ranking(lattice.expand(len(batch), -1))
+        return Ranking(lattice.expand(batch.num_clips, -1))

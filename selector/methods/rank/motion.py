@@ -39,7 +39,7 @@ class MotionMethod(RankingMethod):
         grid = batch.backbone.grid
         embedded = (batch.tokens.on_grid - self._offset).float()
         spans = embedded.reshape(-1, grid.t // self._num_spans, grid.h, grid.w, embedded.shape[-1])
-        return Ranking(_pad_first(spans.diff(dim=1).norm(dim=-1)).view(len(batch), -1))
+        return Ranking(_pad_first(spans.diff(dim=1).norm(dim=-1)).view(batch.num_clips, -1))
 
 
 class PixelMotionMethod(RankingMethod):
@@ -76,7 +76,7 @@ class EVSMethod(RankingMethod):
         change = pixel_change(batch).flatten(1)
         first = torch.from_numpy(even_lattice(batch.backbone.grid))[: -change.shape[1] or None]
         highest = change.amax(dim=1, keepdim=True) if change.numel() else change.new_zeros(1, 1)
-        first = 1 + highest + first.to(change).expand(len(batch), -1)
+        first = 1 + highest + first.to(change).expand(batch.num_clips, -1)
         return Ranking(torch.cat([first, change], dim=1))
 
 

@@ -49,4 +49,4 @@ class PriorMethod(RankingMethod):
 
     def rank(self, batch: ClipBatch) -> Ranking:
         """Log-odds of the means, moved by the offsets of the spread, (B, N) float64."""
-        return Ranking(self._scores.expand(len(batch), -1))
+        return Ranking(self._scores.expand(batch.num_clips, -1))
