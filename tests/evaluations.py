@@ -40,20 +40,23 @@ def make_info(plan: pa.Table, num_classes: int, **changes: Any) -> EvaluationInf
         "shard_size": SHARD_SIZE,
     }
     config = EvalConfig(**(fields | changes))
-    kept = tuple(max(1, int(10 * c.keep_ratio)) for c in config.conditions)
+    kept = tuple(
+        None if c.keep_ratio is None else max(1, int(10 * c.keep_ratio)) for c in config.conditions
+    )
     return EvaluationInfo(
         config=config,
         num_clips=plan.num_rows,
         label_names=tuple(f"class {i}" for i in range(num_classes)),
         settings=tuple(
-            None if c.method == FULL else k for c, k in zip(config.conditions, kept, strict=True)
+            None if c.method == FULL else {"tau": 0.1, "grey_levels": 5.8} if k is None else k
+            for c, k in zip(config.conditions, kept, strict=True)
         ),
         num_kept=kept,
         gmacs=tuple(
-            None if c.method.startswith("oracle") else k + c.method.startswith("lite")
+            None if k is None or c.method.startswith("oracle") else k + c.method.startswith("lite")
             for c, k in zip(config.conditions, kept, strict=True)
         ),
-        gmacs_backbone=tuple(map(float, kept)),
+        gmacs_backbone=tuple(None if k is None else float(k) for k in kept),
         gmacs_embed=0.5,
     )
 
@@ -75,6 +78,7 @@ def make_evaluation(
     failed: Sequence[tuple[int, int]] = (),
     shards: Sequence[int] | None = None,
     mass: np.ndarray | None = None,
+    spent: np.ndarray | None = None,
     **changes: Any,
 ) -> Evaluation:
     """An evaluation with given logits (clips, conditions, classes).
@@ -87,6 +91,7 @@ def make_evaluation(
         failed: (clip, condition) that failed.
         shards: which are committed; None means all.
         mass: (clips, conditions) share of predicted mass that is kept, NaN for none.
+        spent: (clips,) tokens kept, and GMACs, under conditions where the content decides.
         changes: fields of `EvalConfig`.
     """
     plan = make_plan(labels, views, changes.get("shard_size", SHARD_SIZE))
@@ -103,6 +108,11 @@ def make_evaluation(
                 rows.set(at, column, logits[part["clip_id"], column].astype(np.float32))
             if mass is not None:
                 rows.set_mass(at, range(mass.shape[1]), mass[part["clip_id"]])
+            for column, condition in enumerate(info.config.conditions):
+                if condition.keep_ratio is None:
+                    assert spent is not None
+                    for position, clip in enumerate(part["clip_id"]):
+                        rows.set_cost(position, column, int(spent[clip]), float(spent[clip]))
             for clip, column in failed:
                 if clip in part["clip_id"]:
                     position = part["clip_id"].index(clip)

@@ -215,10 +215,20 @@ class Backbone(nn.Module, ABC):
         return x
 
     def run(self, x: Tokens, reducer: Reducer | None = None) -> Tensor:
-        """Classify from any tokens of a clip: float32 logits (B, num_classes); see `encode`."""
+        """Classify from any tokens of a clip: float32 logits (B, num_classes); see `encode`.
+
+        Where the reducer leaves clips other numbers of tokens, those with equally many run
+        together.
+        """
         if x.values.shape[0] == 0:  # what Hugging Face's reshapes do not take
             return x.values.new_empty((0, self.num_classes), dtype=torch.float32)
-        return self.head(self.encode(x, reducer))
+        parts = None if reducer is None else reducer.split()
+        if parts is None:
+            return self.head(self.encode(x, reducer))
+        logits = x.values.new_empty((len(x), self.num_classes), dtype=torch.float32)
+        for rows, part in parts:
+            logits[rows] = self.head(self.encode(x.rows(rows), part))
+        return logits
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Classify (B, T, 3, H, W) from all tokens; equals the plain model."""

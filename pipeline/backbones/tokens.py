@@ -9,6 +9,7 @@ Axes: B clips, K tokens now, N tokens of the full grid, R merged tokens, H heads
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -200,6 +201,14 @@ class Reducer:
     """
 
     proportional: bool = False
+
+    def split(self) -> Iterable[tuple[Tensor, Reducer]] | None:
+        """Clips of the batch, int64 (b,), and the reducer that is theirs; None: all have this one.
+
+        For clips that are left with other numbers of tokens than their neighbours: those with
+        equally many run together, and none is padded.
+        """
+        return None
 
     def wants(self, layer: int) -> Wanted | None:
         """What block `layer` must show to `between` and `after`; None: no part in this block."""

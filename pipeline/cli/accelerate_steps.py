@@ -352,6 +352,7 @@ def adaptive(
     from selector.budgets.rows import calibration_rows
 
     ratios = [ratio for ratio in evaluation.config.keep_ratios if ratio < 1]
+    assert choice.line.keep_ratio is not None
     at = ratios.index(choice.line.keep_ratio)
     smaller = ratios[at + 1 :]
     if not smaller:
@@ -398,6 +399,7 @@ def chosen_config(task: Task, choice: Choice, selector: Path) -> LiteConfig:
     from selector.methods.spread import DEFAULT_SPREAD
     from selector.training.files import read_config
 
+    assert choice.line.keep_ratio is not None
     parsed = parse_method(choice.line.method)
     is_spread = parsed.name == LITE_SPREAD
     learnt = read_config(selector).trained_on

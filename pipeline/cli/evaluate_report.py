@@ -54,8 +54,8 @@ def echo_summary(summary: Summary) -> None:
 
 def echo_brief(summary: Summary) -> None:
     """The first table at few keep ratios, where it has them, and nothing else."""
-    few = [row for row in summary.table if row.keep_ratio in BRIEF_RATIOS]
-    some = any(row.keep_ratio < 1 for row in few)
+    few = [row for row in summary.table if row.keep_ratio in (*BRIEF_RATIOS, None)]
+    some = any(row.keep_ratio != 1 for row in few)
     _echo_accuracies(summary, few if some else summary.table)
 
 
@@ -100,11 +100,13 @@ def _echo_accuracies(summary: Summary, table: list[TableRow]) -> None:
     for method, group in groupby(fixed, key=lambda row: row.method):
         rows = list(group)
         seeds = len(rows[0].top1_per_seed)
-        lines.append(method + (f" (mean of {seeds} seeds)" if seeds > 1 else ""))
+        grey = summary.thresholds.get(method)
+        how = "" if grey is None else f" (above {grey:.1f} grey levels, means over the videos)"
+        lines.append(method + (f" (mean of {seeds} seeds)" if seeds > 1 else how))
         for row in rows:
             lines.append(
                 [
-                    f"{row.keep_ratio:g}",
+                    "-" if row.keep_ratio is None else f"{row.keep_ratio:g}",
                     f"{row.num_kept:.0f}",
                     number(row.gmacs),
                     number(row.gmacs_backbone),
@@ -181,7 +183,7 @@ def _echo_selectors(summary: Summary) -> None:
     echo_table(columns, rows, indent=2)
 
 
-def _differences(summary: Summary, against: str) -> dict[tuple[str, float], str]:
+def _differences(summary: Summary, against: str) -> dict[tuple[str, float | None], str]:
     """(method, keep ratio) to the difference to another line, as text."""
     return {
         (pair.method, pair.keep_ratio): _difference(pair)

@@ -114,51 +114,79 @@ class Levels:
             keep_ratio: the line's, that of what it is compared with.
             gmacs: (V,) of one view of each row, under what it is compared with.
         """
-        order = np.argsort(self.gmacs)  # a dear selector can make 0.9 cost more than all tokens
-        mean = float(gmacs.mean())
-        above = int(np.clip(np.searchsorted(self.gmacs[order], mean), 1, len(order) - 1))
-        low, high = order[above - 1], order[above]
-        step = self.gmacs[high] - self.gmacs[low]
-        weight = float(np.clip((mean - self.gmacs[low]) / step, 0, 1))
-        moves = (gmacs - mean) / step if 0 < weight < 1 else np.zeros_like(gmacs)
-
-        def between(values: npt.NDArray[Any]) -> Floats:
-            """On the line between the two levels, (L,) -> () or (V, L) -> (V,)."""
-            line: Floats = (1 - weight) * values[..., low] + weight * values[..., high]
-            return line
-
-        def expected(right: Bools) -> Floats:
-            """(V, L) -> (V, 1)."""
-            gain = right[:, high].mean() - right[:, low].mean()
-            return (between(right) + moves * gain)[:, None]
-
+        mixture = mixture_at(self.gmacs, gmacs)
         return Entry(
             method=MIXTURE,
             keep_ratio=keep_ratio,
-            num_kept=float(between(self.num_kept)),
-            gmacs=float(between(self.gmacs)),
-            gmacs_backbone=self.gmacs_embed + float(between(self.gmacs_blocks)),
+            num_kept=float(mixture.between(self.num_kept)),
+            gmacs=float(mixture.between(self.gmacs)),
+            gmacs_backbone=self.gmacs_embed + float(mixture.between(self.gmacs_blocks)),
             clips_per_s=None,
-            top1=expected(self.is_right),
-            top5=expected(self.label_rank < TOP),
+            top1=mixture.expected(self.is_right),
+            top5=mixture.expected(self.label_rank < TOP),
         )
+
+
+class Mixture(NamedTuple):
+    """Two neighbouring levels, chosen by chance; see `Levels.random_mixture`.
+
+    Attributes:
+        low: the cheaper level.
+        high: the dearer one.
+        weight: chance of the dearer one.
+        moves: (V,) how much one more row like this one would move the weight, V times.
+    """
+
+    low: int
+    high: int
+    weight: float
+    moves: Floats
+
+    def between(self, values: npt.NDArray[Any]) -> Floats:
+        """On the line between the two levels, (L,) -> () or (V, L) -> (V,)."""
+        low, high = values[..., self.low], values[..., self.high]
+        line: Floats = (1 - self.weight) * low + self.weight * high
+        return line
+
+    def expected(self, right: npt.NDArray[Any]) -> Floats:
+        """What it gets right of what the levels get right, (V, L) -> (V, 1)."""
+        gain = right[:, self.high].mean() - right[:, self.low].mean()
+        return (self.between(right) + self.moves * gain)[:, None]
+
+
+def mixture_at(levels: Floats, gmacs: Floats) -> Mixture:
+    """The mixture of fixed levels whose mean cost is that of some rows.
+
+    Args:
+        levels: (L,) cost of each, in any order, at least two.
+        gmacs: (V,) cost of each row.
+    """
+    order = np.argsort(levels)  # a dear selector can make 0.9 cost more than all tokens
+    mean = float(gmacs.mean())
+    above = int(np.clip(np.searchsorted(levels[order], mean), 1, len(order) - 1))
+    low, high = int(order[above - 1]), int(order[above])
+    step = levels[high] - levels[low]
+    weight = float(np.clip((mean - levels[low]) / step, 0, 1))
+    moves = (gmacs - mean) / step if 0 < weight < 1 else np.zeros_like(gmacs)
+    return Mixture(low, high, weight, moves)
 
 
 def levels_of(outcomes: Outcomes, info: EvaluationInfo, method: str) -> Levels:
     """The levels of one selector's method, which the evaluation has."""
-    at = {
+    at: dict[float, int] = {
         condition.keep_ratio: column
         for column, condition in enumerate(outcomes.conditions)
-        if condition.method in (method, FULL)
+        if condition.method in (method, FULL) and condition.keep_ratio is not None
     }
     ratios = tuple(sorted(at))
     columns = [at[ratio] for ratio in ratios]
     return Levels(
         method=method,
         keep_ratios=ratios,
-        num_kept=np.array(info.num_kept)[columns],
-        gmacs=np.array(info.gmacs, np.float64)[columns],
-        gmacs_blocks=np.array(info.gmacs_backbone)[columns] - info.gmacs_embed,
+        num_kept=np.array([info.num_kept[column] for column in columns]),
+        gmacs=np.array([info.gmacs[column] for column in columns], np.float64),
+        gmacs_blocks=np.array([info.gmacs_backbone[column] for column in columns])
+        - info.gmacs_embed,
         gmacs_embed=info.gmacs_embed,
         label_rank=outcomes.label_rank[:, columns],
         confidence=outcomes.confidence[:, columns],

@@ -27,12 +27,13 @@ from selector.budgets.confidence_names import load_confidence
 from selector.budgets.rules import ThresholdBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.files import load_parts
-from selector.deploy.output import LiteOutput, kept_mask
+from selector.deploy.output import LiteOutput, joined, kept_mask
 from selector.deploy.saving import push_model, save_model
 from selector.methods.base import ClipBatch, Method, Setting
 from selector.methods.cost import CostModel, ViewCost
-from selector.methods.keep import best_tokens, kept_counts, num_kept
+from selector.methods.keep import best_tokens, kept_counts, num_kept, of_equal_counts
 from selector.methods.names import LITE
+from selector.methods.rank.lite import rank_by_selector
 from selector.methods.registry import Parts, make_method, parse_method
 from selector.methods.spread import spread_offsets
 from selector.training.model import TokenSelector
@@ -108,6 +109,11 @@ class LiteModel(nn.Module):
             raise ConfigError(
                 f"method {config.method} needs {method.unseen}, which a model in use does not see: "
                 "it can be evaluated only"
+            )
+        if method.by_content:
+            raise ConfigError(
+                f"method {config.method} sets every clip's budget by itself, and a model has one "
+                "that is asked of it: it can be evaluated only; evs is the same at a given budget"
             )
         return method
 
@@ -275,57 +281,49 @@ class LiteModel(nn.Module):
         tokens: Tokens,
         keep_ratio: float | Sequence[float] | torch.Tensor,
     ) -> LiteOutput:
-        if not self.config.selects:
-            return self._reduced(pixel_values, tokens, keep_ratio)
+        """Clips of equal budget run together."""
+        num_tokens = self.backbone.grid.num_tokens
+        # Not len(), which would fix the number of clips in an exported graph.
+        nums = kept_counts(num_tokens, keep_ratio, tokens.values.shape[0])
+        alike = self._selected if self.config.selects else self._reduced
+        if isinstance(nums, int):
+            return alike(pixel_values, tokens, nums)
+        counts = torch.tensor(nums, dtype=torch.int64, device=tokens.values.device)
+        if len(counts) == 0:
+            return alike(pixel_values, tokens, num_tokens)
+        parts = [
+            (rows, alike(pixel_values[rows], tokens.rows(rows), num))
+            for num, rows in of_equal_counts(counts)
+        ]
+        return parts[0][1] if len(parts) == 1 else joined(parts, len(counts))
+
+    def _selected(self, pixel_values: torch.Tensor, tokens: Tokens, num: int) -> LiteOutput:
+        """The selector's best `num` tokens of every clip."""
         num_tokens = self.backbone.grid.num_tokens
         shape, device = (tokens.values.shape[0], num_tokens), tokens.values.device
-        nums = kept_counts(num_tokens, keep_ratio, shape[0])
-        if isinstance(nums, list):
-            ranking, scores = self.rank(tokens)
-            budget = torch.tensor(nums, dtype=torch.int64, device=device)
-            logits, kept = self.classify(tokens, ranking, budget)
-            return LiteOutput(logits=logits, kept=kept, budget=budget, scores=scores)
-        budget = torch.full(shape[:1], nums, device=device)
-        if nums == num_tokens:
+        budget = torch.full(shape[:1], num, device=device)
+        if num == num_tokens:
             kept = torch.ones(shape, dtype=torch.bool, device=device)
             return LiteOutput(logits=self.backbone.run(tokens), kept=kept, budget=budget)
         ranking, scores = self.rank(tokens)
-        left = reduce(tokens, best_tokens(tokens, ranking, nums))
+        left = reduce(tokens, best_tokens(tokens, ranking, num))
         logits = self.backbone.run(left)
         kept = kept_mask(left, num_tokens)
         return LiteOutput(logits=logits, kept=kept, budget=budget, scores=scores)
 
-    def _reduced(
-        self,
-        pixel_values: torch.Tensor,
-        tokens: Tokens,
-        keep_ratio: float | Sequence[float] | torch.Tensor,
-    ) -> LiteOutput:
-        """By any method; clips of equal budget run together."""
-        num_tokens = self.backbone.grid.num_tokens
-        nums = kept_counts(num_tokens, keep_ratio, tokens.values.shape[0])
-        if isinstance(nums, int):
-            return self._reduced_alike(pixel_values, tokens, nums)
-        asked, parts = torch.tensor(nums), {}
-        for num in sorted(set(nums)):
-            rows = (asked == num).nonzero().squeeze(1).to(tokens.values.device)
-            part = self._reduced_alike(pixel_values[rows], tokens.rows(rows), num)
-            parts[num] = (rows, part)
-        whole: dict[str, torch.Tensor] = {}
-        for rows, part in parts.values():
-            for name, value in part.items():
-                whole.setdefault(name, value.new_empty((len(nums), *value.shape[1:])))
-                whole[name][rows] = value
-        return LiteOutput(**whole)
-
-    def _reduced_alike(self, pixel_values: torch.Tensor, tokens: Tokens, num: int) -> LiteOutput:
-        """The budget of keeping `num` tokens, for all clips."""
+    def _reduced(self, pixel_values: torch.Tensor, tokens: Tokens, num: int) -> LiteOutput:
+        """By any method, at the budget of keeping `num` tokens of every clip."""
         num_tokens = self.backbone.grid.num_tokens
         num_clips = tokens.values.shape[0]  # not len(), which would fix it in an exported graph
         if num == num_tokens:
             kept = torch.ones(num_clips, num_tokens, dtype=torch.bool, device=self.device)
             budget = torch.full((num_clips,), num, device=self.device)
-            return LiteOutput(logits=self.backbone.run(tokens), kept=kept, budget=budget)
+            return LiteOutput(
+                logits=self.backbone.run(tokens),
+                kept=kept,
+                budget=budget,
+                group=tokens.tracked().group,
+            )
         batch = ClipBatch.of_pixels(self.backbone, pixel_values, tokens)
         reducer = self._method.reducer(self._method.prepare(batch), self._setting(num))
         left = self.backbone.encode(tokens.tracked(), reducer)
@@ -350,8 +348,9 @@ class LiteModel(nn.Module):
             The ranking, higher is kept first, and the scores in [0, 1], both (B, N).
         """
         assert self.selector is not None
-        logits = self.selector(self.backbone.selector_input(tokens))
-        return logits + self._offsets, logits.sigmoid()
+        found = rank_by_selector(self.selector, self.backbone, tokens, self._offsets)
+        assert found.predicted is not None
+        return found.scores, found.predicted
 
     def classify(
         self,
@@ -378,8 +377,7 @@ class LiteModel(nn.Module):
         logits = torch.empty(shape, dtype=torch.float32, device=ranking.device)
         kept = torch.zeros(ranking.shape, dtype=torch.bool, device=ranking.device)
         answers = answers or {}
-        for num in budget.unique().tolist():
-            rows = (budget == num).nonzero().squeeze(1)
+        for num, rows in of_equal_counts(budget):
             some = tokens.rows(rows)
             left = reduce(some, best_tokens(some, ranking[rows], num))
             if num in answers:
@@ -416,7 +414,7 @@ class LiteModel(nn.Module):
         if self.config.selects or num == num_tokens:
             return self.costs.at(num)
         setting = self._setting(num)
-        counts = self._method.counts(setting, self.costs.flow)
+        counts = self._method.course(setting, self.costs.flow)
         extra = self._method.overhead(setting, self.costs.flow)
         return replace(self.costs.at(counts, ranked=False), selector=extra or 0.0)
 

@@ -23,8 +23,8 @@ class Condition(NamedTuple):
     """Canonical name of the method, or `FULL`."""
     seed: int
     """Seed of `random`; 0 for all others."""
-    keep_ratio: float
-    """The budget: what keeping this share of the tokens costs."""
+    keep_ratio: float | None
+    """The budget: what keeping this share of the tokens costs; None where the content decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class EvalConfig(ClipConfig):
                 Condition(str(name), seed, ratio)
                 for name in self.names
                 for seed in range(self.num_seeds if name.is_random else 1)
-                for ratio in reduced
+                for ratio in ((None,) if name.by_content else reduced)
                 if (str(name), ratio) not in self.left_out
             ),
         )

@@ -41,12 +41,13 @@ class EvaluationInfo(FolderInfo):
     config: EvalConfig
     settings: tuple[Any, ...]
     """The method's setting, for each of the configuration's conditions; None for the full model."""
-    num_kept: tuple[int, ...]
-    """Tokens that reach the head, for each condition."""
+    num_kept: tuple[int | None, ...]
+    """Tokens that reach the head, for each condition; None where each clip's row says it."""
     gmacs: tuple[float | None, ...]
-    """GMACs of one view with what deciding costs, for each condition; None for an oracle."""
-    gmacs_backbone: tuple[float, ...]
-    """GMACs of one view without that, for each condition."""
+    """GMACs of one view with what deciding costs, for each condition; None for an oracle, and
+    where each clip's row says it."""
+    gmacs_backbone: tuple[float | None, ...]
+    """GMACs of one view without that, for each condition; None where each clip's row says it."""
     gmacs_embed: float
     """GMACs of embedding one view, part of every condition's."""
 

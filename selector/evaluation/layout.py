@@ -33,8 +33,9 @@ _FIELDS = [
     pa.field("crop", pa.int16()),
     pa.field("method", pa.string()),  # canonical name of the ranking; "full" keeps all tokens
     pa.field("seed", pa.int16()),  # of random; 0 for all others
-    pa.field("keep_ratio", pa.float64()),  # float32 would not compare equal to 0.9
-    pa.field("num_kept", pa.int16()),
+    # Null where the content decides; float32 would not compare equal to 0.9.
+    pa.field("keep_ratio", pa.float64()),
+    pa.field("num_kept", pa.int16()),  # null where a clip failed whose content would have decided
     pa.field("gmacs", pa.float64()),  # of one view, ranking included; null for an oracle
     pa.field("gmacs_backbone", pa.float64()),  # of one view, without what ranks the tokens
     pa.field("status", pa.string()),  # a ClipStatus

@@ -7,7 +7,7 @@ Axes: V videos (or views, where they are apart), M conditions, n clips of a shar
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,18 @@ from pipeline.errors import ClipStatus, ConfigError, StoreError
 from selector.evaluation.config import FULL, Condition, EvalConfig
 from selector.evaluation.files import Evaluation
 from selector.evaluation.layout import TOP
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the videos cost under a condition where their content decides, means over the views."""
+
+    num_kept: npt.NDArray[np.float64]
+    """(V,)"""
+    gmacs: npt.NDArray[np.float64]
+    """(V,) of one view, with what deciding costs."""
+    gmacs_backbone: npt.NDArray[np.float64]
+    """(V,) of one view, without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +54,8 @@ class Outcomes:
     """(V, M) mean probability, over the views, of the class that has the highest one."""
     mass: npt.NDArray[np.float64]
     """(V, M) share of the predicted scores that the kept tokens hold, mean over the views."""
+    measured: Mapping[int, Measured]
+    """Columns that have no keep ratio to the videos' costs."""
     num_failed: int
     """Videos left out: some condition has no view of theirs that worked."""
     failed_by: dict[str, int]
@@ -94,14 +108,19 @@ def read_outcomes(
     seen = np.zeros(num_videos, np.int64)
     labels = np.zeros(num_videos, np.int64)
     labels[video] = plan["label"].to_numpy()
+    uneven = [i for i, condition in enumerate(config.conditions) if condition.keep_ratio is None]
+    spent = np.zeros((len(_COSTS), num_videos, len(uneven)))
     num_classes, average = len(evaluation.info.label_names), _ViewAverage()
     for shard in evaluation.shards():
-        table = evaluation.read_shard(shard, _columns(num_views))
+        table = evaluation.read_shard(shard, [*_columns(num_views), *(_COSTS if uneven else ())])
         at = video[table["clip_id"].to_numpy().reshape(-1, m)[:, 0]]
         ok = pc.equal(table["status"], ClipStatus.OK.value).to_numpy().reshape(-1, m)
         np.add.at(views, at, ok)
         np.add.at(mass, at, np.where(ok, table["mass"].to_numpy().reshape(-1, m), 0.0))
         np.add.at(seen, at, 1)
+        for kind, name in enumerate(_COSTS if uneven else ()):
+            of_clips = table[name].to_numpy().reshape(-1, m)[:, uneven]
+            np.add.at(spent[kind], at, np.where(ok[:, uneven], of_clips, 0.0))
         if num_views == 1:
             rank[at] = table["label_rank"].to_numpy().reshape(-1, m)
             confidence[at] = table["confidence"].to_numpy().reshape(-1, m)
@@ -115,6 +134,7 @@ def read_outcomes(
     counts = np.array([c.method not in without for c in config.conditions])
     lost = (views == 0) & counts
     good = whole & ~lost.any(axis=1)
+    spent /= np.maximum(views[:, uneven], 1)
     return Outcomes(
         conditions=config.conditions,
         without=frozenset(without),
@@ -124,6 +144,7 @@ def read_outcomes(
         label_rank=rank[good],
         confidence=confidence[good],
         mass=mass[good] / np.maximum(views[good], 1),
+        measured={c: Measured(*spent[:, good, i]) for i, c in enumerate(uneven)},
         num_failed=int((whole & ~good).sum()),
         failed_by=_failed_by(config, lost[whole]),
         num_missing=int((~whole).sum()),
@@ -172,6 +193,10 @@ class _ViewAverage:
             rank[number] = ahead + (sums[:, :label] == of_label).sum(axis=1)
             with np.errstate(invalid="ignore"):  # no view worked: the video is left out
                 confidence[number] = sums.max(axis=1) / views
+
+
+_COSTS = ("num_kept", "gmacs", "gmacs_backbone")
+"""Columns of `Measured`."""
 
 
 def _columns(num_views: int) -> list[str]:

@@ -126,7 +126,7 @@ def _unreachable(
     """Methods and budgets of which the method cannot get so cheap on this backbone."""
     found = []
     for name, method in methods.items():
-        for ratio in keep_ratios:
+        for ratio in () if method.by_content else keep_ratios:
             try:
                 method.setting(ratio, costs)
             except UnreachableBudgetError as error:
@@ -159,18 +159,20 @@ class _Costed(NamedTuple):
     """One condition, costed out; fields as those of `EvaluationInfo`."""
 
     setting: Setting
-    num_kept: int
+    num_kept: int | None
     gmacs: float | None
-    gmacs_backbone: float
+    gmacs_backbone: float | None
 
 
-def _cost_out(method: Method | None, keep_ratio: float, costs: CostModel) -> _Costed:
+def _cost_out(method: Method | None, keep_ratio: float | None, costs: CostModel) -> _Costed:
     """The setting a budget buys; `method` is None for the full model."""
     if method is None:
         full = costs.at(costs.num_tokens).backbone
         return _Costed(None, costs.num_tokens, full, full)
+    if keep_ratio is None:
+        return _Costed(method.setting(1.0, costs), None, None, None)
     setting = method.setting(keep_ratio, costs)
-    counts = method.counts(setting, costs.flow)
+    counts = method.course(setting, costs.flow)
     alone, extra = costs.at(counts).backbone, method.overhead(setting, costs.flow)
     left = counts.head - costs.flow.off_grid
     return _Costed(setting, left, None if extra is None else alone + extra, alone)

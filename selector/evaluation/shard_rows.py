@@ -41,6 +41,9 @@ class ShardRows:
         self._second_prob = np.full(shape, np.nan, np.float32)
         self._true_prob = np.full(shape, np.nan, np.float32)
         self._mass = np.full(shape, np.nan, np.float32)
+        self._num_kept = _filled(info.num_kept, shape, 0)
+        self._gmacs = _filled(info.gmacs, shape, np.nan)
+        self._gmacs_backbone = _filled(info.gmacs_backbone, shape, np.nan)
         self._log_probs = (
             np.zeros((*shape, num_classes), np.float32) if info.config.num_views > 1 else None
         )
@@ -91,6 +94,18 @@ class ShardRows:
         """
         self._mass[np.ix_(clips, conditions)] = mass
 
+    def set_cost(self, clip: int, condition: int, num_kept: int, gmacs: float) -> None:
+        """Records what one clip cost under a condition where its content decides.
+
+        Args:
+            clip: position in the shard.
+            condition: position in the configuration's conditions.
+            num_kept: tokens that reached the head.
+            gmacs: of the view; deciding costs nothing beyond.
+        """
+        self._num_kept[clip, condition] = num_kept
+        self._gmacs[clip, condition] = self._gmacs_backbone[clip, condition] = gmacs
+
     def counts(self) -> dict[str, int]:
         """Clips per status; a clip counts as its first failure."""
         statuses = [next((f[0] for f in row if f), ClipStatus.OK.value) for row in self._failure]
@@ -113,9 +128,9 @@ class ShardRows:
             "method": [c.method for c in conditions] * n,
             "seed": [c.seed for c in conditions] * n,
             "keep_ratio": [c.keep_ratio for c in conditions] * n,
-            "num_kept": list(info.num_kept) * n,
-            "gmacs": list(info.gmacs) * n,
-            "gmacs_backbone": list(info.gmacs_backbone) * n,
+            "num_kept": pa.array(self._num_kept.ravel(), mask=self._num_kept.ravel() == 0),
+            "gmacs": pa.array(self._gmacs.ravel(), from_pandas=True),
+            "gmacs_backbone": pa.array(self._gmacs_backbone.ravel(), from_pandas=True),
             "status": [f[0] if f else ClipStatus.OK.value for f in self._failure.ravel()],
             "error": [f[1] if f else None for f in self._failure.ravel()],
             "prediction": np.where(failed, -1, self._top[:, :, 0].ravel()),
@@ -137,6 +152,14 @@ class ShardRows:
             for column in [columns[field.name]]
         ]
         return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _filled(
+    values: Sequence[float | None], shape: tuple[int, int], unknown: float
+) -> npt.NDArray[Any]:
+    """The same for all clips, (n, m); what no condition says is `unknown` until a clip says it."""
+    row = np.array([unknown if value is None else value for value in values])
+    return np.broadcast_to(row, shape).copy()
 
 
 def _lists(values: npt.NDArray[Any], failed: npt.NDArray[np.bool_]) -> pa.Array:

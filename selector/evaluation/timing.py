@@ -38,9 +38,10 @@ class Timing:
         Embedding, ranking and classifying count, decoding does not. None where nothing was
         measured.
         """
+        several = {str(name) for name in config.names if name.is_random}
         rates: list[float | None] = []
         for i, condition in enumerate(config.conditions):
-            seeds = config.num_seeds if condition.method == "random" else 1
+            seeds = config.num_seeds if condition.method in several else 1
             rank = 0.0 if condition.method == FULL else self.rank.get(condition.method, 0.0) / seeds
             spent = self.embed + rank + self.forward.get(str(i), 0.0)
             rates.append(self.clips / spent if self.clips and spent > 0 else None)

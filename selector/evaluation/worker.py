@@ -21,6 +21,7 @@ from selector.evaluation.layout import timings_path
 from selector.evaluation.shard_rows import ShardRows
 from selector.evaluation.timing import Stopwatch
 from selector.methods.base import ClipBatch, Method, Setting
+from selector.methods.cost import CostModel
 from selector.methods.registry import Parts, make_method
 from selector.training.files import selector_digest
 
@@ -70,6 +71,7 @@ class EvalWorker(ShardWorker[_Job]):
         self._backbone = load_for_run(config, run_config)
         _check_selectors(config)
         self._methods = self._load_methods()
+        self._costs = CostModel(self._backbone)
         super().__init__(config, run_config, self._backbone)
 
     def _load_methods(self) -> list[_Conditions]:
@@ -150,6 +152,11 @@ class EvalWorker(ShardWorker[_Job]):
         for column, setting in zip(conditions.columns, conditions.settings, strict=True):
             reducer = method.reducer(prepared, setting)
             self._forward(clips.tokens, reducer, column, batch, job)
+            if method.by_content:
+                nums = method.num_left(prepared, setting).tolist()
+                for position in positions:
+                    num = nums[position - batch.start]
+                    job.rows.set_cost(position, column, num, self._costs.at(num).backbone)
             for slot, reason in undecided.items():
                 if batch.start + slot in batch.facts:
                     job.rows.fail(batch.start + slot, ClipStatus.MODEL_ERROR, reason, column)

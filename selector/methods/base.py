@@ -111,11 +111,14 @@ class Method(ABC):
     Attributes:
         whole_grid: whether it needs all tokens of the grid to begin with, so that no other method
             may choose before it.
+        by_content: whether each clip's content decides how many tokens it keeps, so that a budget
+            sets nothing, a setting has no `counts`, and `num_left` says what a clip keeps.
         unseen: what it must see beside pixels and tokens, which a model in use does not have; None
             where it can be part of one.
     """
 
     whole_grid: bool = False
+    by_content: bool = False
     unseen: str | None = None
 
     def fits(self, backbone: Backbone) -> str | None:
@@ -145,8 +148,26 @@ class Method(ABC):
         """All settings, from the dearest to the cheapest."""
 
     @abstractmethod
-    def counts(self, setting: Setting, flow: Flow) -> TokenCounts:
-        """What a setting leaves of the tokens, block by block."""
+    def counts(self, setting: Setting, flow: Flow) -> TokenCounts | None:
+        """What a setting leaves of the tokens, block by block; None where the content decides."""
+
+    def course(self, setting: Setting, flow: Flow) -> TokenCounts:
+        """`counts` of a method that has them.
+
+        Raises:
+            ConfigError: the content decides.
+        """
+        counts = self.counts(setting, flow)
+        if counts is None:
+            raise ConfigError(
+                f"what {self} costs, each clip's content decides: it has no cost of its own and "
+                "takes no budget"
+            )
+        return counts
+
+    def num_left(self, prepared: Any, setting: Setting) -> torch.Tensor:
+        """Tokens of the grid that each clip keeps, int64 (B,), where the content decides."""
+        raise NotImplementedError
 
     def overhead(self, setting: Setting, flow: Flow) -> float | None:
         """GMACs of deciding for one view, beyond embedding it.
@@ -178,7 +199,7 @@ def cheapest_above(method: Method, flow: Flow, costs: CostModel, gmacs: float) -
     knobs = method.knobs(flow)
 
     def cost(at: int) -> float:
-        return costs.blocks(method.counts(knobs[at], flow))
+        return costs.blocks(method.course(knobs[at], flow))
 
     low, high = 0, len(knobs) - 1
     if cost(high) > gmacs:
@@ -211,6 +232,11 @@ class Chain(Method):
 
     def fits(self, backbone: Backbone) -> str | None:
         """The first of the two that does not, says why."""
+        if self.first.by_content:
+            return (
+                f"{self.first} leaves every clip another number of tokens, and what {self.second} "
+                "merges is set for one number"
+            )
         if self.second.whole_grid:
             return f"{self.second} needs all tokens of the grid, and {self.first} drops some before"
         return self.first.fits(backbone) or self.second.fits(backbone)
@@ -238,12 +264,12 @@ class Chain(Method):
     def counts(self, setting: Setting, flow: Flow) -> TokenCounts:
         """Of the second, on what the first leaves."""
         first, second = self.first, self.second
-        return second.counts(setting[1], flow._replace(num=first.counts(setting[0], flow).head))
+        return second.course(setting[1], flow._replace(num=first.course(setting[0], flow).head))
 
     def overhead(self, setting: Setting, flow: Flow) -> float | None:
         """The sum; None if either has none."""
         first, second = self.first, self.second
-        left = flow._replace(num=first.counts(setting[0], flow).head)
+        left = flow._replace(num=first.course(setting[0], flow).head)
         costs = first.overhead(setting[0], flow), second.overhead(setting[1], left)
         return None if costs[0] is None or costs[1] is None else costs[0] + costs[1]
 
@@ -251,7 +277,7 @@ class Chain(Method):
         """See the class."""
         first, second = self.first, self.second
         kept = first.setting(keep_ratio**0.5, costs)
-        left = costs.flow._replace(num=first.counts(kept, costs.flow).head)
+        left = costs.flow._replace(num=first.course(kept, costs.flow).head)
         target = costs.blocks(num_kept(costs.num_tokens, keep_ratio))
         return kept, cheapest_above(second, left, costs, target)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -51,6 +51,22 @@ def kept_counts(
             f"{num_clips} clips"
         )
     return [num_kept(num_tokens, ratio) for ratio in keep_ratio]
+
+
+def of_equal_counts(counts: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """Each number of tokens and the clips that keep so many, ascending.
+
+    Clips of one number run as one batch. Packing clips of any numbers into one row, with attention
+    inside each clip, is no faster at VideoMAE-B's width; padding is slower (BENCHMARKS.md).
+
+    Args:
+        counts: int64 (B,).
+
+    Returns:
+        Pairs of a number and int64 (b,) positions in the batch.
+    """
+    for num in counts.unique().tolist():
+        yield num, (counts == num).nonzero().squeeze(1)
 
 
 def top_tokens(scores: torch.Tensor, k: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ LITE, LITE_SPREAD = "lite", "lite-spread"
 PRIOR, PRIOR_SPREAD = "prior", "prior-spread"
 TRAINED = (LITE, LITE_SPREAD, "lite-tube", "lite-frame", PRIOR, PRIOR_SPREAD)
 """What needs a trained selector."""
+RLT = "rlt"
 ORACLE_SECOND, ORACLE_WRONG = "oracle-second", "oracle-wrong"
 Options = tuple[str, ...]
 
@@ -25,6 +26,7 @@ SELECTOR, ORACLE, BLOCK = "[NAME of a selector]", "[layer,method]", "[blocks.N]"
 TOME = "[inflect=-1..1,prop-attn,drop|hybrid=0.8|random-merge|random-drop]"
 PITOME = "[plain,prop-attn]"
 VID_TLDR = "[blocks=4]"
+THRESHOLD = "[tau=0.1|grey=6]"
 
 _BLOCK_NAME = re.compile(r"blocks\.(-?\d+)")
 _SELECTOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -54,6 +56,11 @@ class MethodName:
         own = any(o.startswith("random") for o in (self.name, *self.options))
         own = own or self.name == ORACLE_WRONG
         return own or (self.then is not None and self.then.is_random)
+
+    @property
+    def by_content(self) -> bool:
+        """Whether each clip's content decides what it costs, so that no budget sets it."""
+        return self.name == RLT
 
     @property
     def predicts_values(self) -> bool:
@@ -220,3 +227,13 @@ def read_vid_tldr(given: Options | None, defaults: Options) -> Options:
     if len(given) != 1 or name != "blocks" or not value.isdecimal() or not int(value):
         raise ValueError("takes [blocks=NUMBER], the first blocks that merge")
     return given
+
+
+def read_threshold(given: Options | None, defaults: Options) -> Options:
+    """A threshold, of normalised pixels or in grey levels; see `THRESHOLD`."""
+    if given is None:
+        return ()
+    name, _, value = given[0].partition("=")
+    if len(given) != 1 or name not in ("tau", "grey") or not 0 <= _number(value) < float("inf"):
+        raise ValueError(f"takes {THRESHOLD}, a change of normalised pixels or in grey levels")
+    return (f"{name}={float(value):g}",)

@@ -26,7 +26,9 @@ from selector.methods.names import (
     PRIOR,
     PRIOR_SPREAD,
     PROP_ATTN,
+    RLT,
     SELECTOR,
+    THRESHOLD,
     TOME,
     VID_TLDR,
     MethodName,
@@ -36,6 +38,7 @@ from selector.methods.names import (
     read_oracle,
     read_pitome,
     read_selector,
+    read_threshold,
     read_tome,
     read_vid_tldr,
     require_selectors,
@@ -241,6 +244,17 @@ def _make_evs(name: MethodName, parts: Parts) -> Method:
     return EVSMethod()
 
 
+def _make_rlt(name: MethodName, parts: Parts) -> Method:
+    from selector.methods.rank import rlt
+
+    preprocessing = parts.backbone.preprocessing
+    if not name.options:
+        return rlt.RLT(preprocessing)
+    unit, _, value = name.options[0].partition("=")
+    tau = float(value) if unit == "tau" else rlt.tau_of(float(value), preprocessing)
+    return rlt.RLT(preprocessing, tau)
+
+
 def _make_fluxvit(name: MethodName, parts: Parts) -> Method:
     from selector.methods.rank.motion import MotionMethod
     from selector.methods.rank.shape import GroupedMethod, flux_spans
@@ -367,6 +381,12 @@ METHODS: dict[str, Known] = {
         read=read_oracle,
     ),
     "evs": Known("change of the pixels, the first tubelet kept (EVS 2025, RLT 2024)", _make_evs),
+    RLT: Known(
+        "what changed by more than a threshold, as many as those are (RLT, NeurIPS 2024)",
+        _make_rlt,
+        brackets=THRESHOLD,
+        read=read_threshold,
+    ),
     "fluxvit": Known(
         "motion within four spans of time, equally many of each (FluxViT, 2025)", _make_fluxvit
     ),

@@ -52,7 +52,7 @@ def finished(tmp_path_factory, data, tiny_backbone):
     return out
 
 
-def tokens_of(backbone, data, number, view=None):
+def frames_of(backbone, data, number, view=None):
     request = DecodeRequest(
         path=str(data / f"v{number:03d}.mp4"),
         num_frames=backbone.num_frames,
@@ -60,8 +60,13 @@ def tokens_of(backbone, data, number, view=None):
         short_side=backbone.short_side,
         **({} if view is None else {"views": (view,)}),
     )
+    return decode_video(request).clips
+
+
+def tokens_of(backbone, data, number, view=None):
     with torch.no_grad():
-        return backbone.embed(backbone.pixel_values(decode_video(request).clips)).values
+        frames = frames_of(backbone, data, number, view)
+        return backbone.embed(backbone.pixel_values(frames)).values
 
 
 def logits_of(backbone, tokens, scores=None, ratio=1.0):
@@ -454,3 +459,26 @@ def test_without_videos_there_is_only_the_table(tmp_path):
 def test_ray_workers_write_the_same_bytes(finished, tmp_path, data, tiny_backbone):
     run_evaluation(tmp_path, data, tiny_backbone, run={"workers": 2, "decode_workers": 1})
     assert file_hashes(tmp_path) == file_hashes(finished)
+
+
+def test_a_method_that_sets_its_own_budget_has_one_row_a_clip_with_its_cost(
+    tmp_path, data, tiny_backbone, backbone
+):
+    """Counted again from the decoded frames, by hand; the 8 tokens are 2 x 2 x 2."""
+    changes = {"methods": "random,rlt[tau=0.3]", "keep_ratios": (0.5,)}
+    result = run_evaluation(tmp_path, data, tiny_backbone, **changes)
+    rows = result.evaluation.rows()
+    rows = rows[rows["method"] == "rlt[tau=0.3]"].set_index("clip_id")
+    assert rows["keep_ratio"].isna().all()
+    assert rows.loc[MISSING, "status"] == "missing_file"
+    assert rows.loc[MISSING, ["num_kept", "gmacs"]].isna().all()
+    costs = CostModel(backbone)
+    for clip, row in rows.drop(index=MISSING).iterrows():
+        frames = frames_of(backbone, data, clip)[0] / np.array(backbone.preprocessing.std)
+        change = np.abs(frames[3] - frames[0]).mean(-1)
+        half = backbone.patch_size
+        moved = [change[y : y + half, x : x + half].mean() for y in (0, half) for x in (0, half)]
+        num = 4 + sum(bool(value > 0.3) for value in moved)
+        assert row["num_kept"] == num
+        assert row["gmacs"] == row["gmacs_backbone"] == costs.at(num).backbone
+    assert 4 < rows["num_kept"].mean() < 8

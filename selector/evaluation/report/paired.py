@@ -15,10 +15,14 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from selector.budgets.adaptive import AdaptiveResult
+from selector.budgets.levels import mixture_at
 from selector.evaluation.config import FULL
 from selector.evaluation.report.table import Entry
 from selector.methods.names import PRIOR_SPREAD
 from selector.statistics import LEVEL, holm, mean_interval, paired_p_values
+
+BEST = "best"
+"""Asks for the comparison of every line with the best other one of its budget."""
 
 
 class Pair(NamedTuple):
@@ -34,10 +38,14 @@ class PairedDifference:
     """Top-1 of one line minus another's on the same videos, with its interval."""
 
     method: str
-    keep_ratio: float
+    keep_ratio: float | None
+    """None where the content decides; the other line is then, where it is not the full model, a
+    mixture of its two neighbouring budgets at the same mean cost."""
     against: str
-    """The other line's method, at the same keep ratio; `full` for the full model, `random mixture`
-    for a fixed budget of equal cost."""
+    """The other line's method, at the same keep ratio; `full` for the full model, `best` for the
+    best other method, `random mixture` for a fixed budget of equal cost."""
+    other: str
+    """The other line's method, also where it was chosen as the best."""
     difference: float
     low: float
     high: float
@@ -62,11 +70,11 @@ def others(asked: Sequence[str] | None, methods: Sequence[str]) -> tuple[str, ..
     """
     if asked is None:
         return (FULL, *(m for m in methods if m == "random" or m.startswith(PRIOR_SPREAD)))
-    unknown = [name for name in asked if name not in (FULL, *methods)]
+    unknown = [name for name in asked if name not in (FULL, BEST, *methods)]
     if unknown or not asked:
         raise ConfigError(
             f"cannot compare with {', '.join(unknown) or 'nothing'}: the table has "
-            f"{', '.join((FULL, *methods))}"
+            f"{', '.join((FULL, *methods))}, and {BEST} is the best other method of each budget"
         )
     return tuple(dict.fromkeys(asked))
 
@@ -90,7 +98,7 @@ def pairs(
     for line in fixed:
         first = lite_methods[:1] if line.method in lite_methods else ()
         for name in dict.fromkeys([*against, *first]):
-            other = found.get((name, 1.0 if name == FULL else line.keep_ratio))
+            other = _best(line, fixed) if name == BEST else _of_its_cost(line, name, fixed)
             if other is not None and name != line.method:
                 made.append(Pair(line, other, name))
     for result in adaptive:
@@ -98,6 +106,39 @@ def pairs(
         made.append(Pair(result.entry, base, "adaptive against base"))
         made.append(Pair(result.entry, result.mixture, "adaptive against mixture"))
     return made
+
+
+def _of_its_cost(line: Entry, name: str, fixed: Sequence[Entry]) -> Entry | None:
+    """The line of another method that costs as much; None where there is none."""
+    if name == FULL or line.keep_ratio is not None:
+        at = 1.0 if name == FULL else line.keep_ratio
+        return next((e for e in fixed if (e.method, e.keep_ratio) == (name, at)), None)
+    gmacs = line.gmacs_of
+    levels = [e for e in fixed if e.method in (name, FULL) and e.keep_ratio is not None]
+    costs = np.array([e.gmacs_backbone if e.gmacs is None else e.gmacs for e in levels])
+    if gmacs is None or len(levels) < 2 or not costs.min() <= gmacs.mean() <= costs.max():
+        return None
+    mixture = mixture_at(costs, gmacs)
+    return Entry(
+        method=name,
+        keep_ratio=None,
+        num_kept=float(mixture.between(np.array([e.num_kept for e in levels]))),
+        gmacs=float(mixture.between(costs)),
+        gmacs_backbone=float(mixture.between(np.array([e.gmacs_backbone for e in levels]))),
+        clips_per_s=None,
+        top1=mixture.expected(np.stack([e.top1.mean(axis=1) for e in levels], axis=1)),
+        top5=mixture.expected(np.stack([e.top5.mean(axis=1) for e in levels], axis=1)),
+    )
+
+
+def _best(line: Entry, fixed: Sequence[Entry]) -> Entry | None:
+    """The most accurate line of another method that can be part of a model and costs as much."""
+    if line.method == FULL:
+        return None
+    usable = {e.method for e in fixed if e.gmacs is not None} - {FULL, line.method}
+    names = [name for name in dict.fromkeys(e.method for e in fixed) if name in usable]
+    peers = [peer for name in names if (peer := _of_its_cost(line, name, fixed)) is not None]
+    return max(peers, key=lambda peer: float(peer.top1.mean()), default=None)
 
 
 def paired(chosen: Sequence[Pair], num_draws: int, seed: int) -> list[PairedDifference]:
@@ -114,11 +155,12 @@ def paired(chosen: Sequence[Pair], num_draws: int, seed: int) -> list[PairedDiff
         PairedDifference(
             method=a.method,
             keep_ratio=a.keep_ratio,
-            against=b.method,
+            against=BEST if family == BEST else b.method,
+            other=b.method,
             difference=float(gaps[:, i].mean()),
             low=float(low[i]),
             high=float(high[i]),
             p_value=float(p_values[i]),
         )
-        for i, (a, b, _) in enumerate(chosen)
+        for i, (a, b, family) in enumerate(chosen)
     ]

@@ -62,6 +62,7 @@ def steering(evaluation: Evaluation, video_ids: Collection[str]) -> list[Steerin
         use = full["video_id"].isin(video_ids) & (full["status"] == ClipStatus.OK)
         for column in columns:
             method, seed, ratio = conditions[column]
+            assert ratio is not None  # an oracle's budget is set
             then = rows.iloc[column :: len(conditions)]
             both = use.to_numpy() & (then["status"] == ClipStatus.OK).to_numpy()
             found = _count(

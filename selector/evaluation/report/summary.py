@@ -42,6 +42,8 @@ class Summary:
     num_missing: int
     """Videos still to be evaluated."""
     table: list[TableRow]
+    thresholds: dict[str, float]
+    """Methods without a budget to the change, in grey levels, above which they keep a token."""
     lite_methods: tuple[str, ...]
     """Methods of the table that rank by a trained selector."""
     against: tuple[str, ...]
@@ -116,6 +118,11 @@ def summarise(
         lite_methods=lite_methods,
         against=compared,
         table=make_table(lines, num_draws, seed),
+        thresholds={
+            condition.method: setting["grey_levels"]
+            for condition, setting in zip(config.conditions, evaluation.info.settings, strict=True)
+            if condition.keep_ratio is None and condition.method in known
+        },
         paired=paired(pairs(fixed, compared, lite_methods, adaptive), num_draws, seed),
         steering=[s for s in steering(evaluation, set(outcomes.video_ids)) if s.method in known],
         classes=class_trends(fixed, outcomes.labels, class_ratio, num_draws, seed),

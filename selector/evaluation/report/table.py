@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,23 +21,25 @@ class Entry:
 
     Attributes:
         method: canonical name of the ranking.
-        keep_ratio: share of the tokens kept.
+        keep_ratio: the budget, as a share of the tokens; None where the content decides.
         num_kept: tokens kept per view, a mean where budgets differ.
         gmacs: of one view with everything that chooses tokens; None for an oracle.
         gmacs_backbone: of one view without what chooses tokens.
         clips_per_s: measured, of one worker, without decoding; None where it was not.
         top1: (V, S) right or wrong, for each seed.
         top5: (V, S)
+        gmacs_of: (V,) what each video costs, where its content decides; `gmacs` is the mean.
     """
 
     method: str
-    keep_ratio: float
+    keep_ratio: float | None
     num_kept: float
     gmacs: float | None
     gmacs_backbone: float
     clips_per_s: float | None
     top1: npt.NDArray[np.float64]
     top5: npt.NDArray[np.float64]
+    gmacs_of: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class TableRow:
     """One line of the table; accuracies are shares in [0, 1], of the videos of the table."""
 
     method: str
-    keep_ratio: float
+    keep_ratio: float | None
     num_kept: float
     gmacs: float | None
     gmacs_backbone: float
@@ -65,7 +68,7 @@ def entries(
     outcomes: Outcomes, info: EvaluationInfo, clips_per_s: Sequence[float | None]
 ) -> list[Entry]:
     """One entry per method and keep ratio, in the configuration's order; seeds are joined."""
-    columns: dict[tuple[str, float], list[int]] = {}
+    columns: dict[tuple[str, float | None], list[int]] = {}
     for i, condition in enumerate(outcomes.conditions):
         if condition.method not in outcomes.without:
             columns.setdefault((condition.method, condition.keep_ratio), []).append(i)
@@ -74,15 +77,27 @@ def entries(
         Entry(
             method=method,
             keep_ratio=keep_ratio,
-            num_kept=info.num_kept[at[0]],
-            gmacs=info.gmacs[at[0]],
-            gmacs_backbone=info.gmacs_backbone[at[0]],
+            **_cost(outcomes, info, at[0]),
             clips_per_s=_mean([clips_per_s[i] for i in at]),
             top1=top1[:, at],
             top5=top5[:, at],
         )
         for (method, keep_ratio), at in columns.items()
     ]
+
+
+def _cost(outcomes: Outcomes, info: EvaluationInfo, column: int) -> dict[str, Any]:
+    """The fields of an `Entry` that say what a condition costs, the same for all seeds."""
+    found = outcomes.measured.get(column)
+    if found is None:
+        names = ("num_kept", "gmacs", "gmacs_backbone")
+        return {name: getattr(info, name)[column] for name in names}
+    return {
+        "num_kept": float(found.num_kept.mean()),
+        "gmacs": float(found.gmacs.mean()),
+        "gmacs_backbone": float(found.gmacs_backbone.mean()),
+        "gmacs_of": found.gmacs,
+    }
 
 
 def make_table(lines: Sequence[Entry], num_draws: int = NUM_DRAWS, seed: int = 0) -> list[TableRow]:

@@ -6,7 +6,7 @@ Axes: B clips, N tokens of the full grid, L settings.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from pipeline.backbones.tokens import Reducer, Tokens, reduce
 from selector.budgets.rules import mass_of_tokens
 from selector.methods.base import ClipBatch, Method
 from selector.methods.cost import CostModel, Flow, TokenCounts
-from selector.methods.keep import best_tokens, num_kept
+from selector.methods.keep import best_tokens, num_kept, of_equal_counts
 from selector.methods.spread import break_ties
 
 
@@ -39,13 +39,20 @@ class Ranking:
 
 @dataclass(frozen=True)
 class KeepBest(Reducer):
-    """Keeps the `k` tokens of the highest scores (B, N)."""
+    """Keeps the `k` tokens of the highest scores (B, N); int64 (B,) gives each clip its own `k`."""
 
     scores: torch.Tensor
-    k: int
+    k: int | torch.Tensor
+
+    def split(self) -> Iterator[tuple[torch.Tensor, Reducer]] | None:
+        """Clips of equal `k`, where each has its own."""
+        if isinstance(self.k, int):
+            return None
+        return ((rows, KeepBest(self.scores[rows], num)) for num, rows in of_equal_counts(self.k))
 
     def before(self, x: Tokens) -> Tokens:
         """Drop the others."""
+        assert isinstance(self.k, int), "clips of other counts run apart: `split`"
         return reduce(x, best_tokens(x, self.scores, self.k))
 
 

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import torch
+
 from pipeline.backbones.base import Backbone
+from pipeline.backbones.tokens import Tokens
 from pipeline.errors import ConfigError
 from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
 from selector.methods.spread import spread_offsets
 from selector.training.model import TokenSelector
+
+
+def rank_by_selector(
+    selector: TokenSelector, backbone: Backbone, tokens: Tokens, offsets: torch.Tensor
+) -> Ranking:
+    """Logits, moved by the offsets of the spread, (B, N); the selector's scores are the prediction.
+
+    Args:
+        selector: on the tokens' device.
+        backbone: what it was trained for.
+        tokens: all of the grid.
+        offsets: (N,), see `selector.methods.spread.spread_offsets`.
+    """
+    logits = selector(backbone.selector_input(tokens))
+    return Ranking(logits + offsets.to(logits.device), predicted=logits.sigmoid())
 
 
 class LiteMethod(RankingMethod):
@@ -35,6 +53,5 @@ class LiteMethod(RankingMethod):
         return None
 
     def rank(self, batch: ClipBatch) -> Ranking:
-        """Logits, moved by the offsets of the spread, (B, N); its scores are the prediction."""
-        logits = self._selector(batch.backbone.selector_input(batch.tokens))
-        return Ranking(logits + self._offsets.to(logits.device), predicted=logits.sigmoid())
+        """See `rank_by_selector`."""
+        return rank_by_selector(self._selector, batch.backbone, batch.tokens, self._offsets)

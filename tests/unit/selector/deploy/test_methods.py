@@ -85,6 +85,9 @@ def test_uneven_budgets_are_what_each_clip_gets_alone(checkpoint):
         alone = model(pixels[clip : clip + 1], keep_ratio=ratio)
         torch.testing.assert_close(together.logits[clip : clip + 1], alone.logits)
         assert together.budget[clip] == alone.budget[0]
+        assert torch.equal(together.group[clip], alone.group[0])
+        assert torch.equal(together.kept[clip], alone.kept[0])
+    assert together.group[1].tolist() == list(range(48))  # nothing happened to it
 
 
 @pytest.mark.parametrize("method", ["tome", "uniform", "lite+tome"])
@@ -117,6 +120,7 @@ def test_another_method_for_a_saved_model(checkpoint, tmp_path):
         ("random+tome+tome", "a chain is one method"),
         ("lite", "needs its trained selector"),
         ("sta", "a clip has 3 tubelets"),
+        ("rlt", "sets every clip's budget by itself"),
         ("lite-spread", "lite with a spread"),
     ],
 )

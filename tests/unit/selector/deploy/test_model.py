@@ -85,6 +85,24 @@ def test_uneven_budgets_are_what_each_clip_gets_alone(model):
         assert torch.equal(alone_kept, kept[row])
 
 
+def test_clips_that_keep_all_do_not_run_the_selector(model, monkeypatch):
+    seen = []
+    forward = model.selector.forward
+    monkeypatch.setattr(model.selector, "forward", lambda x: (seen.append(len(x)), forward(x))[1])
+    pixels = make_pixels(3)
+    plain = model.backbone(pixels)
+    for ratios in (1.0, [1.0, 1.0, 1.0], torch.ones(3)):
+        output = model(pixels, keep_ratio=ratios)
+        assert torch.equal(output.logits, plain)
+        assert output.scores is None
+    assert seen == []
+    mixed = model(pixels, keep_ratio=[1.0, 0.5, 1.0])
+    assert seen == [1]
+    assert mixed.budget.tolist() == [8, 4, 8]
+    assert mixed.scores.isnan().all(1).tolist() == [True, False, True]
+    assert (mixed.logits[[0, 2]] - plain[[0, 2]]).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("rule", ["mass", "threshold"])
 def test_a_clip_alone_and_in_a_batch_of_uneven_budgets_agree(model, tiny_backbone, rule):
     pixels = make_pixels(8) * torch.linspace(0.2, 3, 8).reshape(-1, 1, 1, 1, 1)

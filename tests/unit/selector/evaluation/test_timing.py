@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from selector.evaluation.config import EvalConfig
 from selector.evaluation.timing import Stopwatch, Timing
 
 
@@ -41,3 +42,18 @@ def test_timings_of_an_earlier_release_are_read():
     assert Timing.from_json(
         b'{"clips": 3, "decode": 1.5, "embed": 2.0, "rank": {}, "forward": {"0": 1.0}}'
     ) == Timing(clips=3, embed=2.0, forward={"0": 1.0})
+
+
+def test_every_method_with_seeds_is_ranked_once_a_clip():
+    """Two seeds ranked in 6 s, so 3 s each; embedding 2 s, the blocks 5 s: 100 clips in 10 s."""
+    methods = ("random", "random-tube", "uniform")
+    config = EvalConfig(
+        dataset="csv", split="all", backbone="b", methods=methods, keep_ratios=(0.5,), num_seeds=2
+    )
+    timing = Timing(
+        clips=100,
+        embed=2.0,
+        rank={"random": 6.0, "random-tube": 6.0, "uniform": 3.0},
+        forward={str(column): 5.0 for column in range(1, 6)},
+    )
+    assert timing.clips_per_s(config)[1:] == pytest.approx([10.0] * 5)

@@ -75,7 +75,7 @@ INSIDE = (
 DROPPING = ("tome[drop]", "tome[random-drop]", "evit", "repshift")
 CHAINS = ("lite+tome", "random+tome[prop-attn]", "uniform+pitome")
 # They need a file or a detector of their own, and have their own tests.
-APART = ("motion-vectors", "saliency")
+APART = ("motion-vectors", "saliency", "rlt")
 
 
 def test_none_is_forgotten():

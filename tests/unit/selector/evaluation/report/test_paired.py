@@ -83,3 +83,62 @@ def test_a_difference_stands_in_its_family(evaluation, capsys):
     row = text.splitlines()[text.splitlines().index("uniform") + 1]
     assert "+10.0 [" in row
     assert row.split("+10.0")[1].split("]")[1].startswith("*")
+
+
+def test_the_best_other_method_is_found_for_every_line(evaluation, capsys):
+    """An oracle can be no part of a model, so it is no peer, but it has one."""
+    summary = summarise(evaluation, against=["best"], num_draws=100)
+    found = {p.method: (p.other, p.difference) for p in summary.paired if p.against == "best"}
+    assert found == {
+        "random": ("uniform", pytest.approx(-0.1)),
+        "uniform": ("random", pytest.approx(0.1)),
+        "oracle[embeddings,fem]": ("uniform", pytest.approx(0.4)),
+        "prior-spread[x]": ("uniform", pytest.approx(-0.1)),
+    }
+    echo_summary(summary)
+    assert "against best" in capsys.readouterr().out
+
+
+def uneven(tmp_path, spent):
+    """Random costs 10, 5 and 2 and is right of 60 videos 60, 48 and 24 times, rlt 45 times."""
+    right = np.zeros((NUM_VIDEOS, 4), bool)
+    for column, num in enumerate((60, 48, 24, 45)):
+        right[:num, column] = True
+    return make_evaluation(
+        tmp_path,
+        np.where(right[:, :, None], [2, 1], [0, 1]),
+        [0] * NUM_VIDEOS,
+        methods=("random", "rlt"),
+        keep_ratios=(1.0, 0.5, 0.2),
+        num_seeds=1,
+        spent=spent,
+        shard_size=64,
+    )
+
+
+def test_what_the_content_decides_is_compared_at_equal_mean_cost(tmp_path, capsys):
+    """A mean cost of 4 lies two thirds of the way from 2 to 5: 24 + 2/3 (48 - 24) = 40 videos."""
+    summary = summarise(uneven(tmp_path, np.tile([2, 6], 30)), num_draws=100)
+    row = next(row for row in summary.table if row.method == "rlt")
+    assert (row.keep_ratio, row.num_kept, row.gmacs, row.gmacs_backbone) == (None, 4, 4, 4)
+    found = {p.against: p for p in summary.paired if p.method == "rlt"}
+    assert found["random"].difference == pytest.approx((45 - 40) / 60)
+    assert found["full"].difference == pytest.approx((45 - 60) / 60)
+    echo_summary(summary)
+    assert "rlt (above 5.8 grey levels, means over the videos)" in capsys.readouterr().out
+
+
+def test_the_estimate_of_the_mean_cost_widens_the_interval(tmp_path):
+    """The mixture moves with the cost of the videos that happen to be drawn."""
+    width = {}
+    for name, spent in (("alike", np.full(60, 4)), ("apart", np.tile([1, 7], 30))):
+        summary = summarise(uneven(tmp_path / name, spent), num_draws=400)
+        pair = next(p for p in summary.paired if (p.method, p.against) == ("rlt", "random"))
+        assert pair.difference == pytest.approx((45 - 40) / 60)
+        width[name] = pair.high - pair.low
+    assert width["apart"] > 1.1 * width["alike"]
+
+
+def test_what_costs_less_than_any_budget_has_no_equal(tmp_path):
+    summary = summarise(uneven(tmp_path, np.full(60, 1)), num_draws=100)
+    assert {p.against for p in summary.paired if p.method == "rlt"} == {"full"}
