@@ -465,10 +465,10 @@ def test_a_method_that_sets_its_own_budget_has_one_row_a_clip_with_its_cost(
     tmp_path, data, tiny_backbone, backbone
 ):
     """Counted again from the decoded frames, by hand; the 8 tokens are 2 x 2 x 2."""
-    changes = {"methods": "random,rlt[tau=0.3]", "keep_ratios": (0.5,)}
+    changes = {"methods": "random,rlt[tau=0.9]", "keep_ratios": (0.5,)}
     result = run_evaluation(tmp_path, data, tiny_backbone, **changes)
     rows = result.evaluation.rows()
-    rows = rows[rows["method"] == "rlt[tau=0.3]"].set_index("clip_id")
+    rows = rows[rows["method"] == "rlt[tau=0.9]"].set_index("clip_id")
     assert rows["keep_ratio"].isna().all()
     assert rows.loc[MISSING, "status"] == "missing_file"
     assert rows.loc[MISSING, ["num_kept", "gmacs"]].isna().all()
@@ -478,7 +478,7 @@ def test_a_method_that_sets_its_own_budget_has_one_row_a_clip_with_its_cost(
         change = np.abs(frames[3] - frames[0]).mean(-1)
         half = backbone.patch_size
         moved = [change[y : y + half, x : x + half].mean() for y in (0, half) for x in (0, half)]
-        num = 4 + sum(bool(value > 0.3) for value in moved)
+        num = 4 + sum(bool(value > 0.9) for value in moved)
         assert row["num_kept"] == num
         assert row["gmacs"] == row["gmacs_backbone"] == costs.at(num).backbone
     assert 4 < rows["num_kept"].mean() < 8
