@@ -29,13 +29,29 @@ COMMANDS = {
     "See all of it at once": ("demo", "accelerate"),
     "Stage 1: the oracle": ("build_oracle", "status", "verify", "failures", "analyze"),
     "Stage 2: the selector": (
-        *("train_selector", "methods", "evaluate", "calibrate", "predict", "export_lite"),
+        *(
+            "train_selector",
+            "methods",
+            "adapt_backbone",
+            "evaluate",
+            "calibrate",
+            "predict",
+            "export_lite",
+        ),
     ),
     "Data and backbones": ("datasets", "import_checkpoint", "train_backbone"),
 }
 """Modules of this package, one a command, by the headings of `--help`; each has `register`."""
 
-RESUMABLE = {"demo", "accelerate", "build-oracle", "train-selector", "evaluate", "train-backbone"}
+RESUMABLE = {
+    "adapt-backbone",
+    "demo",
+    "accelerate",
+    "build-oracle",
+    "train-selector",
+    "evaluate",
+    "train-backbone",
+}
 """Commands that go on where they stopped when they are given again."""
 
 OBJECT_STORES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "adlfs", "azure"}

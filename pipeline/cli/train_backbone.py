@@ -71,7 +71,8 @@ def _train(
 ) -> tuple[float, int]:
     """Decodes, trains and validates with progress lines; top-1 and on how many videos."""
     from pipeline.standin.clips import load_clips
-    from pipeline.standin.train import Schedule, Trainer
+    from pipeline.standin.loop import Schedule
+    from pipeline.standin.train import Trainer
 
     splits = []
     for split in ("train", "validation"):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +12,11 @@ from datasets_spec import load_spec, read_videos
 from datasets_spec.synthetic.actors import NO_ACTION, Body, read_actors, token_cover
 from datasets_spec.synthetic.benchmark import RECIPE
 from pipeline.clips.views import frame_indices
-from pipeline.decode import DecodePool, DecodeRequest
-from pipeline.errors import ConfigError, DecodeError
+from pipeline.decode import DecodeRequest
+from pipeline.errors import ConfigError
 from pipeline.standin.config import BackboneConfig
+from pipeline.standin.loop import OnProgress, decode_into
 from pipeline.store.root import write_file
-
-logger = logging.getLogger(__name__)
-
-OnProgress = Callable[[int, int], None]
 
 COVERED = 0.3
 """Share of a token an actor must cover to count as there."""
@@ -91,11 +86,7 @@ def _decode(
     videos = read_videos(load_spec("synthetic"), data_root, split)
     bodies = read_actors(data_root, split)
     side = config.image_size
-    shape = (len(videos), config.num_frames, side, side, 3)
-    frames = np.lib.format.open_memmap(files[0], "w+", np.uint8, shape)
-    labels: list[int | None] = []
-    actions: list[np.ndarray] = []
-    requests = (
+    requests = [
         DecodeRequest(
             path=str(data_root / video.path),
             num_frames=config.num_frames,
@@ -103,21 +94,15 @@ def _decode(
             short_side=side,
         )
         for video in videos
-    )
-    with DecodePool(workers) as pool:
-        for done, (video, decoded) in enumerate(
-            zip(videos, pool.imap(requests), strict=True), start=1
-        ):
-            on_progress(done, len(videos))
-            if isinstance(decoded, DecodeError):
-                logger.warning("left out %s: %s", video.path, decoded)
-                continue
-            frames[len(labels)] = decoded.clips[0]
-            actions.append(token_actions(bodies[video.video_id], decoded.num_frames_total, config))
-            labels.append(video.label)
+    ]
+    decoded = decode_into(files[0], requests, workers, on_progress)
+    labels = [videos[found.position].label for found in decoded]
+    actions = [
+        token_actions(bodies[videos[found.position].video_id], found.num_frames_total, config)
+        for found in decoded
+    ]
     if not labels:
         raise ConfigError(f"no video of split {split!r} in {data_root} could be decoded")
-    frames.flush()
     np.save(files[1], np.array(labels, np.int64))
     np.save(files[2], np.stack(actions))
 

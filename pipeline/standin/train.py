@@ -1,15 +1,8 @@
-"""The training loop: random tokens dropped at every step, so that selection later does no harm.
-
-Step `s` depends on the settings and `s` alone (its generator is seeded by both), so a resumed
-training equals one that was never interrupted.
-"""
+"""Trains the small backbone; random tokens are dropped at every step, as selection will."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +16,16 @@ from pipeline.standin.augment import augment
 from pipeline.standin.checkpoint import export, load_state, save_state
 from pipeline.standin.clips import Clips
 from pipeline.standin.config import BackboneConfig
+from pipeline.standin.loop import (
+    BETAS,
+    Schedule,
+    add_to_log,
+    advance,
+    batch_rows,
+    cosine,
+    forget_after,
+    seeded,
+)
 from pipeline.standin.model import (
     as_backbone,
     build_model,
@@ -32,23 +35,11 @@ from pipeline.standin.model import (
     start_from_principal_components,
     to_patches,
 )
-from pipeline.store.root import write_file
 
-LOG = "log.jsonl"
 VALIDATION_KEEP = (1.0, 0.5, 0.3, 0.1)
 _BACKGROUND_WEIGHT = 0.2
 """Most tokens show no actor; they must not drown the others in the auxiliary loss."""
-_BETAS = (0.9, 0.98)
 _VALIDATION_BATCH = 128
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How often a training pauses to look at itself; changes no weight."""
-
-    validate_every: int = 500
-    save_every: int = 100
-    validation_clips: int = 1000
 
 
 class Trainer:
@@ -71,7 +62,7 @@ class Trainer:
         self.actor_head.to(device)
         self.parameters = [*self.model.parameters(), *self.actor_head.parameters()]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, betas=_BETAS, weight_decay=config.weight_decay
+            self.parameters, betas=BETAS, weight_decay=config.weight_decay
         )
         self.step = 0
         if state := load_state(out, device):
@@ -79,7 +70,7 @@ class Trainer:
             self.actor_head.load_state_dict(state["actor_head"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
-            _forget_after(out, self.step)
+            forget_after(out, self.step)
 
     def run(
         self, validation: Clips, schedule: Schedule, on_step: Callable[[int, float], None]
@@ -91,25 +82,35 @@ class Trainer:
             schedule: how often to save and to validate.
             on_step: called with (steps done, mean loss since the last call).
         """
-        losses: list[float] = []
-        began = time.monotonic()
-        while self.step < self.config.steps:
-            losses.append(self.train_step())
-            last = self.step == self.config.steps
-            on_step(self.step, losses[-1])
-            if last or self.step % schedule.validate_every == 0:
-                found = self.validate(validation, schedule.validation_clips)
-                self._log(losses, found, time.monotonic() - began)
-                losses.clear()
-                export(self.model, self.out, self.config)
-            if last or self.step % schedule.save_every == 0:
-                self.save()
+        self._validation, self._num_validated = validation, schedule.validation_clips
+        advance(self, schedule, on_step)
         return self.validate(validation, len(validation), keep=(1.0,))[1.0]
+
+    @property
+    def num_steps(self) -> int:
+        """Steps to do."""
+        return self.config.steps
+
+    def look(self, loss: float, seconds: float) -> bool:
+        """See `pipeline.standin.loop.Training`; it always goes on."""
+        top1 = self.validate(self._validation, self._num_validated)
+        add_to_log(
+            self.out,
+            {
+                "step": self.step,
+                "loss": round(loss, 4),
+                "learning_rate": learning_rate(self.config, self.step - 1),
+                "top1": {str(ratio): round(value, 4) for ratio, value in top1.items()},
+                "seconds": round(seconds, 1),
+            },
+        )
+        export(self.model, self.out, self.config)
+        return True
 
     def train_step(self) -> float:
         """One optimiser step; returns the classification loss."""
         config = self.config
-        generator = _generator(config.seed, 1, self.step)
+        generator = seeded(config.seed, 1, self.step)
         frames, labels, actions = augment(*self._batch(), generator)
         index = _draw_tokens(config, len(frames), generator).to(self.device)
         patches = normalise(pick(to_patches(frames, config), index))
@@ -142,7 +143,7 @@ class Trainer:
             for first in range(0, min(limit, len(clips)), _VALIDATION_BATCH):
                 rows = slice(first, min(first + _VALIDATION_BATCH, limit, len(clips)))
                 frames = torch.from_numpy(np.array(clips.frames[rows])).to(self.device)
-                generator = _generator(self.config.seed, 2, first)
+                generator = seeded(self.config.seed, 2, first)
                 index = _random_tokens(self.config, len(frames), kept, generator)
                 index = index.to(self.device)
                 patches = normalise(pick(to_patches(frames, self.config), index))
@@ -174,10 +175,8 @@ class Trainer:
         return F.cross_entropy(logits, target.flatten(), weight=weight)
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        size, count = min(self.config.batch_size, len(self.clips)), len(self.clips)
-        epoch, place = divmod(self.step, count // size)
-        order = torch.randperm(count, generator=_generator(self.config.seed, 0, epoch))
-        rows = np.sort(order[place * size : (place + 1) * size].numpy())
+        config = self.config
+        rows = batch_rows(config.seed, self.step, len(self.clips), config.batch_size)
         frames = torch.from_numpy(self.clips.frames[rows]).to(self.device)
         labels = torch.from_numpy(self.clips.labels[rows]).to(self.device)
         actions = torch.from_numpy(self.clips.actions[rows].astype(np.int64)).to(self.device)
@@ -193,32 +192,6 @@ class Trainer:
         device = torch.device(self.device).type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def _log(self, losses: list[float], top1: dict[float, float], seconds: float) -> None:
-        entry = {
-            "step": self.step,
-            "loss": round(float(np.mean(losses)), 4),
-            "learning_rate": learning_rate(self.config, self.step - 1),
-            "top1": {str(ratio): round(value, 4) for ratio, value in top1.items()},
-            "seconds": round(seconds, 1),
-        }
-        with (self.out / LOG).open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-
-
-def read_log(out: Path) -> Iterator[dict[str, Any]]:
-    """The validation curve of a training, oldest first."""
-    with (out / LOG).open() as file:
-        for line in file:
-            yield json.loads(line)
-
-
-def _forget_after(out: Path, step: int) -> None:
-    """Drops the log's lines of steps that will be done again."""
-    path = out / LOG
-    if path.is_file():
-        kept = [json.dumps(entry) + "\n" for entry in read_log(out) if entry["step"] <= step]
-        write_file(path, "".join(kept).encode())
-
 
 def learning_rate(config: BackboneConfig, step: int) -> float:
     """Warm-up, then constant, then down to zero with a half cosine over the last part.
@@ -229,7 +202,7 @@ def learning_rate(config: BackboneConfig, step: int) -> float:
         return config.learning_rate * (step + 1) / config.warmup_steps
     decay = max(1, round(config.steps * config.decay_share))
     done = max(0.0, (step - (config.steps - decay)) / decay)
-    return config.learning_rate * 0.5 * (1.0 + float(np.cos(np.pi * done)))
+    return config.learning_rate * cosine(done)
 
 
 def _draw_tokens(config: BackboneConfig, count: int, generator: torch.Generator) -> Tensor:
@@ -245,9 +218,3 @@ def _random_tokens(
 ) -> Tensor:
     noise = torch.rand(count, config.grid.num_tokens, generator=generator)
     return noise.argsort(1)[:, :kept]
-
-
-def _generator(seed: int, stream: int, number: int) -> torch.Generator:
-    """An independent generator for each (stream, number): batches, augmentation, validation."""
-    state = np.random.SeedSequence([seed, stream, number]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> 1))

@@ -176,15 +176,15 @@ class TrainingFiles:
     """
 
     def __init__(self, root: Root, identity: dict[str, Any]) -> None:
-        self._root = root
+        self.root = root
         self.folder = Path(root.path)
-        self._identity: dict[str, Any] = json.loads(json.dumps(identity))
+        self.identity: dict[str, Any] = json.loads(json.dumps(identity))
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Replaces the checkpoint; a kill leaves the old one or the new one."""
         buffer = io.BytesIO()
-        torch.save({"identity": self._identity, "state": state}, buffer)
-        self._root.put(CHECKPOINT_NAME, buffer.getvalue())
+        torch.save({"identity": self.identity, "state": state}, buffer)
+        self.root.put(CHECKPOINT_NAME, buffer.getvalue())
 
     def read_checkpoint(self) -> dict[str, Any] | None:
         """The state to go on from, on the CPU; None where none was written.
@@ -202,7 +202,7 @@ class TrainingFiles:
             raise ConfigError(
                 f"{str(path)!r} is damaged ({error}); remove it to train from the start"
             ) from error
-        self._check_same(identity, path)
+        self.check_same(identity, path)
         found: dict[str, Any] = state
         return found
 
@@ -210,9 +210,9 @@ class TrainingFiles:
         """Writes the selector and then the result, which ends the training."""
         save_selector(model, self.folder)
         metrics = {k: v for k, v in result.to_dict().items() if k != "selector"}
-        content = {"training": self._identity} | metrics
-        self._root.put(METRICS_NAME, (json.dumps(content, indent=2) + "\n").encode())
-        self._root.remove(CHECKPOINT_NAME)
+        content = {"training": self.identity} | metrics
+        self.root.put(METRICS_NAME, (json.dumps(content, indent=2) + "\n").encode())
+        self.root.remove(CHECKPOINT_NAME)
 
     def read_result(self, selector: SelectorConfig) -> TrainResult | None:
         """The result of a training that ended; None where there is none.
@@ -236,18 +236,23 @@ class TrainingFiles:
             raise ConfigError(
                 f"{str(path)!r} is damaged ({error!r}); remove it to train again"
             ) from error
-        self._check_same(identity, path)
-        self._root.remove(CHECKPOINT_NAME)
+        self.check_same(identity, path)
+        self.root.remove(CHECKPOINT_NAME)
         config = selector.to_json().encode()
-        if not self._root.exists(CONFIG_NAME) or self._root.get(CONFIG_NAME) != config:
-            self._root.put(CONFIG_NAME, config)
+        if not self.root.exists(CONFIG_NAME) or self.root.get(CONFIG_NAME) != config:
+            self.root.put(CONFIG_NAME, config)
         return TrainResult.from_dict(selector, content)
 
-    def _check_same(self, found: dict[str, Any], path: Path) -> None:
-        names = sorted(set(found) | set(self._identity))
-        changed = [n for n in names if found.get(n) != self._identity.get(n)]
+    def check_same(self, found: dict[str, Any], path: Path) -> None:
+        """Refuses what another training left.
+
+        Raises:
+            ConfigError: lists what differs.
+        """
+        names = sorted(set(found) | set(self.identity))
+        changed = [n for n in names if found.get(n) != self.identity.get(n)]
         if changed:
-            lines = ", ".join(f"{n} {found.get(n)} -> {self._identity.get(n)}" for n in changed)
+            lines = ", ".join(f"{n} {found.get(n)} -> {self.identity.get(n)}" for n in changed)
             raise ConfigError(
                 f"{str(path.parent)!r} holds another training (there -> asked for): {lines}; "
                 "choose another --out, or remove that folder"

@@ -19,7 +19,8 @@ from pipeline.standin import train
 from pipeline.standin.checkpoint import claimed
 from pipeline.standin.clips import load_clips
 from pipeline.standin.config import BackboneConfig
-from pipeline.standin.train import LOG, Schedule, Trainer, learning_rate, read_log
+from pipeline.standin.loop import LOG, Schedule, read_log
+from pipeline.standin.train import Trainer, learning_rate
 
 TINY = BackboneConfig(
     hidden_size=24, num_layers=1, num_heads=2, steps=6, batch_size=8, warmup_steps=2, actor_steps=4
@@ -67,7 +68,7 @@ def test_clips_carry_labels_and_token_actions(clips):
 
 
 def test_decoded_clips_are_read_from_the_cache(data, cache, clips, monkeypatch):
-    monkeypatch.setattr("pipeline.standin.clips.DecodePool", None)
+    monkeypatch.setattr("pipeline.standin.loop.DecodePool", None)
     again = load_clips(data, "train", cache, TINY, 0, lambda done, total: None)
     assert np.array_equal(again.frames, clips[0].frames)
 
