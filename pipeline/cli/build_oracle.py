@@ -109,7 +109,7 @@ def build_oracle(
     read never stops a run; `lite-pipeline failures` lists it.
     """
     first, *further = _oracles(oracle, method, layer, target)
-    kept = _tokens(embeddings_per_clip)
+    kept = parse_kept(embeddings_per_clip)
     retry = _statuses(retry_failed)
     run_config = RunConfig(data_root=data_root, accept_classes=accept_classes, **run)
     options.require_writable_folder(store)
@@ -159,7 +159,8 @@ def _oracles(
     return [OracleName(method or OracleConfig.method, layer or "", target or OracleConfig.target)]
 
 
-def _tokens(text: str | None) -> int | None:
+def parse_kept(text: str | None) -> int | None:
+    """What `--embeddings-per-clip` says: -1 for all, None where it is left open."""
     if text is None or text == "all":
         return None if text is None else -1
     if not text.isdecimal():

@@ -6,22 +6,23 @@ of it.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 from pipeline.config import require_at_least
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DriverError
 from pipeline.estimate.events import Shared, Timeline
 from pipeline.estimate.worker import Rates, SimulatedWorker, WorkerSetup
 from pipeline.shards.executor import Attempt, Died, Event, Finished, Started
 from pipeline.shards.run import SHARDS_IN_FLIGHT
 from pipeline.shards.scheduler import Scheduler
-
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,7 @@ def simulate(
     executor = _SimulatedExecutor(num_clips, shard_size, setup, cluster, rates, seed)
     commits: list[Commit] = []
     lost: list[object] = []
-    Scheduler(
+    scheduler = Scheduler(
         executor=executor,
         shards=range(-(-num_clips // shard_size)),
         max_attempts=3,
@@ -126,7 +127,14 @@ def simulate(
         on_report=lambda clips: commits.append(Commit(executor.timeline.now, clips)),
         on_loss=lost.append,
         clock=lambda: executor.timeline.now,
-    ).run()
+    )
+    with _silent():
+        given_up = scheduler.run()
+    if given_up:
+        raise DriverError(
+            f"{len(given_up)} of {-(-num_clips // shard_size)} shards are given up, as workers are "
+            "lost before they finish one: smaller shards, or workers that live longer"
+        )
     return Forecast(
         seconds=commits[-1].at_s,
         num_clips=num_clips,
@@ -134,6 +142,17 @@ def simulate(
         busy=executor.busy(commits[-1].at_s),
         num_lost=len(lost),
     )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The scheduler warns of what it loses, and nothing is lost here."""
+    logger = logging.getLogger(Scheduler.__module__)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 class _SimulatedExecutor:

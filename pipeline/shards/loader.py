@@ -121,8 +121,8 @@ class ClipLoader:
             on_failure: called with the position of every clip that is in no batch, and why.
             isolated: whether this process must not decode, as that may crash it.
         """
-        data_root, batch_size = self._run_config.data_root, self._run_config.batch_size
-        groups = group_by_video(plan, wanted, data_root, self._config.views, self._template)
+        batch_size = self._run_config.batch_size
+        groups = self.groups(plan, wanted)
         pool = self._safe_pool if isolated else self._pool
         decoded = pool.imap((group.request for group in groups), self._look_ahead())
         num_clips = len(plan["video_id"])
@@ -156,12 +156,15 @@ class ClipLoader:
             plan: columns of the rows, sorted by video; a position is a row's place in them.
             on_failure: called with the position of every clip that is in no batch, and why.
         """
-        num_clips, run = len(plan["clip_id"]), self._run_config
-        groups = group_by_video(
-            plan, range(num_clips), run.data_root, self._config.views, self._template
-        )
+        num_clips, batch_size = len(plan["clip_id"]), self._run_config.batch_size
+        groups = self.groups(plan, range(num_clips))
         decoded = self._pool.imap((group.request for group in groups), self._look_ahead())
-        return assemble(groups, decoded, num_clips, run.batch_size, self._clip_shape, on_failure)
+        return assemble(groups, decoded, num_clips, batch_size, self._clip_shape, on_failure)
+
+    def groups(self, plan: Mapping[str, Sequence[Any]], wanted: Sequence[int]) -> list[Group]:
+        """What the decoders are asked for: one request per video; see `batches`."""
+        data_root = self._run_config.data_root
+        return group_by_video(plan, wanted, data_root, self._config.views, self._template)
 
     def close(self) -> None:
         """Stop the decoder processes."""

@@ -127,10 +127,13 @@ def test_selector_does_not_reach_into_the_builder() -> None:
 # From the command line down; a layer may import itself and what is below it.
 LAYERS = (
     ("pipeline.cli",),
-    ("pipeline.standin",),
+    ("pipeline.standin", "pipeline.estimate.estimate"),
+    ("pipeline.estimate.measure",),
     ("pipeline.oracle.build",),
     ("pipeline.clips.inputs", "pipeline.oracle.worker"),
-    ("pipeline.shards.run",),
+    ("pipeline.estimate.simulate",),
+    ("pipeline.estimate.worker",),
+    ("pipeline.estimate.events", "pipeline.shards.run"),
     ("pipeline.shards.worker", "pipeline.shards.scheduler", "pipeline.oracle.scorer"),
     ("pipeline.shards.serial_executor", "pipeline.shards.ray_executor"),
     ("pipeline.shards.isolated",),
