@@ -125,6 +125,18 @@ class Idle:
         """Nothing is held."""
 
 
+@dataclass(kw_only=True)
+class Clocked(Progress):
+    """Notes this process's CPU seconds at every report."""
+
+    at: list[float] = field(default_factory=list)
+
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        """Count, and note."""
+        super().add(*args, **kwargs)
+        self.at.append(time.process_time())
+
+
 def driver_cost(num_shards: int, workers: int) -> None:
     """Print what a shard costs the driver, in CPU time, with everything a build's driver does."""
     run = RunConfig(data_root="", workers=workers, decode_workers=0)
@@ -133,18 +145,13 @@ def driver_cost(num_shards: int, workers: int) -> None:
         sampling="uniform", num_segments=1, num_crops=1, layer="embeddings", embeddings_per_clip=0,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        progress = Progress(total=256 * num_shards)
-        began: list[float] = []
-
-        def shards() -> list[int]:
-            began.append(time.process_time())
-            return list(range(num_shards))
-
+        progress = Clocked(total=256 * num_shards)
+        make, shards = Idle, list(range(num_shards))
         run_job(
-            Root(folder), config, run, Idle, shards(), progress=progress, committed=lambda s: None
+            Root(folder), config, run, make, shards, progress=progress, committed=lambda shard: None
         )
-        spent = time.process_time() - began[0]
-    print(json.dumps({"shards": num_shards, "driver_ms_per_shard": 1e3 * spent / num_shards}))
+    spent = 1e3 * (progress.at[-1] - progress.at[0]) / (num_shards - 1)
+    print(json.dumps({"shards": num_shards, "workers": workers, "driver_ms_per_shard": spent}))
 
 
 def main() -> None:
