@@ -3,6 +3,7 @@
     python benchmarks/lite_speed.py                       # VideoMAE-B, batch 1 and 8, CPU or CUDA
     python benchmarks/lite_speed.py --sizes tiny          # seconds, to see that it runs
     python benchmarks/lite_speed.py --precision bf16 --compile
+    python benchmarks/lite_speed.py --exported            # transformers' classes, ours and theirs
 
 Weights are random: neither cost nor speed depends on them, and the published selector has no public
 width (ours: half the embedding's, as `train-selector` makes it). All keep ratios and the full model
@@ -17,6 +18,7 @@ it still tells what the work costs. With several threads it is the sum over them
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -30,6 +32,7 @@ from oracle_cost import SIZES, make_backbone, make_inputs
 
 from pipeline.backbones import Backbone
 from pipeline.backbones.tokens import Tokens, reduce
+from selector.deploy.auto import LiteForVideoClassification
 from selector.deploy.model import LiteModel
 from selector.methods.keep import best_tokens, num_kept
 from selector.training.config import SelectorConfig
@@ -37,7 +40,7 @@ from selector.training.model import TokenSelector
 from selector.training.train import default_width
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-KEEP_RATIOS = (1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1)
+KEEP_RATIOS = [1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1]
 
 
 def make_model(backbone: Backbone) -> LiteModel:
@@ -86,15 +89,20 @@ def measure(model: LiteModel, batch: int, args: argparse.Namespace) -> list[dict
     num_tokens = model.backbone.grid.num_tokens
     pixels, _ = make_inputs(model.backbone, batch)
     clock = CLOCKS[args.clock]
-    run = torch.compile(model, fullgraph=True, dynamic=False) if args.compile else model
-    parts = {p: stages(model, pixels, num_kept(num_tokens, p)) for p in KEEP_RATIOS}
-    whole: dict[float, list[float]] = {p: [] for p in KEEP_RATIOS}
+    called = LiteForVideoClassification.of(model) if args.exported else model
+    run = torch.compile(called, fullgraph=True, dynamic=False) if args.compile else called
+    ratios = sorted({1.0, *args.keep_ratios}, reverse=True)
+    parts = {p: stages(model, pixels, num_kept(num_tokens, p)) for p in ratios}
+    calls = {p: functools.partial(run, pixels, keep_ratio=p) for p in ratios}
+    if args.exported:  # the full model is the plain class, without anything of ours
+        calls[1.0] = functools.partial(model.backbone.model, pixels)
+    whole: dict[float, list[float]] = {p: [] for p in ratios}
     split: dict[float, dict[str, list[float]]] = {
-        p: {name: [] for name in parts[p]} for p in KEEP_RATIOS
+        p: {name: [] for name in parts[p]} for p in ratios
     }
     for round_index in range(args.rounds + 1):
-        for ratio in KEEP_RATIOS:
-            seconds = timed(lambda p=ratio: run(pixels, keep_ratio=p), args.device, clock)  # type: ignore[misc]
+        for ratio in ratios:
+            seconds = timed(calls[ratio], args.device, clock)
             pieces = {name: timed(part, args.device, clock) for name, part in parts[ratio].items()}
             if round_index:  # the first round warms up, and compiles
                 whole[ratio].append(seconds)
@@ -102,7 +110,7 @@ def measure(model: LiteModel, batch: int, args: argparse.Namespace) -> list[dict
                     split[ratio][name].append(value)
     full = model.cost(num_tokens).total
     rows = []
-    for ratio in KEEP_RATIOS:
+    for ratio in ratios:
         num = num_kept(num_tokens, ratio)
         pairs = zip(whole[1.0], whole[ratio], strict=True)
         speedup = statistics.median(base / lite for base, lite in pairs)
@@ -128,6 +136,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sizes", nargs="+", default=["B"], choices=SIZES)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--keep-ratios", nargs="+", type=float, default=KEEP_RATIOS)
+    parser.add_argument("--exported", action="store_true", help="as AutoModel loads it")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])

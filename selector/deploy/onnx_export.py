@@ -21,7 +21,7 @@ _MOST_BYTES = 2**31 - 2**24
 """What one file holds: its format counts in 31 bits."""
 
 
-def export_onnx(model: LiteModel, path: Path, keep_ratio: float | None = None) -> None:
+def export_onnx(model: LiteModel, path: str | Path, keep_ratio: float | None = None) -> None:
     """Write a model that takes any number of clips and keeps one share of their tokens.
 
     Input `pixel_values` float32 (B, T, 3, H, W), normalised; outputs `logits` float32 (B, C) and
@@ -36,6 +36,7 @@ def export_onnx(model: LiteModel, path: Path, keep_ratio: float | None = None) -
         ConfigError: the packages of the extra `onnx` are missing, the model is in another precision
             or too large for one file, or a ratio is outside (0, 1].
     """
+    path = Path(path)
     ratio = model.config.keep_ratio if keep_ratio is None else keep_ratio
     kept = num_kept(model.backbone.grid.num_tokens, ratio)
     if not model.config.selects:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from transformers import (
 import selector  # noqa: F401  (registers)
 from pipeline.decode import DecodePool
 from pipeline.errors import ConfigError, DecodeError
+from selector.budgets.rules import ThresholdBudget
 from selector.deploy.auto import LiteForVideoClassification
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
@@ -250,3 +252,29 @@ def test_the_card_says_what_it_is_and_a_users_own_stays(lite, folder, tmp_path):
     (tmp_path / "README.md").write_text(card + "a user's line")
     lite.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == card
+
+
+def test_an_adaptive_model_is_adaptive_unless_a_ratio_is_given(tmp_path, video):
+    rule = ThresholdBudget(base_ratio=0.75, small_ratio=0.25, alpha=0.0, beta=1.0)
+    config = LiteConfig(budget=rule, confidence="backbone:0.25")
+    checkpoint = save_videomae(tmp_path / "checkpoint")
+    plain = make_model(checkpoint, config)
+    seen = plain(make_pixels(8), adaptive=True).confidence
+    plain.config = config = replace(config, budget=replace(rule, alpha=seen.median().item()))
+    expected = plain(make_pixels(8), adaptive=True)
+    assert set(expected.budget.tolist()) == {2, 6}  # the case is there
+    assert plain(make_pixels(8)).budget.tolist() == [4] * 8
+    make_model(checkpoint, replace(config, adaptive=True)).save_pretrained(tmp_path / "model")
+    model = AutoModelForVideoClassification.from_pretrained(tmp_path / "model")
+    assert torch.equal(model(make_pixels(8)).logits, expected.logits)
+    assert model(make_pixels(8), adaptive=False).budget.tolist() == [4] * 8
+    assert model(make_pixels(8), keep_ratio=0.25).budget.tolist() == [2] * 8
+    with DecodePool(1) as pool:
+        (found,) = predict_videos(model.lite, [video], pool)
+        (asked,) = predict_videos(plain, [video], pool, adaptive=True)
+    assert (found.kept_tokens, found.gmacs) == (asked.kept_tokens, asked.gmacs)
+    # What was calibrated for one method is not another's.
+    other = LiteModel.from_pretrained(tmp_path / "model", spread=2.0)
+    assert (other.config.adaptive, other.config.budget) == (False, None)
+    with pytest.raises(ConfigError, match="adaptive unless told otherwise needs a budget"):
+        LiteConfig(adaptive=True)
