@@ -2,6 +2,7 @@
 
     python benchmarks/oracle_cost.py                    # VideoMAE-S and -B, CPU or CUDA
     python benchmarks/oracle_cost.py --sizes tiny       # seconds, to see that it runs
+    python benchmarks/oracle_cost.py --builds VIDEOS    # whole builds by the stand-in
 
 Variants take turns on the same clips in one process. Seconds are those of the process's CPU clock
 on a CPU, so that other processes hardly matter, and of the wall clock on a GPU. Rates are medians
@@ -31,6 +32,8 @@ from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMA
 from transformers.utils.logging import disable_progress_bar
 
 from pipeline.backbones import Backbone, load_backbone
+from pipeline.config import OracleConfig, RunConfig
+from pipeline.oracle.build import build
 from pipeline.oracle.names import resolve_oracle
 from pipeline.oracle.together import values_together
 from pipeline.oracle_name import OracleName
@@ -192,6 +195,29 @@ def measure(size: str, args: argparse.Namespace) -> dict[str, object]:
     return row
 
 
+def measure_builds(data_root: str, rounds: int, limit: int) -> None:
+    """Whole serial builds of the stand-in, decoding and writing included, of 1 and 2 oracles."""
+    run = RunConfig(data_root=data_root, decode_workers=0, batch_size=32, device="cpu")
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for round_index in range(rounds + 1):
+        for number in (1, 2) if round_index % 2 else (2, 1):
+            asked = OracleConfig(
+                dataset="synthetic",
+                backbone="synthetic",
+                split="train",
+                limit=limit,
+                further_oracles=LAST[1:number],
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                elapsed = timed(lambda a=asked, to=folder: build(a, f"{to}/store", run), "cpu")  # type: ignore[misc]
+            if round_index:  # the first round warms up
+                seconds[number].append(elapsed)
+    ratios = sorted(b / a for a, b in zip(seconds[1], seconds[2], strict=True))
+    print(f"{limit} clips, {rounds} rounds: {statistics.median(seconds[1]):.2f} CPU seconds for 1")
+    spread = f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
+    print(f"2 oracles / 1: median {statistics.median(ratios):.3f}, {spread}")
+
+
 def _median_ratio(values: list[float], base: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(values, base, strict=True))
 
@@ -206,7 +232,12 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--builds", metavar="VIDEOS", help="folder of the synthetic benchmark")
+    parser.add_argument("--limit", type=int, default=256, help="videos of a build")
     args = parser.parse_args()
+    if args.builds:
+        measure_builds(args.builds, args.rounds, args.limit)
+        return
     args.variants = list(dict.fromkeys(["forward", "1 oracle", *args.variants]))
     rows = [measure(size, args) for size in args.sizes]
     if args.json:
