@@ -12,7 +12,7 @@ with A the target layer's output. Axes in names: B clips, N tokens of the full g
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -102,32 +102,47 @@ def class_activation_maps(
     """
     for target in targets:
         require_one_of("method", target.method, CAM_METHODS)
-    layers = [backbone.resolve_layer(target.layer) for target in targets]
-    of_classes: dict[int, list[int]] = {}
-    for number, target in enumerate(targets):
-        of_classes.setdefault(id(target.labels), []).append(number)
     if not targets:
         return []
-    found: dict[int, OracleMaps] = {}
+    targets = [target._replace(layer=backbone.resolve_layer(target.layer)) for target in targets]
+    by_classes: dict[int, list[CamTarget]] = {}
+    for target in targets:
+        by_classes.setdefault(id(target.labels), []).append(target)
     with torch.enable_grad():
-        seen, logits = _forward_recording(backbone, tokens, set(layers))
-    while of_classes:
-        _, members = of_classes.popitem()
-        wanted = list(dict.fromkeys(layers[number] for number in members))
-        with torch.enable_grad():
-            classes = explained_classes(logits, targets[members[0]].labels)
-            explained = logits.gather(1, classes[:, None]).sum()
-            gradients = torch.autograd.grad(
-                explained, [seen[layer] for layer in wanted], retain_graph=bool(of_classes)
-            )
-        for layer, gradient in zip(wanted, gradients, strict=True):
-            on_grid = _on_grid(backbone, layer)
-            pair = on_grid(seen[layer].detach()).float(), on_grid(gradient).float()
-            for number in members:
-                if layers[number] == layer:
-                    cam = cam_from(targets[number].method, *pair, backbone.grid)
-                    found[number] = OracleMaps(cam=cam, logits=logits.detach())
-    return [found[number] for number in range(len(targets))]
+        seen, logits = _forward_recording(backbone, tokens, {target.layer for target in targets})
+    groups = [*by_classes.values()]
+    found = {}
+    for group in groups:
+        last = group is groups[-1]
+        maps = _maps_of_classes(backbone, seen, logits, group, keep_graph=not last)
+        found[id(group[0].labels)] = iter(maps)
+    return [OracleMaps(next(found[id(target.labels)]), logits.detach()) for target in targets]
+
+
+def _maps_of_classes(
+    backbone: Backbone,
+    seen: Mapping[str, Tensor],
+    logits: Tensor,
+    targets: Sequence[CamTarget],
+    *,
+    keep_graph: bool,
+) -> list[Tensor]:
+    """The maps (B, N) of targets of the same classes, from one backward pass."""
+    layers = list(dict.fromkeys(target.layer for target in targets))
+    with torch.enable_grad():
+        classes = explained_classes(logits, targets[0].labels)
+        explained = logits.gather(1, classes[:, None]).sum()
+        outputs = [seen[layer] for layer in layers]
+        found = torch.autograd.grad(explained, outputs, retain_graph=keep_graph)
+    gradients = dict(zip(layers, found, strict=True))
+    maps = []
+    for layer, method, _ in targets:
+        on_grid = _on_grid(backbone, layer)
+        activation, gradient = (
+            on_grid(x).float() for x in (seen[layer].detach(), gradients[layer])
+        )
+        maps.append(cam_from(method, activation, gradient, backbone.grid))
+    return maps
 
 
 def cam_from(method: str, activations: Tensor, gradients: Tensor, grid: TokenGrid) -> Tensor:

@@ -123,10 +123,10 @@ class ShardResult:
         }
         finite = {
             **{
-                "scores" + s: np.isfinite(m).all()
-                for s, m in zip(self.suffixes, rounded, strict=True)
+                kind + suffix: np.isfinite(values).all()
+                for kind, maps in (("scores", rounded), ("cam", signed))
+                for suffix, values in zip(self.suffixes, maps, strict=True)
             },
-            **{"cam" + s: np.isfinite(m).all() for s, m in zip(self.suffixes, signed, strict=True)},
             "logits": all(math.isfinite(number) for number in numbers),
             "embeddings": kept is None or np.isfinite(kept).all(),
         }
