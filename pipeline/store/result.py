@@ -122,11 +122,8 @@ class ShardResult:
             "decoder_version": decoder_version,
         }
         finite = {
-            **{
-                kind + suffix: np.isfinite(values).all()
-                for kind, maps in (("scores", rounded), ("cam", signed))
-                for suffix, values in zip(self.suffixes, maps, strict=True)
-            },
+            **{"scores" + s: np.isfinite(rounded[i]).all() for i, s in enumerate(self.suffixes)},
+            **{"cam" + s: np.isfinite(signed[i]).all() for i, s in enumerate(self.suffixes)},
             "logits": all(math.isfinite(number) for number in numbers),
             "embeddings": kept is None or np.isfinite(kept).all(),
         }
