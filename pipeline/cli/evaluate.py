@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from selector.evaluation.files import Evaluation
 
 SHOWN = "What is shown"
+KEEP_RATIOS = "1,.9,.7,.5,.3,.2,.1"
 
 
 def register(app: typer.Typer) -> None:
@@ -57,11 +58,21 @@ def evaluate(
         ),
     ] = None,
     keep_ratios: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Shares of the tokens kept, in (0, 1]; 1 is always done.", rich_help_panel=WHAT
+            help="Budgets, as the shares of the tokens that cost as much, in (0, 1]; 1 is always "
+            "done. Default: 1,.9,.7,.5,.3,.2,.1, unless --gflops says others.",
+            rich_help_panel=WHAT,
         ),
-    ] = "1,.9,.7,.5,.3,.2,.1",
+    ] = None,
+    gflops: Annotated[
+        str | None,
+        typer.Option(
+            help="Budgets as GFLOPs of one view, such as 80,40: every method gets its dearest "
+            "schedule within each.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     views: Annotated[
         str | None,
         typer.Option(
@@ -171,7 +182,7 @@ def evaluate(
     options.require_writable_folder(out)
 
     from pipeline.clips.views import parse_views
-    from selector.evaluation.config import EvalConfig, parse_keep_ratios
+    from selector.evaluation.config import EvalConfig, parse_gflops, parse_keep_ratios
     from selector.evaluation.run import evaluate as run_evaluation
     from selector.methods.names import parse_selectors
     from selector.methods.registry import parse_methods
@@ -193,7 +204,8 @@ def evaluate(
         limit=limit,
         decoder=decoder,
         selectors=selectors,
-        keep_ratios=parse_keep_ratios(keep_ratios),
+        keep_ratios=parse_keep_ratios(keep_ratios or ("1" if gflops else KEEP_RATIOS)),
+        gflops=() if gflops is None else parse_gflops(gflops),
         num_seeds=seeds,
         precision=precision,
         shard_size=shard_size,

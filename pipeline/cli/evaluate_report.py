@@ -106,7 +106,7 @@ def _echo_accuracies(summary: Summary, table: list[TableRow]) -> None:
         for row in rows:
             lines.append(
                 [
-                    "-" if row.keep_ratio is None else f"{row.keep_ratio:g}",
+                    "-" if row.keep_ratio is None else f"{row.keep_ratio:.3g}",
                     f"{row.num_kept:.0f}",
                     number(row.gmacs),
                     number(row.gmacs_backbone),

@@ -43,6 +43,8 @@ class EvalConfig(ClipConfig):
     """Canonical names of the methods, in the order of the table."""
     keep_ratios: tuple[float, ...] = (1.0, *KEEP_RATIOS)
     """Budgets, as the share of tokens kept that costs as much, descending."""
+    gflops: tuple[float, ...] = ()
+    """Budgets given as the cost of one view, whose shares of the tokens are in `keep_ratios`."""
     left_out: tuple[tuple[str, float], ...] = ()
     """Method and budget of what would be a condition, but for the method not getting so cheap."""
     num_seeds: int = 3
@@ -103,3 +105,21 @@ def parse_keep_ratios(text: str) -> tuple[float, ...]:
         num_kept(1, ratio)
         ratios.add(ratio)
     return tuple(sorted(ratios, reverse=True))
+
+
+def parse_gflops(text: str) -> tuple[float, ...]:
+    """Reads `80,40`, in any order.
+
+    Raises:
+        ConfigError: no number, or one that is not above 0.
+    """
+    found = set()
+    for part in text.split(","):
+        try:
+            value = float(part)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < float("inf"):
+            raise ConfigError(f"GFLOPs are numbers above 0, got {part!r} in {text!r}")
+        found.add(value)
+    return tuple(sorted(found, reverse=True))

@@ -70,12 +70,15 @@ def prepare(asked: EvalConfig, run: RunConfig) -> tuple[EvaluationInfo, pa.Table
     costs = CostModel(backbone)
     parts = Parts(backbone, selectors=asked.selectors, sampling=inputs.config.sampling)
     methods = {str(name): make_method(name, parts) for name in asked.names}
+    budgets = Budgets(costs, asked.gflops)
+    keep_ratios = tuple(sorted({*asked.keep_ratios, *budgets.gflops}, reverse=True))
     config = replace(
         inputs.config,
         selector_digests={m: selector_digest(d) for m, d in asked.selectors.items()},
-        left_out=_unreachable(methods, asked.keep_ratios, costs),
+        keep_ratios=keep_ratios,
+        left_out=_unreachable(methods, keep_ratios, budgets),
     )
-    return _info(config, plan.num_rows, inputs.label_names, methods, costs), plan
+    return _info(config, plan.num_rows, inputs.label_names, methods, budgets), plan
 
 
 def evaluate(
@@ -120,15 +123,42 @@ def evaluate(
         return EvalResult(evaluation=evaluation, given_up=given_up)
 
 
+class Budgets:
+    """What keep ratios buy of methods.
+
+    Args:
+        costs: of the backbone.
+        gflops: budgets that are given as the cost of one view.
+
+    Attributes:
+        gflops: of these, by the share of the tokens that a ranking keeps within each.
+    """
+
+    def __init__(self, costs: CostModel, gflops: Sequence[float] = ()) -> None:
+        self.costs = costs
+        self.gflops = {costs.keep_ratio_within(value): value for value in gflops}
+
+    def setting(self, method: Method, keep_ratio: float) -> Setting:
+        """The dearest setting within a budget.
+
+        Raises:
+            UnreachableBudgetError: there is none.
+        """
+        gflops = self.gflops.get(keep_ratio)
+        if gflops is not None:
+            return method.setting_within(gflops, self.costs)
+        return method.setting(keep_ratio, self.costs)
+
+
 def _unreachable(
-    methods: Mapping[str, Method], keep_ratios: Sequence[float], costs: CostModel
+    methods: Mapping[str, Method], keep_ratios: Sequence[float], budgets: Budgets
 ) -> tuple[tuple[str, float], ...]:
     """Methods and budgets of which the method cannot get so cheap on this backbone."""
     found = []
     for name, method in methods.items():
         for ratio in () if method.by_content else keep_ratios:
             try:
-                method.setting(ratio, costs)
+                budgets.setting(method, ratio)
             except UnreachableBudgetError as error:
                 logger.warning("keep ratio %g is left out: %s", ratio, error)
                 found.append((name, ratio))
@@ -140,9 +170,11 @@ def _info(
     num_clips: int,
     label_names: list[str],
     methods: Mapping[str, Method],
-    costs: CostModel,
+    budgets: Budgets,
 ) -> EvaluationInfo:
-    conditions = [_cost_out(methods.get(c.method), c.keep_ratio, costs) for c in config.conditions]
+    conditions = [
+        _cost_out(methods.get(c.method), c.keep_ratio, budgets) for c in config.conditions
+    ]
     return EvaluationInfo(
         config=config,
         num_clips=num_clips,
@@ -151,7 +183,7 @@ def _info(
         num_kept=tuple(c.num_kept for c in conditions),
         gmacs=tuple(c.gmacs for c in conditions),
         gmacs_backbone=tuple(c.gmacs_backbone for c in conditions),
-        gmacs_embed=costs.at(1).embed,
+        gmacs_embed=budgets.costs.at(1).embed,
     )
 
 
@@ -164,14 +196,15 @@ class _Costed(NamedTuple):
     gmacs_backbone: float | None
 
 
-def _cost_out(method: Method | None, keep_ratio: float | None, costs: CostModel) -> _Costed:
+def _cost_out(method: Method | None, keep_ratio: float | None, budgets: Budgets) -> _Costed:
     """The setting a budget buys; `method` is None for the full model."""
+    costs = budgets.costs
     if method is None:
         full = costs.at(costs.num_tokens).backbone
         return _Costed(None, costs.num_tokens, full, full)
     if keep_ratio is None:
         return _Costed(method.setting(1.0, costs), None, None, None)
-    setting = method.setting(keep_ratio, costs)
+    setting = budgets.setting(method, keep_ratio)
     counts = method.course(setting, costs.flow)
     alone, extra = costs.at(counts).backbone, method.overhead(setting, costs.flow)
     left = counts.head - costs.flow.off_grid

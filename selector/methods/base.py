@@ -178,7 +178,7 @@ class Method(ABC):
         return 0.0
 
     def setting(self, keep_ratio: float, costs: CostModel) -> Setting:
-        """The first of `knobs` that costs no more than keeping this share of the tokens.
+        """The dearest setting that costs no more than keeping this share of the tokens.
 
         Embedding, blocks and head count; what deciding costs does not, as in the paper's tables.
 
@@ -186,12 +186,19 @@ class Method(ABC):
             ConfigError: a keep ratio outside (0, 1].
             UnreachableBudgetError: one so small that no setting is as cheap.
         """
-        target = costs.blocks(num_kept(costs.num_tokens, keep_ratio))
-        return cheapest_above(self, costs.flow, costs, target)
+        return self.setting_within(costs.at(num_kept(costs.num_tokens, keep_ratio)).backbone, costs)
+
+    def setting_within(self, gmacs: float, costs: CostModel) -> Setting:
+        """The dearest setting with which one view, without deciding, costs at most so much.
+
+        Raises:
+            UnreachableBudgetError: the cheapest setting costs more.
+        """
+        return cheapest_above(self, costs.flow, costs, gmacs)
 
 
 def cheapest_above(method: Method, flow: Flow, costs: CostModel, gmacs: float) -> Setting:
-    """The first setting of a method whose blocks and head cost at most so much, by bisection.
+    """The first of a method's settings with which a view costs at most so much, by bisection.
 
     Raises:
         UnreachableBudgetError: its cheapest setting costs more.
@@ -199,7 +206,7 @@ def cheapest_above(method: Method, flow: Flow, costs: CostModel, gmacs: float) -
     knobs = method.knobs(flow)
 
     def cost(at: int) -> float:
-        return costs.blocks(method.course(knobs[at], flow))
+        return costs.at(method.course(knobs[at], flow)).backbone
 
     low, high = 0, len(knobs) - 1
     if cost(high) > gmacs:
@@ -275,11 +282,18 @@ class Chain(Method):
 
     def setting(self, keep_ratio: float, costs: CostModel) -> Setting:
         """See the class."""
+        within = costs.at(num_kept(costs.num_tokens, keep_ratio)).backbone
+        return self._shared(keep_ratio, within, costs)
+
+    def setting_within(self, gmacs: float, costs: CostModel) -> Setting:
+        """See the class."""
+        return self._shared(costs.keep_ratio_within(gmacs), gmacs, costs)
+
+    def _shared(self, keep_ratio: float, gmacs: float, costs: CostModel) -> Setting:
         first, second = self.first, self.second
         kept = first.setting(keep_ratio**0.5, costs)
         left = costs.flow._replace(num=first.course(kept, costs.flow).head)
-        target = costs.blocks(num_kept(costs.num_tokens, keep_ratio))
-        return kept, cheapest_above(second, left, costs, target)
+        return kept, cheapest_above(second, left, costs, gmacs)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ which has shapes and no values: every kernel is counted as it would run, none ru
 from __future__ import annotations
 
 import copy
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -19,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import NOTHING, Tokens, grid_tokens
+from pipeline.errors import ConfigError
 from selector.training.model import TokenSelector
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -144,6 +146,25 @@ class CostModel:
             blocks=self.blocks(kept),
             confidence=confidence,
         )
+
+    def keep_ratio_within(self, gmacs: float) -> float:
+        """The largest share of the tokens with which one view costs at most so much.
+
+        Args:
+            gmacs: of embedding, blocks and head.
+
+        Raises:
+            ConfigError: less than a view of one token costs, or no less than one of all.
+        """
+        full, least = self.at(self.num_tokens).backbone, self.at(1).backbone
+        if not least <= gmacs < full:
+            raise ConfigError(
+                f"a budget of {gmacs:g} GFLOPs is none here: a view costs {full:.4g} with all "
+                f"tokens and {least:.4g} with one"
+            )
+        kept = range(1, self.num_tokens)
+        above = bisect_right(kept, gmacs, key=lambda num: self.at(num).backbone)
+        return kept[above - 1] / self.num_tokens
 
     def blocks(self, kept: int | TokenCounts) -> float:
         """GMACs of blocks and head."""

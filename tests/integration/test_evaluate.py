@@ -23,6 +23,7 @@ from selector.evaluation.worker import EvalWorker
 from selector.methods.cost import CostModel
 from selector.methods.keep import num_kept
 from selector.methods.rank import chance
+from selector.methods.registry import Parts, make_method, parse_method
 from selector.methods.spread import DEFAULT_SPREAD, even_lattice, spread_offsets
 from selector.training.files import save_selector, selector_digest
 from tests.builds import file_hashes, make_dataset
@@ -482,3 +483,20 @@ def test_a_method_that_sets_its_own_budget_has_one_row_a_clip_with_its_cost(
         assert row["num_kept"] == num
         assert row["gmacs"] == row["gmacs_backbone"] == costs.at(num).backbone
     assert 4 < rows["num_kept"].mean() < 8
+
+
+def test_a_budget_in_gflops_is_what_its_rows_cost_at_most(tmp_path, data, tiny_backbone, backbone):
+    """Between 5 and 6 of the 8 tokens: a ranking keeps 5, and ToMe costs no more."""
+    costs = CostModel(backbone)
+    gflops = costs.at(5).backbone * 0.4 + costs.at(6).backbone * 0.6
+    changes = {"methods": "random,tome", "keep_ratios": (1.0, 0.25), "gflops": (gflops,)}
+    info = run_evaluation(tmp_path, data, tiny_backbone, **changes).evaluation.info
+    assert info.config.keep_ratios == (1.0, 5 / 8, 0.25)
+    at = [i for i, c in enumerate(info.config.conditions) if c.keep_ratio == 5 / 8]
+    assert [info.config.conditions[i].method for i in at] == ["random", "random", "tome"]
+    assert [info.num_kept[i] for i in at[:2]] == [5, 5]
+    assert costs.at(5).backbone == info.gmacs_backbone[at[0]]
+    setting = info.settings[at[2]]
+    tome = make_method(parse_method("tome"), Parts(backbone))
+    assert costs.at(tome.counts(setting, costs.flow)).backbone <= gflops
+    assert costs.at(tome.counts(setting - 1, costs.flow)).backbone > gflops

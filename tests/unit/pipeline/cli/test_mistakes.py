@@ -163,6 +163,7 @@ def test_what_is_no_store_is_said_to_be_none(there, command, place, why):
         ("evaluate --out FOREIGN --table-only", "is no evaluation"),
         ("evaluate --out STORE --table-only", "STORE is no evaluation"),
         (f"{EVALUATE} --keep-ratios half", "keep ratios are numbers in (0, 1]"),
+        (f"{EVALUATE} --gflops 80,half", "GFLOPs are numbers above 0, got 'half'"),
         (f"{EVALUATE} --keep-ratios nan", "a keep ratio must lie in (0, 1]"),
         (f"{EVALUATE} --seeds 0", "num_seeds must be at least 1"),
         (f"{EVALUATE} --methods lite", "needs its trained selector"),

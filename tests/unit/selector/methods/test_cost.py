@@ -9,8 +9,10 @@ from pipeline.backbones.timesformer import TimesformerBackbone
 from pipeline.backbones.videomae import VideoMAEBackbone
 from pipeline.backbones.vivit import VivitBackbone
 from pipeline.backbones.vjepa2 import VJEPA2Backbone
+from pipeline.errors import ConfigError
 from selector.methods.cost import CostModel, Flow, ViewCost, count_gmacs, without_data
 from selector.methods.keep import num_kept
+from selector.methods.registry import Parts, make_method, parse_method
 from selector.training.config import SelectorConfig
 from selector.training.model import TokenSelector
 from tests.weightless import weightless, weightless_videomae_b
@@ -162,3 +164,85 @@ def test_counting_leaves_the_weights_where_they_were(tiny_backbone):
 def test_a_linear_layer_costs_its_product():
     layer = without_data(nn.Linear(10, 20))
     assert count_gmacs(layer, torch.empty(3, 10, device="meta")) * 1e9 == pytest.approx(600)
+
+
+def closed_form(kept):
+    """Of VideoMAE-B with 174 classes, in GMACs."""
+    blocks = 12 * (12 * kept * 768**2 + 2 * kept**2 * 768)
+    return (blocks + 1568 * 1536 * 768 + 768 * 174) / 1e9
+
+
+@pytest.mark.parametrize(
+    ("name", "gflops", "setting", "tokens"),
+    [
+        ("random", 80, 786, 786),
+        ("tome", 128.925, 65, 788),
+        ("tome", 128.91, 66, 776),
+        ("tome", 86.2, 127, 86),
+        ("tome", 80, 138, 47),
+        ("tome[inflect=-1]", 86.25, 92, 469),
+        ("sta", 115.72, 48, 896),
+        ("sta", 80.43, 78, 476),
+    ],
+)
+def test_a_budget_in_gflops_buys_the_schedule_of_that_cost(
+    base_costs, name, gflops, setting, tokens
+):
+    """What the schedules cost and leave, another implementation counted."""
+    method = make_method(parse_method(name), Parts(weightless_videomae_b()))
+    bought = method.setting_within(gflops, base_costs)
+    assert bought == setting
+    counts = method.counts(bought, base_costs.flow)
+    assert counts.head == tokens
+    assert base_costs.at(counts).backbone <= gflops
+
+
+def test_a_share_of_the_tokens_for_a_cost(base_costs):
+    for gflops in (180, 80, 40, 9.5):
+        kept = num_kept(1568, base_costs.keep_ratio_within(gflops))
+        assert closed_form(kept) <= gflops < closed_form(kept + 1)
+    for gflops in (180.4, 1.0):
+        with pytest.raises(ConfigError, match="a view costs 180.3 with all tokens"):
+            base_costs.keep_ratio_within(gflops)
+
+
+# In-block costs without matching and with, and the tokens that are left.
+IN_BLOCKS = {
+    "tome": {
+        26: (158.99, 159.38, 1256), 80: (117.98, 118.24, 608), 83: (115.84, 116.09, 572),
+        98: (105.32, 105.55, 392), 127: (86.19, 86.37, 86), 128: (85.57, 85.75, 80),
+        138: (79.95, 80.12, 47), 150: (74.07, 74.23, 28), 196: (57.79, 57.92, 7),
+        255: (45.82, 45.92, 3),
+    },
+    "sta": {
+        15: (159.07, 159.15, 1358), 46: (118.21, 118.26, 924), 48: (115.71, 115.76, 896),
+        73: (86.03, 86.06, 546), 78: (80.42, 80.45, 476), 98: (59.08, 59.10, 196),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IN_BLOCKS)
+def test_schedules_cost_what_another_count_says(base_costs, name):
+    method = make_method(parse_method(name), Parts(weightless_videomae_b()))
+    for setting, (alone, total, tokens) in IN_BLOCKS[name].items():
+        counts = method.counts(setting, base_costs.flow)
+        found = base_costs.at(counts).backbone
+        assert found == pytest.approx(alone, abs=0.006)
+        assert found + method.overhead(setting, base_costs.flow) == pytest.approx(total, abs=0.006)
+        assert counts.head == tokens
+
+
+@pytest.mark.parametrize(
+    ("base", "small", "published"),
+    [(0.9, 0.3, 105), (0.7, 0.3, 84), (0.5, 0.3, 65), (0.3, 0.2, 40)],
+)
+def test_the_papers_adaptive_costs_follow_from_half_the_videos_at_the_small_budget(
+    base_costs, base, small, published
+):
+    """48 to 50 % of them there, 0.5 to 2.2 GMACs for the confidence; as printed, rounded."""
+    (low, high) = (
+        (1 - share) * base_costs.at(num_kept(1568, base), confidence=extra).total
+        + share * base_costs.at(num_kept(1568, small), confidence=extra).total
+        for share, extra in ((0.50, 0.5), (0.48, 2.2))
+    )
+    assert low - 0.5 <= published <= high + 0.5
