@@ -5,9 +5,9 @@
     lite-pipeline train-selector --store STORE --out SELECTOR
     python benchmarks/adaptation_matrix.py --data-root DATA --selector SELECTOR --out MATRIX
 
-A row (one training and seed) is one file in MATRIX/rows; the same command goes on after a kill, also
-within a row. Rows of `none` are the backbone as it is, those of `all` are trained on all tokens
-alone: what further training gives without any mask. `--report` prints what is there.
+A row (one training and seed) is one file in MATRIX/rows; the same command goes on after a kill,
+also within a row. Rows of `none` are the backbone as it is, those of `all` are trained on all
+tokens alone: what further training gives without any mask. `--report` prints what is there.
 """
 
 from __future__ import annotations

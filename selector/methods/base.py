@@ -14,8 +14,9 @@ Axes: B clips, T frames, N tokens of the full grid, D channels.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -68,9 +69,9 @@ class ClipBatch:
     labels: torch.Tensor
     """int64 (B,), true classes, on the tokens' device; for oracles only."""
     clip_ids: Sequence[int]
-    """Rows of the plan, what the random rankings are seeded by."""
+    """Rows of the plan."""
     video_ids: Sequence[str]
-    """Of the clips' videos; with the view they name a clip in every plan."""
+    """Of the clips' videos; with the view they name a clip in every plan, and seed its chance."""
     paths: Sequence[str | None]
     """Video files, for methods that read the compressed stream; None where the clip is black."""
     views: Sequence[View]
@@ -78,6 +79,11 @@ class ClipBatch:
 
     def __len__(self) -> int:
         return len(self.clip_ids)
+
+    def entropies(self, seed: int) -> Iterator[list[int]]:
+        """`clip_entropy` of each clip."""
+        for video, view in zip(self.video_ids, self.views, strict=True):
+            yield clip_entropy(seed, video, view.segment, view.crop)
 
     @property
     def num_clips(self) -> int:
@@ -88,7 +94,7 @@ class ClipBatch:
     def of_pixels(cls, backbone: Backbone, pixel_values: torch.Tensor, tokens: Tokens) -> ClipBatch:
         """Of clips in use, about which nothing else is known.
 
-        All have one number, so that `random` has one mask for all of them.
+        All have one name, so that `random` has one mask for all of them.
         """
         # Not `len`: it is a number, and a graph that is exported has none for its batch.
         num, side = tokens.values.shape[0], backbone.image_size
@@ -103,6 +109,15 @@ class ClipBatch:
             paths=_Alike(None, num),
             views=_Alike(View(), num),
         )
+
+
+def clip_entropy(seed: int, video_id: str, segment: int, crop: int) -> list[int]:
+    """What seeds a generator for one clip: 32 bytes that a seed, a video and a view decide alone.
+
+    So what is random of a clip is the same in every plan, batch and order.
+    """
+    text = "\n".join(map(str, (seed, video_id, segment, crop)))
+    return list(hashlib.sha256(text.encode()).digest())
 
 
 class Method(ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -88,7 +89,8 @@ def test_every_row_is_what_its_clip_gives_alone(finished, data, backbone):
         tokens = tokens_of(backbone, data, clip)
         label = clip % 5
         cam = token_maps(backbone, grid_tokens(tokens), torch.tensor([label])).cam[0]
-        uniform = torch.from_numpy(np.random.default_rng([1, clip]).random(8))
+        named = hashlib.sha256(f"1\nv{clip:03d}\n0\n0".encode()).digest()
+        uniform = torch.from_numpy(np.random.default_rng(list(named)).random(8))
         for key, expected in {
             ("full", 0, 1.0): logits_of(backbone, tokens),
             ("random", 1, 0.25): logits_of(backbone, tokens, uniform, 0.25),

@@ -126,8 +126,8 @@ class ToMe(Method):
 
     def prepare(self, batch: ClipBatch) -> tuple[int, tuple[tuple[int, ...], ...]]:
         """The number of blocks, and each clip's seed; what merges is seen inside the blocks."""
-        clips = batch.clip_ids if self.mode.startswith("random") else ()
-        return batch.backbone.num_layers, tuple((self.seed, clip) for clip in clips)
+        entropies = batch.entropies(self.seed) if self.mode.startswith("random") else ()
+        return batch.backbone.num_layers, tuple(map(tuple, entropies))
 
     def reducer(
         self, prepared: tuple[int, tuple[tuple[int, ...], ...]], setting: int

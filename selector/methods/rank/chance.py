@@ -10,7 +10,7 @@ from selector.methods.spread import even_lattice
 
 
 class RandomMethod(RankingMethod):
-    """Uniform random scores that depend on the seed and the clip alone.
+    """Uniform random scores that depend on the seed, the video and the view alone.
 
     Args:
         seed: several seeds show how much of a difference is luck.
@@ -25,7 +25,8 @@ class RandomMethod(RankingMethod):
     def rank(self, batch: ClipBatch) -> Ranking:
         """(B, N) float64 in [0, 1)."""
         num_tokens = batch.backbone.grid.num_tokens
-        rows = [np.random.default_rng([self._seed, c]).random(num_tokens) for c in batch.clip_ids]
+        entropies = batch.entropies(self._seed)
+        rows = [np.random.default_rng(entropy).random(num_tokens) for entropy in entropies]
         return Ranking(torch.from_numpy(np.stack(rows)))
 
 

@@ -7,15 +7,13 @@ gains is steering: any class whose tokens are kept is predicted more often. `ora
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
-
 import numpy as np
 import torch
 
 from pipeline.backbones.base import Backbone
 from pipeline.errors import ConfigError
 from pipeline.oracle.names import make_oracle, oracle_layer
+from selector.methods.base import clip_entropy
 from selector.methods.names import ORACLE_SECOND, ORACLE_WRONG
 from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
 
@@ -87,7 +85,7 @@ class OracleMethod(RankingMethod):
         return torch.tensor(wrong, device=logits.device)
 
 
-def wrong_class(seed: tuple[Any, ...], known: list[int], num_classes: int) -> int:
+def wrong_class(seed: tuple[int, str, int, int], known: list[int], num_classes: int) -> int:
     """A class at random that is none of the `known`, which leave at least one.
 
     Args:
@@ -95,6 +93,5 @@ def wrong_class(seed: tuple[Any, ...], known: list[int], num_classes: int) -> in
         known: the label and the predicted class.
         num_classes: of the backbone.
     """
-    digest = hashlib.sha256("\n".join(map(str, seed)).encode()).digest()
     others = np.setdiff1d(np.arange(num_classes), known)
-    return int(np.random.default_rng(list(digest)).choice(others))
+    return int(np.random.default_rng(clip_entropy(*seed)).choice(others))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +72,14 @@ def test_random_depends_on_seed_and_clip_and_on_nothing_else(backbone):
     assert torch.equal(together[1:2], alone)
     assert not torch.equal(together[0], together[1])
     assert not torch.equal(RandomMethod(2).rank(make_batch(backbone, (4,))).scores, alone)
+    # In another plan the clip has another row, in another view it is another clip.
+    moved = replace(make_batch(backbone, (4,)), clip_ids=(77,))
+    assert torch.equal(RandomMethod(1).rank(moved).scores, alone)
+    other = replace(moved, views=(View(1, 0, 2, 1),))
+    assert not torch.equal(RandomMethod(1).rank(other).scores, alone)
+    digest = hashlib.sha256(b"1\nv4\n0\n0").digest()
+    expected = np.random.default_rng(list(digest)).random(backbone.grid.num_tokens)
+    assert np.array_equal(alone[0].numpy(), expected)
 
 
 @pytest.mark.parametrize("keep_ratio", [0.9, 0.7, 0.5, 0.3, 0.1])
