@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli import options, output
 from pipeline.cli.options import WHAT
-from pipeline.config import DEFAULT_LAYER, OracleConfig, RunConfig
+from pipeline.config import OracleConfig, RunConfig
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,9 +86,12 @@ def evaluate(
     ] = 3,
     limit: options.Limit = None,
     layer: Annotated[
-        str,
-        typer.Option(help="Layer of an oracle that names none.", rich_help_panel=WHAT),
-    ] = DEFAULT_LAYER,
+        str | None,
+        typer.Option(
+            help="Layer of an oracle that names none. Default: build-oracle's for this checkpoint.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -181,7 +184,9 @@ def evaluate(
     run_config = RunConfig(data_root=data_root, accept_classes=accept_classes, **run)
     options.require_writable_folder(out)
 
+    from pipeline.backbones import load_backbone
     from pipeline.clips.views import parse_views
+    from pipeline.oracle.names import default_layer
     from selector.evaluation.config import EvalConfig, parse_gflops, parse_keep_ratios
     from selector.evaluation.run import evaluate as run_evaluation
     from selector.methods.names import parse_selectors
@@ -191,11 +196,13 @@ def evaluate(
     if methods is None:
         spread = [name.replace("lite", "lite-spread", 1) for name in selectors]
         methods = ",".join(["random", "uniform", "oracle", "oracle-predicted", *selectors, *spread])
+    if layer is None and "oracle" in methods:
+        layer = default_layer(load_backbone(backbone, revision, device="meta"), method)
     segments, crops = (0, 0) if views is None else parse_views(views)
     asked = EvalConfig(
         dataset=dataset,
         backbone=backbone,
-        methods=tuple(map(str, parse_methods(methods, layer, method))),
+        methods=tuple(map(str, parse_methods(methods, layer or "", method))),
         revision=revision,
         split=split or "",
         num_segments=segments,

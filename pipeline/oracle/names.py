@@ -14,6 +14,19 @@ OCCLUSION = "occlusion"
 METHODS = (*CAM_METHODS, OCCLUSION)
 
 
+def default_layer(backbone: Backbone, method: str) -> str:
+    """The layer that an oracle looks at where none is asked for, counted from the end.
+
+    Args:
+        backbone: whose head decides.
+        method: one of `METHODS`.
+    """
+    if method == OCCLUSION:
+        return "embeddings"
+    # Where the head reads one token, the last block's output says nothing of the others.
+    return "blocks.-1.norm1" if backbone.prefix else DEFAULT_LAYER
+
+
 def oracle_layer(backbone: Backbone, method: str, layer: str | None) -> str:
     """The layer that an oracle looks at, with its absolute index.
 
@@ -26,17 +39,12 @@ def oracle_layer(backbone: Backbone, method: str, layer: str | None) -> str:
         ConfigError: no such method, no such layer, or one that says nothing to this method.
     """
     require_one_of("method", method, METHODS)
-    if method == OCCLUSION:
-        if layer not in (None, "embeddings"):
-            raise ConfigError(
-                f"occlusion leaves tokens out before the first block and looks at no layer, got "
-                f"{layer!r}: leave --layer out, or say embeddings"
-            )
-        return "embeddings"
-    if layer is None and backbone.prefix:
-        # The head reads one token, so the last block's output says nothing of the others.
-        return backbone.resolve_layer("blocks.-1.norm1")
-    layer = backbone.resolve_layer(layer or DEFAULT_LAYER)
+    if method == OCCLUSION and layer not in (None, "embeddings"):
+        raise ConfigError(
+            f"occlusion leaves tokens out before the first block and looks at no layer, got "
+            f"{layer!r}: leave --layer out, or say embeddings"
+        )
+    layer = backbone.resolve_layer(layer or default_layer(backbone, method))
     if layer != "embeddings":
         backbone.layer_target(layer)
     return layer

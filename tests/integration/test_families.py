@@ -72,11 +72,12 @@ def test_from_videos_to_a_name(family: str, data: Path, tmp_path: Path):
     run("train-selector", "--store", store, "--out", selector, *training)
     done = run(
         "evaluate", *dataset, *here, "--backbone", checkpoint, "--out", tmp_path / "evaluation",
-        "--methods", "random,lite,oracle[embeddings,gradcam]", "--keep-ratios", "1,.5",
+        "--methods", "random,lite,oracle", "--keep-ratios", "1,.5",
         "--selector", selector, "--json",
     )  # fmt: skip
     rows = {row["method"]: row for row in done["table"]}
-    assert {"full", "random", "lite", "oracle[embeddings,gradcam]"} == rows.keys()
+    part = "norm1" if backbone.prefix else "output"
+    assert {"full", "random", "lite", f"oracle[blocks.-1.{part},gradcam]"} == rows.keys()
     model = LiteModel.from_pretrained(selector)
     half = backbone.grid.num_tokens // 2
     assert rows["lite"]["gmacs"] == pytest.approx(model.cost(half).total)

@@ -10,7 +10,7 @@ import torch
 from pipeline.backbones import load_backbone
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError
-from pipeline.oracle.names import make_oracle, oracle_layer
+from pipeline.oracle.names import default_layer, make_oracle, oracle_layer
 from pipeline.oracle.occlusion import Occlusion, boxes
 from tests.checkpoints import save_videomae
 from tests.plain import plain_logits
@@ -60,6 +60,7 @@ def test_what_the_head_reads_is_never_left_out(tmp_path):
 
 def test_it_looks_at_no_layer(backbone):
     assert oracle_layer(backbone, "occlusion", None) == "embeddings"
+    assert default_layer(backbone, "occlusion") == "embeddings"
     assert isinstance(make_oracle("occlusion", "embeddings"), Occlusion)
     with pytest.raises(ConfigError, match="looks at no layer, got 'blocks.0.mlp'"):
         oracle_layer(backbone, "occlusion", "blocks.0.mlp")
