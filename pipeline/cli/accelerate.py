@@ -7,6 +7,7 @@ decides, and the model is written last, whole or not at all.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +21,7 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.cli.accelerate_steps import Task
-    from selector.deploy.choosing import Choice, Difference, Wanted
+    from selector.deploy.choosing import Choice, Wanted
     from selector.deploy.config import LiteConfig
 
 CANDIDATES = "lite,lite-spread,uniform,evs,tome,lite-spread+tome"
@@ -191,9 +192,12 @@ def _result(choice: Choice, config: LiteConfig, task: Task, wanted: Wanted) -> l
         found.append(f"against the next best, {other.method}: {_points(gain)}{told}")
     if config.adaptive and config.calibration is not None:
         held = config.calibration["held_out"]
+        over_fixed = [held[name] for name in ("gain", "gain_low", "gain_high")]
         found.append(
-            f"a budget for each clip: {held['gmacs']:.4g} GMACs a view, {100 * held['gain']:+.1f} "
-            f"points against fixed budgets of that cost"
+            f"by default every clip gets a budget of its own (LITE++): {held['gmacs']:.4g} GMACs a "
+            f"view, {full.gmacs / held['gmacs']:.2f} times fewer, {noun} "
+            f"{100 * held['accuracy']:.1f} %, {_points(over_fixed)} against fixed budgets of that "
+            "cost, on the half it was not picked on"
         )
     return found
 
@@ -218,7 +222,7 @@ def _measured(choice: Choice, task: Task, lines: list[str]) -> dict[str, Any]:
     }
 
 
-def _points(found: Difference) -> str:
+def _points(found: Sequence[float]) -> str:
     mean, low, high = (100 * value for value in found)
     return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
 

@@ -9,10 +9,11 @@ Axes: B clips, T frames, N tokens of the full grid, K kept tokens, D channels, C
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -116,6 +117,26 @@ class LiteModel(nn.Module):
                 "that is asked of it: it can be evaluated only; evs is the same at a given budget"
             )
         return method
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """What `.to`, `.half` and their like call: a cast reaches all but the selector.
+
+        It ranks in single precision, and rounded weights would rank otherwise.
+        """
+
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            new = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        parts, offsets = dict(self._modules), self._buffers.pop("_offsets")
+        selector = self._modules.pop("selector")
+        super()._apply(fn, recurse)
+        self._modules.clear()  # their order is that of the weights
+        self._modules.update(parts)
+        self._buffers["_offsets"] = None if offsets is None else moved(offsets)
+        if selector is not None:
+            selector._apply(moved)
+        return self
 
     @property
     def device(self) -> torch.device:

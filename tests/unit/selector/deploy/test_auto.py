@@ -111,6 +111,24 @@ def test_the_precision_is_the_one_asked_for(folder, dtype):
     assert model(make_pixels(2)).logits.dtype == torch.float32
 
 
+@pytest.mark.parametrize("cast", ["half", "bfloat16"])
+def test_casting_a_loaded_model_is_loading_it_so(folder, tmp_path, cast):
+    precision = {"half": torch.float16, "bfloat16": torch.bfloat16}[cast]
+    model = getattr(AutoModelForVideoClassification.from_pretrained(folder), cast)()
+    loaded = AutoModelForVideoClassification.from_pretrained(folder, dtype=precision)
+    weights, expected = model.state_dict(), loaded.state_dict()
+    assert list(weights) == list(expected)
+    assert all(weights[k].dtype == expected[k].dtype for k in expected)
+    assert all(torch.equal(weights[k], expected[k]) for k in expected)
+    found, output = model(make_pixels(3)), loaded(make_pixels(3))
+    assert torch.equal(found.scores, output.scores)
+    assert torch.equal(found.logits, output.logits)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForVideoClassification.from_pretrained(tmp_path)
+    assert again.dtype == precision
+    assert torch.equal(again(make_pixels(3)).logits, output.logits)
+
+
 def test_the_pipeline_answers_as_predict_does(lite, folder, video):
     classify = pipeline("video-classification", model=folder)
     with DecodePool(1) as pool:
