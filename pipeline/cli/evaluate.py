@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -147,6 +148,14 @@ def evaluate(
             rich_help_panel=SHOWN,
         ),
     ] = None,
+    published: Annotated[
+        int | None,
+        typer.Option(
+            metavar="1|2|3|4|6",
+            help="Also show this table of the paper, with our lines beside it.",
+            rich_help_panel=SHOWN,
+        ),
+    ] = None,
     brief: Annotated[
         bool,
         typer.Option(
@@ -171,9 +180,14 @@ def evaluate(
         gmacs_share=target_gflops_share,
         without=without or [],
         against=against,
+        published=published,
         brief=brief,
         as_json=as_json,
     )
+    if published is not None:
+        from selector.evaluation.report.published import require_published
+
+        require_published(published)
     if table_only:
         from selector.evaluation import files as folder
 
@@ -238,11 +252,13 @@ def _show(
     gmacs_share: float | None,
     without: list[str],
     against: str | None,
+    published: int | None,
     brief: bool,
     as_json: bool,
 ) -> None:
-    from pipeline.cli.evaluate_report import echo_brief, echo_summary
+    from pipeline.cli.evaluate_report import echo_brief, echo_published, echo_summary
     from selector.budgets.adaptive import AdaptiveGoal
+    from selector.evaluation.report.published import beside
     from selector.evaluation.report.summary import summarise
     from selector.methods.names import split_names
 
@@ -257,8 +273,16 @@ def _show(
         against=None if against is None else split_names(against),
     )
     if as_json:
-        output.echo_json(summary.to_dict())
+        content = summary.to_dict()
+        if published is not None:
+            content["published"] = [
+                {**line._asdict(), "ours": None if row is None else asdict(row)}
+                for line, row in beside(published, summary.table)
+            ]
+        output.echo_json(content)
     elif brief:
         echo_brief(summary)
     else:
         echo_summary(summary)
+    if published is not None and not as_json:
+        echo_published(summary, published)

@@ -59,6 +59,37 @@ def echo_brief(summary: Summary) -> None:
     _echo_accuracies(summary, few if some else summary.table)
 
 
+def echo_published(summary: Summary, which: int) -> None:
+    """A table of the paper, with ours beside it."""
+    from selector.evaluation.report.published import PUBLISHED, beside
+
+    output.echo()
+    output.echo_prose(
+        f"Table {which} of Principles of Visual Tokens (ICCV 2025), {PUBLISHED[which][0]}; ours, "
+        f"on {summary.dataset}/{summary.split} with backbone {summary.backbone}, {summary.views} "
+        f"views, {summary.num_videos} videos:"
+    )
+    lines = []
+    for line, ours in beside(which, summary.table):
+        numbers = [""] * 4
+        if ours is not None:
+            top1 = span(ours.top1, ours.top1_low, ours.top1_high)
+            numbers = [ours.method, number(ours.gmacs_backbone), top1, f"{100 * ours.top5:.1f}"]
+        top5 = "-" if line.top5 is None else f"{line.top5:.2f}"
+        lines.append(
+            [line.model, f"{line.gflops:g}", line.views, f"{line.top1:.2f}", top5, *numbers]
+        )
+    columns = [
+        Column("model"),
+        *(Column(title, right=True) for title in ("GFLOPs", "views", "top-1 %", "top-5 %")),
+        Column("ours", spare=1),
+        Column("GFLOPs", right=True),
+        Column("top-1 %"),
+        Column("top-5 %", right=True, spare=2),
+    ]
+    echo_table(columns, lines, gap=1)
+
+
 def _echo_head(summary: Summary) -> None:
     from selector.statistics import FEW
 
