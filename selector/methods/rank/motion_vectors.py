@@ -5,7 +5,7 @@ H.264 and the MPEG family up to MPEG-4. FFmpeg gives none for VP8, VP9 (so none 
 of Something-Something V2), HEVC and AV1; clips of those are not available to this ranking.
 
 How vectors become token scores is not public. Ours: a token's score is the mean length of the
-vectors whose blocks have their centre on it, weighted by the blocks' area, in pixels of the
+vectors whose blocks lie on it, weighted by the area that they cover of it, in pixels of the
 resized frame. All frames of a tubelet's stretch of the video count, the unsampled ones too.
 Frames and blocks without vectors (intra-coded) say nothing, and are not taken for rest.
 """
@@ -35,6 +35,9 @@ from pipeline.errors import ClipStatus, ConfigError, DecodeError
 from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
 
 Floats = npt.NDArray[np.float32]
+
+_LEAST_COVER = 1e-4
+"""Of a token's area, what vectors must cover for them to say something of it; less is rounding."""
 
 WITHOUT_VECTORS = ("vp8", "vp9", "hevc", "av1")
 """Codecs of which it is known beforehand; others are decoded and looked at."""
@@ -130,8 +133,9 @@ class Vectors:
     dy: Floats
     """Displacement; the sign is not kept apart, only lengths are used."""
     dx: Floats
-    area: Floats
-    """Of the block, in pixels."""
+    height: Floats
+    """Of its block."""
+    width: Floats
 
 
 def read_vectors(request: DecodeRequest) -> Vectors:
@@ -165,8 +169,9 @@ def read_vectors(request: DecodeRequest) -> Vectors:
     y, x = field["dst_y"].astype(np.float32), field["dst_x"].astype(np.float32)
     dy, dx = (field[f"motion_{a}"] / field["motion_scale"].clip(1) for a in "yx")
     y, x = orientation.points(y, x, *shape)
+    high, wide = field["h"].astype(np.float32), field["w"].astype(np.float32)
     if orientation.transpose:
-        dy, dx = dx, dy
+        dy, dx, high, wide = dx, dy, wide, high
     return Vectors(
         shape=orientation.shape(*shape),
         num_frames=num_frames,
@@ -175,7 +180,8 @@ def read_vectors(request: DecodeRequest) -> Vectors:
         x=x,
         dy=dy.astype(np.float32),
         dx=dx.astype(np.float32),
-        area=field["w"].astype(np.float32) * field["h"],
+        height=high,
+        width=wide,
     )
 
 
@@ -190,16 +196,18 @@ def pool_vectors(vectors: Vectors, view: View, request: DecodeRequest, grid: Tok
     height, width = resized_shape(*vectors.shape, request.short_side)
     scale_y, scale_x = height / vectors.shape[0], width / vectors.shape[1]
     top, left = crop_box(height, width, request.size, view.crop, view.num_crops)
-    y = np.floor((vectors.y * scale_y - top) * grid.h / request.size).astype(np.int64)
-    x = np.floor((vectors.x * scale_x - left) * grid.w / request.size).astype(np.int64)
+    rows = _covered(vectors.y * scale_y - top, vectors.height * scale_y, grid.h, request.size)
+    columns = _covered(vectors.x * scale_x - left, vectors.width * scale_x, grid.w, request.size)
+    length = np.hypot(vectors.dy * scale_y, vectors.dx * scale_x)
     starts = _tubelet_starts(vectors.num_frames, view, request, grid.t)
     t = np.searchsorted(starts, vectors.frame, side="right") - 1
-    inside = (t >= 0) & (t < grid.t) & (y >= 0) & (y < grid.h) & (x >= 0) & (x < grid.w)
-    length = np.hypot(vectors.dy * scale_y, vectors.dx * scale_x)[inside]
-    token = ((t * grid.h + y) * grid.w + x)[inside]
-    area = vectors.area[inside]
-    weight = np.bincount(token, area, grid.num_tokens).reshape(grid)
-    total = np.bincount(token, area * length, grid.num_tokens).reshape(grid)
+    weight, total = np.zeros(grid), np.zeros(grid)
+    for tubelet in range(grid.t):
+        now = t == tubelet
+        weight[tubelet] = rows[now].T @ columns[now]
+        total[tubelet] = rows[now].T @ (columns[now] * length[now, None])
+    weight[weight < _LEAST_COVER] = 0
+    total[weight == 0] = 0
     if not weight.any():
         raise DecodeError(ClipStatus.REFUSED, "no motion vectors within this clip")
     place, place_weight = total.sum(axis=0), weight.sum(axis=0)
@@ -207,6 +215,21 @@ def pool_vectors(vectors: Vectors, view: View, request: DecodeRequest, grid: Tok
     fallback = np.divide(place, place_weight, out=everywhere, where=place_weight > 0)
     maps = np.broadcast_to(fallback, grid).copy()
     return np.divide(total, weight, out=maps, where=weight > 0).astype(np.float32)
+
+
+def _covered(centre: Floats, side: Floats, num_tokens: int, size: int) -> npt.NDArray[np.float64]:
+    """How much of each token's side a block covers along one axis, (n, num_tokens), 1 is all of it.
+
+    Args:
+        centre: of the blocks, in pixels of the crop.
+        side: of the blocks, in the same pixels.
+        num_tokens: along the axis.
+        size: of the crop in pixels.
+    """
+    low, high = ((centre + end * side) * (num_tokens / size) for end in (-0.5, 0.5))
+    at = np.arange(num_tokens)
+    covered = np.minimum(high[:, None], at + 1) - np.maximum(low[:, None], at)
+    return np.clip(covered, 0, None).astype(np.float64)
 
 
 def _tubelet_starts(

@@ -9,17 +9,21 @@ import torch
 
 from pipeline.backbones.base import Backbone
 from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
+from selector.methods.spread import break_ties
 
 
 class TubeMethod(RankingMethod):
     """Keeps the same places in all tubelets (as VideoMAE masks in pre-training).
 
-    Where the budget does not divide by the number of tubelets, the last column is cut short.
+    Where the budget does not divide by the number of tubelets, the last column is cut short: an
+    even part of it stays.
 
     Args:
         ranking: whose mean over time ranks the columns.
         first: take the ranking of the first tubelet instead, for scores that have no mean.
     """
+
+    ties = True
 
     def __init__(self, ranking: RankingMethod, *, first: bool = False) -> None:
         self._ranking, self._first = ranking, first
@@ -34,10 +38,12 @@ class TubeMethod(RankingMethod):
 
     def rank(self, batch: ClipBatch) -> Ranking:
         """One score per column."""
-        found = self._ranking.rank(batch)
-        maps = found.scores.unflatten(1, (batch.backbone.grid.t, -1))
-        columns = maps[:, :1] if self._first else maps.mean(dim=1, keepdim=True)
-        return Ranking(columns.expand_as(maps).flatten(1), found.reasons)
+        found, grid = self._ranking.rank(batch), batch.backbone.grid
+        maps = found.scores.unflatten(1, (grid.t, -1))
+        columns = maps[:, 0] if self._first else maps.mean(dim=1)
+        # Columns first, or two that score alike would both be cut.
+        columns = break_ties(columns, grid._replace(t=1))
+        return Ranking(columns[:, None].expand(maps.shape).flatten(1), found.reasons)
 
 
 class GroupedMethod(RankingMethod):
@@ -48,6 +54,8 @@ class GroupedMethod(RankingMethod):
         name: of the whole.
         num_spans: spans, None for one a tubelet; must divide the tubelets.
     """
+
+    ties = True
 
     def __init__(self, ranking: RankingMethod, name: str, num_spans: int | None = None) -> None:
         self._ranking, self._name, self._num_spans = ranking, name, num_spans
@@ -63,7 +71,9 @@ class GroupedMethod(RankingMethod):
     def rank(self, batch: ClipBatch) -> Ranking:
         """Minus the place that a token has within its span: best, second ..."""
         found = self._ranking.rank(batch)
-        spans = found.scores.unflatten(1, (self._num_spans or batch.backbone.grid.t, -1))
+        spans = break_ties(found.scores, batch.backbone.grid).unflatten(
+            1, (self._num_spans or batch.backbone.grid.t, -1)
+        )
         order = spans.sort(dim=2, descending=True, stable=True).indices
         place = torch.arange(spans.shape[2], device=order.device).expand_as(order)
         ranks = torch.empty_like(order).scatter(2, order, place)

@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError, DecodeError
 from selector.methods.base import ClipBatch
 from selector.methods.rank.motion_vectors import (
     MotionVectorMethod,
+    Vectors,
     pool_vectors,
     read_vectors,
     require_motion_vectors,
@@ -73,6 +74,32 @@ def test_motion_is_found_where_it_is_at_its_true_speed(tmp_path, codec, suffix):
     maps[:, 1, 2] = 0
     assert np.median(maps) == 0
     assert maps.max() < moving.min()
+
+
+def test_a_block_counts_for_every_token_by_the_area_it_covers():
+    """Tokens of 8 px in a frame of 32; a block of 16, and one of 8 by 4 that is thrice as fast."""
+    vectors = Vectors(
+        shape=(32, 32),
+        num_frames=8,
+        frame=np.array([1, 1]),
+        y=np.float32([12, 8]),
+        x=np.float32([16, 6]),
+        dy=np.float32([0, 3]),
+        dx=np.float32([1, 0]),
+        height=np.float32([16, 8]),
+        width=np.float32([16, 4]),
+    )
+    maps = pool_vectors(vectors, View(), make_request("v.mp4"), GRID)
+    # By pixels of each frame: the first covers y 4-20, x 8-24; the second y 4-12, x 4-8.
+    first, second = np.zeros((32, 32)), np.zeros((32, 32))
+    first[4:20, 8:24], second[4:12, 4:8] = 1, 1
+    weight, total = (
+        image.reshape(4, 8, 4, 8).sum(axis=(1, 3)) for image in (first + second, first + 3 * second)
+    )
+    everywhere = total.sum() / weight.sum()
+    expected = np.where(weight > 0, total / np.maximum(weight, 1), everywhere)
+    np.testing.assert_allclose(maps, np.broadcast_to(expected, GRID), rtol=1e-6)
+    assert sorted(set(expected.ravel().round(6))) == [1.0, round(everywhere, 6), 3.0]
 
 
 def test_crops_move_the_grid_with_them(tmp_path):

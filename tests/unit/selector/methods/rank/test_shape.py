@@ -11,10 +11,12 @@ import torch
 from pipeline.backbones import load_backbone
 from selector.methods.keep import top_tokens
 from selector.methods.names import MethodName
+from selector.methods.rank.base import Ranking
 from selector.methods.rank.chance import RandomMethod
 from selector.methods.rank.motion import pixel_change
 from selector.methods.rank.shape import GroupedMethod, TubeMethod, flux_spans
 from selector.methods.registry import Parts, make_method
+from selector.methods.spread import even_lattice
 from tests.checkpoints import save_videomae
 from tests.conformance.methods import make_batch
 
@@ -57,6 +59,36 @@ def test_every_tubelet_keeps_its_own_best(backbone):
     scores = method.rank(make_batch(backbone, (0, 1))).scores.view(2, 4, 16)
     best = torch.zeros_like(mask).scatter(2, scores.topk(3, dim=2).indices, True)
     assert torch.equal(mask, best)
+
+
+class Alike(RandomMethod):
+    """All tokens of a clip score alike."""
+
+    def rank(self, batch):
+        return Ranking(torch.zeros(len(batch), batch.backbone.grid.num_tokens))
+
+
+def prepared_places(method, backbone, k):
+    batch = make_batch(backbone, (0,))
+    with torch.no_grad():
+        scores = method.prepare(batch).scores
+    return torch.zeros(64, dtype=torch.bool).scatter(0, top_tokens(scores, k)[0], True).view(4, 16)
+
+
+def test_tokens_that_score_alike_are_kept_by_the_lattice(backbone):
+    lattice = torch.from_numpy(even_lattice(backbone.grid)).view(4, 16)
+    frames = prepared_places(GroupedMethod(Alike(), "x"), backbone, 14)
+    in_all = torch.zeros_like(frames).scatter(1, lattice.topk(3, dim=1).indices, True)
+    assert (frames & in_all).sum() == 12
+    assert frames.sum(1).tolist() != [4, 4, 3, 3]  # the two left over are not the first frames'
+    tubes = prepared_places(TubeMethod(Alike()), backbone, 10)
+    whole = tubes.all(0)
+    assert whole.sum() == 2  # two columns, and part of one
+    assert (tubes.any(0) & ~whole).sum() == 1
+    last = lattice[:, (tubes.any(0) & ~whole).nonzero().item()]
+    assert set(tubes[:, tubes.any(0) & ~whole][:, 0].nonzero().flatten().tolist()) == set(
+        last.topk(2).indices.tolist()
+    )
 
 
 @pytest.mark.parametrize(
