@@ -132,12 +132,16 @@ def _of_its_cost(line: Entry, name: str, fixed: Sequence[Entry]) -> Entry | None
 
 
 def _best(line: Entry, fixed: Sequence[Entry]) -> Entry | None:
-    """The most accurate line of another method that can be part of a model and costs as much."""
+    """The most accurate line of another method at this budget that saves something.
+
+    That leaves out oracles, which are no part of a model, and what needs the full model to decide.
+    """
     if line.method == FULL:
         return None
-    usable = {e.method for e in fixed if e.gmacs is not None} - {FULL, line.method}
-    names = [name for name in dict.fromkeys(e.method for e in fixed) if name in usable]
-    peers = [peer for name in names if (peer := _of_its_cost(line, name, fixed)) is not None]
+    full = next(e for e in fixed if e.method == FULL).gmacs_backbone
+    names = dict.fromkeys(e.method for e in fixed if e.method not in (FULL, line.method))
+    found = [_of_its_cost(line, name, fixed) for name in names if not name.startswith("oracle")]
+    peers = [e for e in found if e is not None and e.gmacs is not None and e.gmacs < full]
     return max(peers, key=lambda peer: float(peer.top1.mean()), default=None)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from tests.evaluations import make_evaluation
 
 METHODS = ("random", "uniform", "oracle[embeddings,fem]", "prior-spread[x]")
 NUM_VIDEOS = 60
+PASSED = ("config", "plan", "shards", "read_shard", "timing", "root")
 
 
 @pytest.fixture
@@ -142,3 +146,23 @@ def test_the_estimate_of_the_mean_cost_widens_the_interval(tmp_path):
 def test_what_costs_less_than_any_budget_has_no_equal(tmp_path):
     summary = summarise(uneven(tmp_path, np.full(60, 1)), num_draws=100)
     assert {p.against for p in summary.paired if p.method == "rlt"} == {"full"}
+
+
+def test_what_needs_the_full_model_to_decide_is_no_peer(tmp_path):
+    """Attention is right more often than random, and costs twice the full model."""
+    right = np.zeros((NUM_VIDEOS, 4), bool)
+    for column, num in enumerate((50, 30, 45, 20)):
+        right[:num, column] = True
+    evaluation = make_evaluation(
+        tmp_path,
+        np.where(right[:, :, None], [2, 1], [0, 1]),
+        [0] * NUM_VIDEOS,
+        methods=("random", "attention", "uniform"),
+        num_seeds=1,
+        shard_size=64,
+    )
+    info = replace(evaluation.info, gmacs=(10.0, 5.0, 15.0, 5.0))
+    monkey = SimpleNamespace(info=info, **{n: getattr(evaluation, n) for n in PASSED})
+    summary = summarise(monkey, against=["best"], num_draws=100)
+    best = {p.method: p.other for p in summary.paired}
+    assert best == {"random": "uniform", "attention": "random", "uniform": "random"}

@@ -1,0 +1,141 @@
+"""Every method at every cost: top-1, against random, against the best peer, and clips per second.
+
+    python benchmarks/all_methods.py --data-root DATA --out OUT --workers 2 \
+        --selector SELECTOR --selector hirescam=OTHER
+
+It is one `lite-pipeline evaluate` over all that can run on the rendered benchmark, so it goes on
+where it was interrupted, and `lite-pipeline evaluate --out OUT --table-only` shows the rest. Left
+out: `motion-vectors`, which its codec has none of; `saliency`, which takes an extra package and as
+long as the model (add it by --also); `oracle-wrong`, a control for the oracle alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from pipeline.config import DEFAULT_LAYER, OracleConfig, RunConfig
+from selector.evaluation.config import FULL, EvalConfig
+from selector.evaluation.report.paired import BEST
+from selector.evaluation.report.summary import Summary, summarise
+from selector.evaluation.report.table import TableRow
+from selector.evaluation.run import evaluate
+from selector.methods.names import parse_selectors
+from selector.methods.registry import parse_methods
+
+BEFORE = (
+    "random,uniform,random-frame,uniform-frame,random-tube,uniform-tube,"
+    "motion,motion-pixels,evs,fluxvit,rlt,rlt[grey=3],attention,attention[blocks.-1]"
+)
+ORACLES = "oracle,oracle-predicted,oracle-second"
+INSIDE = (
+    "tome,tome[inflect=-1],tome[prop-attn],tome[drop],tome[hybrid],tome[random-merge],"
+    "tome[random-drop],pitome,pitome[plain],vid-tldr,sta,evit,repshift"
+)
+BY_SELECTOR = ("lite", "lite-spread", "prior", "prior-spread", "lite-tube", "lite-frame")
+FURTHER_SELECTOR = ("lite", "lite-spread")
+CHAINS = "lite+tome,lite-spread+tome,random+tome"
+
+
+def method_names(selectors: list[str]) -> str:
+    """All of them, for the first of the selectors, and its rankings alone for the others."""
+    names = []
+    for which, selector in enumerate(selectors):
+        wanted = FURTHER_SELECTOR if which else BY_SELECTOR
+        names += [selector.replace("lite", name, 1) for name in wanted]
+    chains = CHAINS.replace("lite-spread+", selectors[0].replace("lite", "lite-spread", 1) + "+")
+    chains = chains.replace("lite+", selectors[0] + "+", 1)
+    return ",".join([BEFORE, *names, ORACLES, INSIDE, chains])
+
+
+def pivot(summary: Summary, title: str, cell: Callable[[TableRow], str]) -> None:
+    """Print one Markdown table, methods by budgets; the last column is of methods without one."""
+    fixed = {row.method: row for row in reversed(summary.table)}
+    adaptive = {setting.method for setting in summary.adaptive}
+    methods = [method for method in reversed(fixed) if method not in adaptive]
+    at = {(row.method, row.keep_ratio): row for row in summary.table}
+    ratios = sorted({ratio for _, ratio in at if ratio is not None}, reverse=True)
+    print(f"\n{title}\n\n| cost of tokens kept | {' | '.join(f'{r:g}' for r in ratios)} | own |")
+    print("|---" * (len(ratios) + 2) + "|")
+    for method in methods:
+        rows = [at.get((method, ratio)) for ratio in (*ratios, None)]
+        cells = ["" if row is None else cell(row) for row in rows]
+        if any(cells):
+            print(f"| {method} | {' | '.join(cells)} |")
+
+
+def difference_to(summary: Summary, against: str) -> Callable[[TableRow], str]:
+    """The cell that says how far a line is above another, with a star where that stands."""
+    found = {(p.method, p.keep_ratio): p for p in summary.paired if p.against == against}
+
+    def cell(row: TableRow) -> str:
+        pair = found.get((row.method, row.keep_ratio))
+        if pair is None:
+            return ""
+        low, middle, high = (100 * value for value in (pair.low, pair.difference, pair.high))
+        text = f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]{'*' if pair.stands else ''}"
+        return f"{text} {pair.other}" if against == BEST else text
+
+    return cell
+
+
+def main() -> None:
+    """Evaluate, then print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-root", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--backbone", default="synthetic")
+    parser.add_argument("--selector", action="append", required=True, metavar="[NAME=]DIR")
+    parser.add_argument("--also", help="further methods, with commas")
+    parser.add_argument("--limit", type=int, help="an even sample of so many videos")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=0, help="0 runs in this process")
+    options = parser.parse_args()
+    selectors = parse_selectors(options.selector)
+    names = method_names(list(selectors)) + (f",{options.also}" if options.also else "")
+    asked = EvalConfig(
+        dataset="synthetic",
+        backbone=options.backbone,
+        methods=tuple(map(str, parse_methods(names, DEFAULT_LAYER, OracleConfig.method))),
+        split="",
+        num_segments=0,
+        num_crops=0,
+        sampling="",
+        limit=options.limit,
+        selectors=selectors,
+        num_seeds=options.seeds,
+        shard_size=40,
+    )
+    run = RunConfig(data_root=options.data_root, batch_size=40, workers=options.workers)
+    done = evaluate(asked, options.out, run, progress_stream=sys.stderr)
+    summary = summarise(done.evaluation, against=["random", BEST])
+    print(
+        f"{summary.num_videos} videos, {summary.num_failed} left out, {summary.num_missing} missing"
+    )
+    full = next(row for row in summary.table if row.method == FULL)
+    print(f"all tokens: {100 * full.top1:.1f} %, {full.gmacs:.4g} GFLOPs, {full.clips_per_s:.4g}/s")
+    pivot(
+        summary,
+        "Top-1 in percent (own: of a method without a budget, with the tokens that it keeps)",
+        lambda row: (
+            f"{100 * row.top1:.1f}"
+            + ("" if row.keep_ratio is not None else f" ({row.num_kept:.0f} tokens)")
+        ),
+    )
+    pivot(summary, "Against random at the same cost", difference_to(summary, "random"))
+    pivot(summary, "Against the best other method that saves", difference_to(summary, BEST))
+    pivot(
+        summary,
+        "GFLOPs with all that decides (- : an oracle)",
+        lambda row: "-" if row.gmacs is None else f"{row.gmacs:.4f}",
+    )
+    pivot(
+        summary,
+        "Clips per second of one core's processor time, without decoding",
+        lambda row: "" if row.clips_per_s is None else f"{row.clips_per_s:.0f}",
+    )
+
+
+if __name__ == "__main__":
+    main()
