@@ -7,7 +7,7 @@ from pipeline.config import DEFAULT_LAYER, require_one_of
 from pipeline.errors import ConfigError
 from pipeline.oracle.base import Oracle
 from pipeline.oracle.cam import CAM_METHODS, ClassActivationMap
-from pipeline.oracle.occlusion import Occlusion
+from pipeline.oracle.occlusion import BOX, Occlusion, boxes
 from pipeline.oracle_name import OracleName
 
 OCCLUSION = "occlusion"
@@ -43,6 +43,11 @@ def oracle_layer(backbone: Backbone, method: str, layer: str | None) -> str:
         raise ConfigError(
             f"occlusion leaves tokens out before the first block and looks at no layer, got "
             f"{layer!r}: leave --layer out, or say embeddings"
+        )
+    if method == OCCLUSION and not backbone.prefix and len(boxes(backbone.grid, BOX)) == 1:
+        raise ConfigError(
+            f"occlusion leaves boxes of {'x'.join(map(str, BOX))} tokens out, and a clip of this "
+            "backbone is one box: nothing would be left. Use another method"
         )
     layer = backbone.resolve_layer(layer or default_layer(backbone, method))
     if layer != "embeddings":

@@ -64,3 +64,11 @@ def test_it_looks_at_no_layer(backbone):
     assert isinstance(make_oracle("occlusion", "embeddings"), Occlusion)
     with pytest.raises(ConfigError, match="looks at no layer, got 'blocks.0.mlp'"):
         oracle_layer(backbone, "occlusion", "blocks.0.mlp")
+
+
+def test_a_clip_that_is_one_box_is_refused(tiny_backbone, tmp_path):
+    with pytest.raises(ConfigError, match="a clip of this backbone is one box"):
+        oracle_layer(load_backbone(str(tiny_backbone)), "occlusion", None)
+    # The token that the head reads is left, and so there is an answer.
+    first = load_backbone(str(save_videomae(tmp_path, use_mean_pooling=False)))
+    assert oracle_layer(first, "occlusion", None) == "embeddings"
