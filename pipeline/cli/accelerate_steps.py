@@ -271,6 +271,9 @@ def usable(names: str, backbone: Backbone, selector: Path) -> tuple[str, ...]:
         if method.unseen is not None:
             output.note(f"left out: a model in use does not see what {name} needs")
             continue
+        if method.by_content:
+            output.note(f"left out: {name} takes no budget, each clip's content decides")
+            continue
         found.append(str(parsed))
     if not found:
         raise ConfigError(f"none of {names} serves this backbone")

@@ -28,6 +28,14 @@ def export_lite(
     private: Annotated[bool, typer.Option("--private", help="Make a new one private.")] = False,
     backbone: options.ModelBackbone = None,
     spread: options.Spread = None,
+    evaluation: Annotated[
+        str | None,
+        typer.Option(
+            "--eval",
+            help="Finished evaluation with `lite` and `lite-spread` of this model: it decides on "
+            "the spread.",
+        ),
+    ] = None,
     onnx: Annotated[
         Path | None,
         typer.Option(help="File (.onnx) for a model with a fixed budget, without PyTorch."),
@@ -49,6 +57,8 @@ def export_lite(
         options.require_writable_folder(out)
     if onnx is not None:
         options.require_writable_file(onnx)
+    if evaluation is not None:
+        spread = _better_spread(model, evaluation, spread, keep_ratio)
     lite = options.load_lite(model, backbone, method, spread=spread)
     if out is not None:
         lite.save_pretrained(out, with_backbone=not without_backbone)
@@ -61,3 +71,24 @@ def export_lite(
     if push is not None:
         commit = lite.push_to_hub(push, private=private or None, with_backbone=not without_backbone)
         output.echo(f"uploaded: {commit}")
+
+
+def _better_spread(
+    model: str | None, evaluation: str, spread: float | None, keep_ratio: float | None
+) -> float:
+    if spread is not None:
+        raise ConfigError("give either --spread or --eval, which chooses it, not both")
+    if model is None or not Path(model).is_dir():
+        raise ConfigError("--eval chooses the spread of a model in a folder: give its --model DIR")
+    from selector.deploy.choosing import better_spread
+    from selector.evaluation.files import Evaluation
+
+    found = better_spread(Path(model), Evaluation(evaluation), keep_ratio)
+    mean, low, high = (100 * value for value in found.gain)
+    output.echo_prose(
+        f"spread {found.better:g}: at keep ratio {found.keep_ratio:g} a sample by value (spread 2) "
+        f"is {mean:+.1f} points [{low:+.1f}, {high:+.1f}] against the best tokens (spread 0) on "
+        f"{found.num_videos} videos"
+        + ("; they do not tell the two apart" if low <= 0 <= high else "")
+    )
+    return found.better

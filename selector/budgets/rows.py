@@ -99,19 +99,23 @@ class CalibrationRows:
         )
 
 
-def calibration_rows(folder: Path, evaluation: Evaluation) -> CalibrationRows:
+def calibration_rows(
+    folder: Path, evaluation: Evaluation, model: LiteConfig | None = None
+) -> CalibrationRows:
     """Find the rows of the model in `folder`.
 
     Args:
         folder: what `train-selector` or `export-lite` wrote.
         evaluation: finished, with the model's selector among its methods.
+        model: how it selects; default as its folder says.
 
     Raises:
         ConfigError: the evaluation has none of this model (names the command that makes them), or
             too few.
         StoreError: the evaluation is unfinished or damaged.
     """
-    model, selector, config = LiteConfig.load(folder), read_config(folder), evaluation.config
+    model = LiteConfig.load(folder) if model is None else model
+    selector, config = read_config(folder), evaluation.config
     method = _method(evaluation, folder, model)
     sampling = model.sampling_of(selector)
     if config.sampling != sampling:

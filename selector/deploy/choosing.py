@@ -10,13 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from pipeline.errors import ConfigError
+from selector.budgets.rows import calibration_rows
+from selector.deploy.config import LiteConfig
+from selector.evaluation.files import Evaluation
 from selector.evaluation.report.table import Entry
+from selector.methods.spread import DEFAULT_SPREAD
 from selector.statistics import FEW, mean_interval
 
 Bools = npt.NDArray[np.bool_]
@@ -124,6 +130,42 @@ def choose(lines: Sequence[Entry], full: Entry, wanted: Wanted, half: Bools) -> 
         next_best=next_best,
         num_lines=int(_cheap(gmacs, wanted).sum()),
     )
+
+
+class Spreads(NamedTuple):
+    """What an evaluation says of a sample by value against the best tokens."""
+
+    better: float
+    """The spread that was right more often; 0, the best tokens, where both were."""
+    gain: Difference
+    """Of the sample over the best tokens."""
+    keep_ratio: float
+    num_videos: int
+
+
+def better_spread(folder: Path, evaluation: Evaluation, keep_ratio: float | None) -> Spreads:
+    """Which spread serves a model better, on videos that it did not learn from.
+
+    Args:
+        folder: of the model.
+        evaluation: finished, with `lite` and `lite-spread` of the model's selector.
+        keep_ratio: where they are compared; None for the model's.
+
+    Raises:
+        ConfigError: rows are missing (names the command that makes them), or too few.
+    """
+    model = LiteConfig.load(folder)
+    ratio = model.keep_ratio if keep_ratio is None else keep_ratio
+    right = []
+    for spread in (0.0, DEFAULT_SPREAD):
+        rows = calibration_rows(folder, evaluation, model.with_spread(spread))
+        found = pd.Series(rows.levels.is_right[:, rows.level(ratio)], rows.clip_ids)
+        right.append(found.astype(float))
+    gaps = (right[1] - right[0]).dropna()  # of the clips that both could do
+    videos = evaluation.plan()["video_id"].to_pandas()[gaps.index]
+    gain = _difference(gaps.groupby(videos).mean().to_numpy())
+    better = DEFAULT_SPREAD if gain.mean > 0 else 0.0
+    return Spreads(better, gain, ratio, videos.nunique())
 
 
 def _best(gaps: Floats, gmacs: Floats, wanted: Wanted) -> int:

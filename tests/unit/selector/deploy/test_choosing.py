@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from pipeline.errors import ConfigError
-from selector.deploy.choosing import Wanted, choose
+from selector.deploy.choosing import Wanted, better_spread, choose
 from selector.evaluation.report.table import Entry
+from selector.training.files import selector_digest
+from tests.evaluations import make_evaluation
+from tests.unit.selector.budgets.test_rows import save_model
 
 NUM = 40
 HALF = np.arange(NUM) % 2 == 0
@@ -103,3 +108,54 @@ def test_too_few_videos_to_tell():
 def test_goals_that_are_none(options):
     with pytest.raises(ConfigError):
         Wanted(**options)
+
+
+def spread_rows(tmp_path, best, sampled, videos=120):
+    """A model, and an evaluation in which its first so many videos are right."""
+    model = save_model(tmp_path / "model")
+    logits = np.zeros((videos, 3, 3))
+    logits[:, 0, 0] = 5  # the full model is always right
+    for column, num in ((1, best), (2, sampled)):
+        logits[:num, column, 0] = 5
+        logits[num:, column, 1] = 5
+    evaluation = make_evaluation(
+        tmp_path / "e",
+        logits,
+        [0] * videos,
+        methods=("lite", "lite-spread"),
+        keep_ratios=(1.0, 0.5),
+        selector_digests={"lite": selector_digest(model)},
+        shard_size=64,
+    )
+    return model, evaluation
+
+
+@pytest.mark.parametrize(("best", "sampled", "better"), [(60, 90, 2.0), (90, 60, 0.0), (7, 7, 0.0)])
+def test_the_spread_that_was_right_more_often(tmp_path, best, sampled, better):
+    found = better_spread(*spread_rows(tmp_path, best, sampled), None)
+    assert (found.better, found.keep_ratio, found.num_videos) == (better, 0.5, 120)
+    assert found.gain.mean == pytest.approx((sampled - best) / 120)
+    assert (found.gain.low > 0) == (sampled > best)
+
+
+def test_export_takes_it_and_says_by_how_much(tmp_path):
+    model, evaluation = spread_rows(tmp_path, 60, 90)
+
+    def export(*options):
+        command = ["export-lite", "--model", str(model), "--out", str(tmp_path / "out")]
+        return CliRunner().invoke(app, [*command, "--eval", str(evaluation.root), *options])
+
+    result = export()
+    said = " ".join(result.output.split())
+    assert "spread 2: at keep ratio 0.5 a sample by value (spread 2) is +25.0 points [" in said
+    assert "some/checkpoint" in said  # which is not there, so that nothing was exported
+    assert "give either --spread or --eval" in " ".join(export("--spread", "2").output.split())
+
+
+def test_rows_that_are_not_there_name_the_command(tmp_path):
+    model, evaluation = spread_rows(tmp_path, 60, 90)
+    with pytest.raises(ConfigError, match="lite-pipeline evaluate .*--methods lite "):
+        better_spread(model, evaluation, 0.3)
+    other = save_model(tmp_path / "other", seed=1)
+    with pytest.raises(ConfigError, match="has no rows of the model in"):
+        better_spread(other, evaluation, None)
