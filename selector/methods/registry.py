@@ -72,6 +72,8 @@ class Known:
     """One method's line."""
 
     summary: str
+    source: str
+    """Where it comes from, for people."""
     make: Callable[[MethodName, Parts], Method]
     inside: bool = False
     """Whether it acts inside the blocks."""
@@ -320,94 +322,131 @@ def _make_repshift(name: MethodName, parts: Parts) -> Method:
 
 
 METHODS: dict[str, Known] = {
-    "random": Known("tokens at random, several seeds", _make_random),
-    "uniform": Known("an even grid over time and space, the same for every clip", _make_uniform),
+    "random": Known("tokens at random, several seeds", "arXiv 2411.13626, baseline", _make_random),
+    "uniform": Known(
+        "an even grid over time and space, the same for every clip", "ours", _make_uniform
+    ),
     LITE: Known(
         "the best by a trained selector (LITE, ICCV 2025)",
+        "arXiv 2411.13626",
         _make_lite,
         brackets=SELECTOR,
         read=read_selector,
     ),
     LITE_SPREAD: Known(
         "the selector's scores sampled evenly in time and space (ours)",
+        "ours; order sampling after Rosén 1997",
         _make_lite,
         brackets=SELECTOR,
         read=read_selector,
     ),
     PRIOR: Known(
         "control: the best places by a selector's training clips, the same for every clip",
+        "ours",
         _make_prior,
         brackets=SELECTOR,
         read=read_selector,
     ),
     PRIOR_SPREAD: Known(
         "control: those, sampled evenly in time and space as by lite-spread",
+        "ours",
         _make_prior,
         brackets=SELECTOR,
         read=read_selector,
     ),
     "attention": Known(
         "attention received, mean over blocks or in one; costs the model",
+        "arXiv 2411.13626, baseline",
         _make_attention,
         brackets=BLOCK,
         read=read_block,
     ),
-    "motion": Known("change of the patch embedding over time (EVEREST, ICML 2024)", _make_motion),
-    "motion-pixels": Known("change of the pixels over time", _make_motion_pixels),
-    "motion-vectors": Known("the codec's motion vectors", _make_motion_vectors),
-    "saliency": Known("spectral-residual saliency (Hou and Zhang, CVPR 2007)", _make_saliency),
+    "motion": Known(
+        "change of the patch embedding over time (EVEREST, ICML 2024)",
+        "arXiv 2211.10636",
+        _make_motion,
+    ),
+    "motion-pixels": Known(
+        "change of the pixels over time", "ours, after RLT", _make_motion_pixels
+    ),
+    "motion-vectors": Known(
+        "the codec's motion vectors", "arXiv 2411.13626, baseline", _make_motion_vectors
+    ),
+    "saliency": Known(
+        "spectral-residual saliency (Hou and Zhang, CVPR 2007)",
+        "CVPR 2007; pooling ours",
+        _make_saliency,
+    ),
     "oracle": Known(
         "the map of the true label: what a selector could know at best",
+        "arXiv 2411.13626",
         _make_oracle,
         brackets=ORACLE,
         read=read_oracle,
     ),
     "oracle-predicted": Known(
         "the map of the predicted class, which needs no label",
+        "arXiv 2411.13626",
         _make_oracle,
         brackets=ORACLE,
         read=read_oracle,
     ),
     ORACLE_SECOND: Known(
         "control: the map of the class that the full model finds second; reads no label",
+        "ours",
         _make_oracle,
         brackets=ORACLE,
         read=read_oracle,
     ),
     ORACLE_WRONG: Known(
         "control: the map of a random class, neither the label nor predicted; several seeds",
+        "ours",
         _make_oracle,
         brackets=ORACLE,
         read=read_oracle,
     ),
-    "evs": Known("change of the pixels, the first tubelet kept (EVS 2025, RLT 2024)", _make_evs),
+    "evs": Known(
+        "change of the pixels, the first tubelet kept (EVS 2025, RLT 2024)",
+        "arXiv 2510.14624",
+        _make_evs,
+    ),
     RLT: Known(
         "what changed by more than a threshold, as many as those are (RLT, NeurIPS 2024)",
+        "arXiv 2411.05222",
         _make_rlt,
         brackets=THRESHOLD,
         read=read_threshold,
     ),
     "fluxvit": Known(
-        "motion within four spans of time, equally many of each (FluxViT, 2025)", _make_fluxvit
+        "motion within four spans of time, equally many of each (FluxViT, 2025)",
+        "arXiv 2503.14237",
+        _make_fluxvit,
     ),
-    "random-tube": Known("random places, the same in all tubelets", _make_tube),
-    "random-frame": Known("as many random tokens in every tubelet", _make_frame),
-    "uniform-tube": Known("an even grid over space, the same in all tubelets", _make_tube),
-    "uniform-frame": Known("an even grid, as many tokens in every tubelet", _make_frame),
+    "random-tube": Known(
+        "random places, the same in all tubelets",
+        "arXiv 2203.12602, masks of pre-training",
+        _make_tube,
+    ),
+    "random-frame": Known("as many random tokens in every tubelet", "ours", _make_frame),
+    "uniform-tube": Known("an even grid over space, the same in all tubelets", "ours", _make_tube),
+    "uniform-frame": Known("an even grid, as many tokens in every tubelet", "ours", _make_frame),
     "lite-tube": Known(
         "the places of the best mean score, in all tubelets",
+        "ours",
         _make_tube,
         brackets=SELECTOR,
         read=read_selector,
     ),
     "lite-frame": Known(
         "the best by a trained selector, as many in every tubelet",
+        "ours",
         _make_frame,
         brackets=SELECTOR,
         read=read_selector,
     ),
     "tome": Known(
         "merges similar tokens in every block (Token Merging, ICLR 2023)",
+        "arXiv 2210.09461; modes 2506.03885",
         _make_tome,
         inside=True,
         brackets=TOME,
@@ -415,6 +454,7 @@ METHODS: dict[str, Known] = {
     ),
     "pitome": Known(
         "merges tokens that many others resemble (PiToMe, NeurIPS 2024)",
+        "arXiv 2405.16148",
         _make_pitome,
         inside=True,
         brackets=PITOME,
@@ -422,19 +462,27 @@ METHODS: dict[str, Known] = {
     ),
     "vid-tldr": Known(
         "merges in the first blocks, by saliency (vid-TLDR, CVPR 2024)",
+        "arXiv 2403.13347",
         _make_vid_tldr,
         inside=True,
         brackets=VID_TLDR,
         read=read_vid_tldr,
     ),
-    "sta": Known("drops what the time before had too (STA, ICCV 2023)", _make_sta, inside=True),
+    "sta": Known(
+        "drops what the time before had too (STA, ICCV 2023)",
+        "arXiv 2308.04549",
+        _make_sta,
+        inside=True,
+    ),
     "evit": Known(
         "drops what receives little attention, at three depths (ours, after EViT 2022)",
+        "ours, after arXiv 2202.07800",
         _make_evit,
         inside=True,
     ),
     "repshift": Known(
         "drops what the MLPs of the first half change little (ours, after RepShift 2025)",
+        "ours, after arXiv 2508.00367",
         _make_repshift,
         inside=True,
     ),

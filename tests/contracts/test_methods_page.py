@@ -1,32 +1,96 @@
-"""docs/methods.md lists the methods that the program knows, in its own words.
+"""docs/methods.md lists the methods that the program knows, and whom each serves, in its own words.
 
-`python tests/contracts/test_methods_page.py` writes the table anew.
+`python tests/contracts/test_methods_page.py` writes both tables anew.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from selector.methods.registry import METHODS
+from pipeline.backbones import load_backbone
+from pipeline.backbones.base import Backbone
+from selector.methods.names import LITE
+from selector.methods.registry import METHODS, Parts, parse_method
+from tests.checkpoints import save_timesformer, save_videomae, save_vivit, save_vjepa2
+from tests.lite_models import make_selector
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
 _TABLE = re.compile(r"(?:^\|[^\n]*\n)+", re.M)
+_WHOM = re.compile(r"<!-- whom -->\n(.*?)<!-- /whom -->\n", re.S)
+
+# Eight tubelets, or frames, and as many blocks as the methods ask for.
+SIZES = {"image_size": 32, "num_frames": 16, "num_hidden_layers": 5}
+FRAMES = SIZES | {"num_frames": 8}
+BACKBONES: dict[str, Callable[[Path], Path]] = {
+    "VideoMAE": lambda folder: save_videomae(folder, **SIZES),
+    "VideoMAE, first token": lambda folder: save_videomae(folder, **SIZES, use_mean_pooling=False),
+    "TimeSformer, joint": lambda folder: save_timesformer(folder, **FRAMES),
+    "TimeSformer, divided": lambda folder: save_timesformer(
+        folder, **FRAMES, attention_type="divided_space_time"
+    ),
+    "ViViT": lambda folder: save_vivit(folder, **SIZES),
+    "V-JEPA 2": lambda folder: save_vjepa2(folder, **SIZES),
+}
+MADE_ELSEWHERE = ("saliency",)
+"""Needs an extra package to be made, and serves every backbone, as it looks at pixels alone."""
 
 
 def table() -> str:
-    lines = ["| name | acts | what it does |", "|---|---|---|"]
+    lines = ["| name | acts | what it does | source |", "|---|---|---|---|"]
     for name, known in METHODS.items():
         brackets = known.brackets.replace("|", "\\|")
         where = "inside the blocks" if known.inside else "before block 1"
-        lines.append(f"| `{name}{brackets}` | {where} | {known.summary} |")
+        lines.append(f"| `{name}{brackets}` | {where} | {known.summary} | {known.source} |")
     return "\n".join(lines) + "\n"
+
+
+def refusal(name: str, backbone: Backbone) -> str | None:
+    """Why a method cannot serve a backbone, as it says itself."""
+    if name in MADE_ELSEWHERE:
+        return None
+    parts = Parts(backbone, selectors={LITE: make_selector(backbone, "")})
+    method = METHODS[name].make(parse_method(name, "embeddings", "hirescam"), parts)
+    return method.fits(backbone)
+
+
+def whom() -> str:
+    """Methods by backbones, those alike in one row; a letter for every reason."""
+    reasons: dict[str, str] = {}
+    alike: dict[tuple[str, ...], list[str]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        backbones = []
+        for number, save in enumerate(BACKBONES.values()):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            backbones.append(load_backbone(str(save(place))))
+        for name in METHODS:
+            cells = []
+            for backbone in backbones:
+                why = refusal(name, backbone)
+                letter = "abcdefgh"[len(reasons)] if why not in reasons else reasons[why or ""]
+                if why is not None:
+                    reasons.setdefault(why, letter)
+                cells.append("yes" if why is None else f"no ({reasons[why]})")
+            alike.setdefault(tuple(cells), []).append(f"`{name}`")
+    rows = [f"| method | {' | '.join(BACKBONES)} |", "|---" * (1 + len(BACKBONES)) + "|"]
+    rows += [f"| {', '.join(names)} | {' | '.join(cells)} |" for cells, names in alike.items()]
+    notes = [f"- ({letter}) {why}" for why, letter in reasons.items()]
+    return "\n".join([*rows, "", *notes]) + "\n"
 
 
 def test_the_page_lists_the_methods() -> None:
     found = _TABLE.search(PAGE.read_text())
     assert found is not None
     assert found[0] == table(), "run: python tests/contracts/test_methods_page.py"
+
+
+def test_the_page_says_whom_each_method_serves() -> None:
+    found = _WHOM.search(PAGE.read_text())
+    assert found is not None
+    assert found[1] == whom(), "run: python tests/contracts/test_methods_page.py"
 
 
 if __name__ == "__main__":
@@ -36,4 +100,4 @@ if __name__ == "__main__":
         if "{table}" in text
         else _TABLE.sub(lambda _: table(), text, count=1)
     )
-    PAGE.write_text(text)
+    PAGE.write_text(_WHOM.sub(lambda _: f"<!-- whom -->\n{whom()}<!-- /whom -->\n", text, count=1))
