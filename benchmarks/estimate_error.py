@@ -3,6 +3,7 @@
     python benchmarks/estimate_error.py                             # this process, 1 and 2 workers
     python benchmarks/estimate_error.py --sizes S --clips 96 --workers 0 1 --rounds 3
     python benchmarks/estimate_error.py --driver                    # the driver's seconds per shard
+    python benchmarks/estimate_error.py --commit                    # a worker's, to write a shard
 
 Each round measures, builds and measures again, all within a minute or two, on the videos of
 `pipeline_efficiency.py`. `foreseen` is the mean of the forecasts before and after, `between` how
@@ -23,9 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from oracle_cost import SIZES
 from pipeline_efficiency import save_backbone, write_videos
 
+from datasets_spec import Video
+from pipeline.clips.grid import TokenGrid
+from pipeline.clips.plan import build_plan
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.estimate.estimate import Place, estimate
 from pipeline.oracle.build import BuildPlan, prepare
@@ -35,6 +40,7 @@ from pipeline.shards.progress import Progress
 from pipeline.shards.run import SHARDS_IN_FLIGHT, run_job, run_shards
 from pipeline.shards.worker import ShardReport
 from pipeline.store.root import Root
+from pipeline.store.shard_writer import ShardWriter
 from pipeline.store.writer import create_store
 
 
@@ -154,6 +160,41 @@ def driver_cost(num_shards: int, workers: int) -> None:
     print(json.dumps({"shards": num_shards, "workers": workers, "driver_ms_per_shard": spent}))
 
 
+def commit_cost(num_clips: int = 256, rounds: int = 5) -> None:
+    """Print what filling in and writing a clip of VideoMAE-B costs a worker, in CPU time."""
+    grid, hidden_size, kept = TokenGrid(8, 14, 14), 768, 128
+    rng = np.random.default_rng(0)
+    config = OracleConfig(
+        dataset="d", plan_digest="p", split="s", backbone="b", backbone_digest="b",
+        sampling="uniform", num_segments=1, num_crops=1, layer="blocks.11.output",
+        embeddings_per_clip=kept, shard_size=num_clips,
+    )  # fmt: skip
+    videos = [Video(f"v{n:05d}", f"v{n}.webm", n % 174, "train") for n in range(num_clips)]
+    plan = build_plan(videos, (1, 1), num_clips)
+    maps = rng.random((num_clips, grid.num_tokens), np.float32)
+    embeddings = rng.standard_normal((num_clips, kept, hidden_size), np.float32).astype(np.float16)
+    index = np.sort(
+        rng.permuted(np.tile(np.arange(grid.num_tokens), (num_clips, 1)), axis=1)[:, :kept]
+    )
+    spent = []
+    with tempfile.TemporaryDirectory() as folder:
+        with create_store(Root(folder), config, plan, grid, hidden_size, []):
+            store = ShardWriter(Root(folder))
+        for _ in range(rounds):
+            began = time.process_time()
+            result = store.new_result(0)
+            for row in range(num_clips):
+                result.set_ok(
+                    row, scores=maps[row], cam=maps[row] - 0.5, prediction=1, top5=[1, 2, 3, 4, 5],
+                    confidence=0.5, true_prob=0.5, loss=0.7, num_frames_total=36, padded=False,
+                    damaged=False, decoder="pyav", decoder_version="", embeddings=embeddings[row],
+                    embedding_index=index[row],
+                )  # fmt: skip
+            store.write(0, result)
+            spent.append(1e3 * (time.process_time() - began) / num_clips)
+    print(json.dumps({"clips": num_clips, "write_ms_per_clip": [round(ms, 2) for ms in spent]}))
+
+
 def main() -> None:
     """Parse, compare, print a table and one line of JSON."""
     parser = argparse.ArgumentParser(
@@ -169,7 +210,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--shard-size", type=int, default=32)
     parser.add_argument("--driver", type=int, nargs="?", const=2000, help="shards of nothing")
+    parser.add_argument("--commit", action="store_true", help="the cost of a commit")
     args = parser.parse_args()
+    if args.commit:
+        commit_cost()
+        return
     if args.driver:
         driver_cost(args.driver, workers=1)
         return

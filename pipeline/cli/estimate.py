@@ -227,12 +227,18 @@ def _echo(found: Estimate) -> None:
         ("takes", _duration(forecast.seconds)),
         ("speed", f"{forecast.clips_per_s:.4g} clips/s"),
         ("bound by", f"{forecast.bound_by} ({busy} of the time)"),
-        ("decoders", f"{found.decoders_wanted} keep one model busy"),
+        ("decoders", _wanted(found.decoders_wanted)),
         ("store", f"about {_size(found.store_bytes)}"),
     ]
     if forecast.num_lost:
         rows.append(("lost", f"{forecast.num_lost} attempts at shards, with their workers"))
     echo_table([Column(""), Column("")], rows)
+
+
+def _wanted(decoders: int | None) -> str:
+    if decoders is None:
+        return "no number keeps a model busy: it waits for commits (larger shards help)"
+    return f"{decoders} keep one model busy"
 
 
 def _duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import os
 from dataclasses import dataclass, replace
@@ -17,8 +18,11 @@ from pipeline.estimate.worker import Rates, WorkerSetup
 from pipeline.oracle.build import prepare
 from pipeline.store.layout import TOKENS, array_specs, num_embeddings
 
-WRITE_S = 0.0012
-"""Seconds of a core to encode and commit a clip of VideoMAE-B, where it is not measured."""
+WRITE_S = 0.0009
+"""Seconds of a core to write a clip of VideoMAE-B; `benchmarks/estimate_error.py --commit`."""
+BUSY = 0.95
+"""Share of the time in which a model computes that is not kept waiting."""
+_SHARDS_TRIED = 12
 DRIVER_S = 0.001
 """Seconds of the driver per shard; `benchmarks/estimate_error.py --driver` measures them."""
 RAY_START_S = 6.0
@@ -80,6 +84,8 @@ class Estimate:
     measured: Measured | None
     """None where all rates were given."""
     forecast: Forecast
+    decoders_wanted: int | None
+    """Decoder processes that keep one model busy; None where none do, as it waits for commits."""
     stored: dict[str, float]
     """Bytes per clip in the store, by kind of file."""
 
@@ -92,11 +98,6 @@ class Estimate:
     def model_rate(self) -> float:
         """Clips per second of one model."""
         return 1 / self.rates.model_s
-
-    @property
-    def decoders_wanted(self) -> int:
-        """Decoder processes that keep one model busy."""
-        return math.ceil(self.model_rate / self.decode_rate - 1e-9)
 
     @property
     def store_bytes(self) -> float:
@@ -163,8 +164,42 @@ def estimate(
         rates=rates,
         measured=measured,
         forecast=simulate(total, asked.shard_size, setup, cluster, rates),
+        decoders_wanted=find_decoders(asked.shard_size, setup, rates),
         stored=stored,
     )
+
+
+def find_decoders(shard_size: int, setup: WorkerSetup, rates: Rates) -> int | None:
+    """How many decoder processes one model wants, each on a core of its own.
+
+    More than its rate over theirs: at the end of a shard they have decoded ahead and wait.
+
+    Args:
+        shard_size: clips per shard.
+        setup: of the worker, whatever its number of decoders.
+        rates: of its steps.
+
+    Returns:
+        The fewest with which it computes `BUSY` of the time; None where more would not help.
+    """
+    if not rates.model_s:
+        return None
+
+    def is_busy(decoders: int) -> bool:
+        found = simulate(
+            _SHARDS_TRIED * shard_size,
+            shard_size,
+            replace(setup, decoders=decoders),
+            Cluster(workers=1),
+            rates,
+        )
+        return found.steady_clips_per_s * rates.model_s >= BUSY
+
+    few = math.ceil(BUSY * rates.mean_decode_s / setup.num_views / rates.model_s - 1e-9) or 1
+    many = 4 * few
+    if not is_busy(many):
+        return None
+    return bisect.bisect_left(range(few, many), True, key=is_busy) + few
 
 
 def _settle(run: RunConfig, place: Place) -> tuple[RunConfig, Cluster]:

@@ -67,7 +67,9 @@ class Forecast:
     num_clips: int
     commits: list[Commit] = field(repr=False)
     busy: dict[str, float]
-    """Share of its time in which each part worked: `decode`, `model`, `store`, `driver`."""
+    """Share of the whole time that each part was busy: `start` until the first worker is ready;
+    `decode` all decoders; `model` all models; `commit` the shards that workers may have in work;
+    `store` its bandwidth; `driver`."""
     num_lost: int
     """Attempts at shards that were lost with a worker."""
 
@@ -85,7 +87,7 @@ class Forecast:
 
     @property
     def bound_by(self) -> str:
-        """The part that worked for the largest share of the time."""
+        """The part that was busy for the largest share of the time."""
         return max(self.busy, key=lambda part: self.busy[part])
 
 
@@ -106,7 +108,7 @@ def simulate(
         setup: every worker's.
         cluster: how many of them, and where.
         rates: how long things take.
-        seed: of the order in which videos take their times, and of the deaths.
+        seed: of the deaths.
 
     Raises:
         ConfigError: numbers that no run has.
@@ -179,7 +181,9 @@ class _SimulatedExecutor:
         self._nodes: dict[int, int] = {}  # of the workers that are there
         self._events: deque[Event] = deque()
         self._driver_busy = 0.0
+        self._ready_s: float | None = None
         self._random = random.Random(seed)
+        self._turns: dict[int, list[float]] = {}
 
     def start(self, *, isolated: bool = False) -> int:
         """On the node that has the fewest."""
@@ -206,10 +210,10 @@ class _SimulatedExecutor:
         """Give it the shard."""
         clips = self._clips(shard)
         videos = -(-clips // self._setup.num_views)
-        times = self._rates.decode_s
+        first = shard * -(-self._shard_size // self._setup.num_views)
         # The same shard takes the same time whoever does it, whenever.
-        seconds = random.Random(shard).choices(times, k=videos) if len(times) > 1 else None
-        self._all[worker].submit(shard, clips, seconds or [times[0]] * videos)
+        seconds = [self._decode_s(video) for video in range(first, first + videos)]
+        self._all[worker].submit(shard, clips, seconds)
 
     def wait(self, timeout_s: float) -> Sequence[Event]:
         """The next event, for which the driver takes its time while everything goes on."""
@@ -220,6 +224,8 @@ class _SimulatedExecutor:
             self.timeline.run(until)
             return []
         event = self._events.popleft()
+        if self._ready_s is None:
+            self._ready_s = self.timeline.now
         self._driver_busy += self._rates.driver_s
         self.timeline.run(self.timeline.now + self._rates.driver_s)
         return [event]
@@ -237,13 +243,26 @@ class _SimulatedExecutor:
         """Share of a time in which each part worked."""
         models = self.num_workers * seconds
         decoders = max(1, self._setup.decoders) * models
+        ready = seconds if self._ready_s is None else self._ready_s
         store = 0.0 if math.isinf(self._store_bytes_s) else self._store.busy / self._store_bytes_s
         return {
+            "start": min(1.0, ready / seconds),
             "decode": sum(worker.decode_busy for worker in self._all) / decoders,
             "model": sum(worker.model_busy for worker in self._all) / models,
+            "commit": sum(worker.commit_busy for worker in self._all) / (self.in_flight * models),
             "store": store / seconds,
             "driver": self._driver_busy / seconds,
         }
+
+    def _decode_s(self, video: int) -> float:
+        """Seconds of a video: the sample again and again, in another order each time."""
+        sample = self._rates.decode_s
+        if len(sample) == 1:
+            return sample[0]
+        turn, place = divmod(video, len(sample))
+        if turn not in self._turns:
+            self._turns[turn] = random.Random(turn).sample(sample, len(sample))
+        return self._turns[turn][place]
 
     def _clips(self, shard: int) -> int:
         return min(self._shard_size, self._num_clips - shard * self._shard_size)

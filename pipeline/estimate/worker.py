@@ -18,8 +18,7 @@ class Rates:
     """Seconds of each step of a worker, on a machine that does nothing else.
 
     Attributes:
-        decode_s: per video, of one decoder process; a sample, of which videos take one each in
-            turn.
+        decode_s: per video, of one decoder process; a sample, of which each video takes one.
         model_s: per clip, within a full batch.
         assemble_s: per clip, from a decoder's answer into its batch.
         write_s: per clip, to encode and commit.
@@ -99,6 +98,7 @@ class SimulatedWorker:
         alive: set to False to kill it; what it has in work is then never finished.
         decode_busy: seconds that its decoders have worked, summed.
         model_busy: seconds that its model has.
+        commit_busy: seconds from a shard's last batch to its commit, summed over its shards.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class SimulatedWorker:
         self._in_turn: _Shard | None = None
         self._next: deque[_Shard] = deque()
         self.alive = True
-        self.decode_busy = self.model_busy = 0.0
+        self.decode_busy = self.model_busy = self.commit_busy = 0.0
 
     def submit(self, number: int, num_clips: int, decode_s: Sequence[float]) -> None:
         """Begin a shard: its decoding at once, the rest when the model is free.
@@ -214,18 +214,22 @@ class SimulatedWorker:
             self._gather(shard)
             return
         self._in_turn = None
-        write = self._then(partial(self._send, shard))
+        write = self._then(partial(self._send, shard, self._timeline.now))
         self._cores.add(shard.num_clips * self._rates.write_s, write)
         self._take_turn()
 
     # The commit
 
-    def _send(self, shard: _Shard) -> None:
+    def _send(self, shard: _Shard, began: float) -> None:
         speed = self._setup.stream_bytes_s
         seconds = shard.num_clips * self._setup.clip_bytes / speed
-        self._store.add(seconds, self._then(partial(self._confirm, shard)), demand=speed)
+        self._store.add(seconds, self._then(partial(self._confirm, shard, began)), demand=speed)
 
-    def _confirm(self, shard: _Shard) -> None:
+    def _confirm(self, shard: _Shard, began: float) -> None:
         # The store's answers take their time, and nobody's capacity.
-        done = self._then(partial(self._finished, shard.number))
+        done = self._then(partial(self._committed, shard, began))
         self._timeline.after(self._rates.commit_s, done)
+
+    def _committed(self, shard: _Shard, began: float) -> None:
+        self.commit_busy += self._timeline.now - began
+        self._finished(shard.number)

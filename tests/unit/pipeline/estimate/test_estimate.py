@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.errors import ConfigError
-from pipeline.estimate.estimate import Place, estimate
+from pipeline.estimate.estimate import Place, estimate, find_decoders
+from pipeline.estimate.simulate import Cluster, simulate
+from pipeline.estimate.worker import Rates, WorkerSetup
 from pipeline.oracle.build import build, prepare
 from tests.builds import ask, make_dataset, make_run_config
 from tests.checkpoints import save_videomae
@@ -26,9 +29,28 @@ def test_gpus_decide_workers_and_decoders() -> None:
     place = Place(gpus=8, nodes=4, cpus_per_gpu=12, **GIVEN)
     found = estimate(ASKED, run_config(batch_size=32), place, num_clips=168_913)
     assert (found.cluster.workers, found.setup.decoders) == (32, 11)
-    assert found.decoders_wanted == 39  # 970 / 25 = 38.8
+    assert found.decoders_wanted is not None
+    assert 0.95 * 970 / 25 <= found.decoders_wanted <= 2 * 970 / 25
     assert found.forecast.steady_clips_per_s == pytest.approx(32 * 11 * 25, rel=0.05)
     assert found.forecast.bound_by == "decode"
+
+
+def test_decoders_are_as_many_as_the_model_wants() -> None:
+    setup = WorkerSetup(decoders=1, batch_size=8, on_gpu=True)
+    rates = Rates(decode_s=(1.0,), model_s=0.5)
+    found = find_decoders(64, setup, rates)
+    assert found is not None
+    busy = [
+        simulate(64 * 12, 64, replace(setup, decoders=d), Cluster(workers=1), rates)
+        for d in (found - 1, found)
+    ]
+    assert busy[0].steady_clips_per_s < 0.95 * 2 <= busy[1].steady_clips_per_s
+    assert found_with(commit_s=100) is None  # both shards in work are being written
+
+
+def found_with(**changes: float) -> int | None:
+    setup = WorkerSetup(decoders=1, batch_size=8, on_gpu=True)
+    return find_decoders(64, setup, Rates(decode_s=(1.0,), model_s=0.5, **changes))
 
 
 def test_views_of_a_video_share_its_decoding() -> None:

@@ -93,6 +93,21 @@ def test_all_write_into_one_store() -> None:
     assert found.bound_by == "store"
 
 
+def test_a_worker_whose_two_shards_are_both_being_written_waits() -> None:
+    # A shard takes the model 1 s and its commit 4 s; two may be in work: two shards in 1 + 4 s.
+    setup = {"on_gpu": True}
+    found = run(1600, 8, model=0.125, setup=setup, cluster={"workers": 1}, commit_s=4)
+    assert found.seconds == pytest.approx(100 * 5, rel=0.01)
+    assert found.bound_by == "commit"
+    assert found.busy["commit"] == pytest.approx(4 / 5, rel=0.01)
+
+
+def test_a_short_run_is_bound_by_its_start() -> None:
+    found = run(16, 16, model=1.0, start_s=84)
+    assert (found.seconds, found.bound_by) == (100, "start")
+    assert found.busy["start"] == pytest.approx(0.84)
+
+
 def test_a_driver_that_is_slow_is_what_binds() -> None:
     found = run(64, 1, decode=0.0, model=0.001, cluster={"workers": 16}, driver_s=1.0)
     assert found.seconds == pytest.approx(16 + 64, abs=1.0)
