@@ -18,7 +18,7 @@ from transformers import (
 import selector as lite
 from pipeline.errors import BackboneError, ConfigError, UnreachableBudgetError
 from selector.deploy.model import LiteModel
-from tests.checkpoints import save_timesformer
+from tests.checkpoints import save_timesformer, save_vivit, save_vjepa2
 from tests.lite_models import make_pixels
 
 
@@ -102,6 +102,24 @@ def test_what_an_adapter_adds_is_taken_away_again(tmp_path):
             ),
             "tome",
         )
+
+
+@pytest.mark.parametrize("save", [save_vivit, save_vjepa2])
+def test_the_other_families(tmp_path, save):
+    folder = save(tmp_path)
+    model = AutoModelForVideoClassification.from_pretrained(folder).eval()
+    expected = LiteModel.from_backbone(folder, "uniform")
+    size = expected.backbone.image_size
+    pixels = torch.randn(2, expected.backbone.num_frames, 3, size, size)
+    modules, full = [name for name, _ in model.named_modules()], model(pixels).logits
+    lite.apply(model, "uniform", 0.5)
+    found = model(**{model.main_input_name: pixels}).logits
+    torch.testing.assert_close(found, expected(pixels).logits, rtol=0, atol=1e-5)
+    assert torch.equal(model(pixels).logits, found)
+    assert not torch.allclose(found, full)
+    lite.remove(model)
+    assert [name for name, _ in model.named_modules()] == modules
+    assert torch.equal(model(pixels).logits, full)
 
 
 def test_a_copy_is_a_model_of_its_own(model):

@@ -32,7 +32,7 @@ from selector.deploy.auto import LiteForVideoClassification
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from selector.deploy.predict import predict_videos
-from tests.checkpoints import save_videomae
+from tests.checkpoints import save_timesformer, save_videomae, save_vivit, save_vjepa2
 from tests.lite_models import make_model, make_pixels
 from tests.videos import write_video
 
@@ -296,3 +296,17 @@ def test_an_adaptive_model_is_adaptive_unless_a_ratio_is_given(tmp_path, video):
     assert (other.config.adaptive, other.config.budget) == (False, None)
     with pytest.raises(ConfigError, match="adaptive unless told otherwise needs a budget"):
         LiteConfig(adaptive=True)
+
+
+@pytest.mark.parametrize("save", [save_timesformer, save_vivit, save_vjepa2])
+def test_every_family_is_exported(tmp_path, save):
+    lite = LiteModel.from_backbone(save(tmp_path / "checkpoint"), "uniform")
+    lite.save_pretrained(tmp_path / "model")
+    backbone, side, short = lite.backbone, lite.backbone.image_size, lite.backbone.short_side
+    shape = (backbone.num_frames, short, short, 3)  # needs no resizing, only the crop
+    clip = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
+    inner = slice((short - side) // 2, (short - side) // 2 + side)
+    frames = AutoVideoProcessor.from_pretrained(tmp_path / "model")([clip], return_tensors="pt")
+    model = AutoModelForVideoClassification.from_pretrained(tmp_path / "model")
+    expected = lite(backbone.pixel_values(clip[None, :, inner, inner])).logits
+    torch.testing.assert_close(model(**frames).logits, expected, rtol=0, atol=1e-5)
