@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import statistics
 import tempfile
 import time
@@ -25,6 +27,8 @@ from pipeline.shards.run import with_what_is_seen
 from pipeline.store.layout import CLIPS, TOKENS, ZARR
 from pipeline.store.root import Root
 from pipeline.store.writer import create_store
+
+logger = logging.getLogger(__name__)
 
 _MOST_VIDEOS = 256
 _LEAST_SHARDS = 3
@@ -122,6 +126,7 @@ def measure(prepared: BuildPlan, run: RunConfig, seconds: float) -> Measured:
     """
     if not seconds > 0:
         raise ConfigError(f"seconds of measuring must be above 0, got {seconds!r}")
+    _warn_of_other_work()
     run = replace(run, workers=0, ray_address=None, decode_workers=min(1, run.decode_workers))
     run = with_what_is_seen(run, prepared.config, prepared.plan["path"].to_pylist())
     size = max(prepared.config.num_views, run.batch_size)
@@ -156,6 +161,17 @@ def measure(prepared: BuildPlan, run: RunConfig, seconds: float) -> Measured:
         num_failed=small.decoding.failed,
         num_clips=int(clips),
     )
+
+
+def _warn_of_other_work() -> None:
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores / 2:
+        logger.warning(
+            "this machine is busy (load %.1f on %d cores): the rates measured now are too low for "
+            "one that is not, and a run of several processes gets less than is foreseen",
+            load,
+            cores,
+        )
 
 
 def _try(

@@ -77,12 +77,19 @@ def test_the_store_of_videomae_b_has_the_size_its_layout_says(tmp_path: Path) ->
     assert found.store_bytes == pytest.approx(1000 * (5.7 * tokens + 5000))
 
 
-def test_measured_on_real_videos_it_foresees_the_store(tmp_path: Path, tiny_backbone: Path) -> None:
+def test_measured_on_real_videos_it_foresees_the_store(
+    tmp_path: Path,
+    tiny_backbone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (1000.0, 0.0, 0.0))
     run = make_run_config(make_dataset(tmp_path / "data", 24))
     asked = ask(tiny_backbone, shard_size=24)
     found = estimate(asked, run, Place(), seconds=1.0)
     assert found.num_clips == prepare(asked, run).plan.num_rows
     assert found.measured is not None
+    assert "this machine is busy (load 1000.0" in caplog.text
     assert min(found.decode_rate, found.model_rate) > 0
     build(asked, str(tmp_path / "store"), run)
     files = [
