@@ -210,6 +210,16 @@ def test_any_method_of_the_registry_trains(method, tmp_path, data, tiny_backbone
     assert LiteModel.from_pretrained(tmp_path / "m").config.method == method
 
 
+def test_half_precision_trains_and_leaves_whole_weights(tmp_path, data, tiny_backbone):
+    run(ask(tiny_backbone, steps=3), tmp_path / "whole", data)
+    run(ask(tiny_backbone, steps=3, precision="bf16"), tmp_path / "half", data)
+    name = "classifier.weight"
+    whole, half = weights(tmp_path / "whole")[name], weights(tmp_path / "half")[name]
+    assert half.dtype == torch.float32
+    assert not torch.equal(whole, half)
+    torch.testing.assert_close(whole, half, atol=0.05, rtol=0)
+
+
 def test_another_family_trains(tmp_path, data):
     folder = save_timesformer(tmp_path / "timesformer")
     result = run(ask(folder, steps=2), tmp_path / "m", data)
