@@ -168,7 +168,7 @@ class FolderInfo(ABC):
             if info.config.fingerprint() != fingerprint:
                 raise ValueError("the fingerprint is not that of the configuration beside it")
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            if isinstance(error, TypeError) and is_sealed(data):
+            if is_sealed(data):
                 raise StoreError(
                     f"{where} is whole, but a version of this program between two releases wrote "
                     f"it ({error}): read it with that one, or let `lite-pipeline {kind.command}` "
