@@ -127,8 +127,10 @@ def main() -> None:
     pivot(summary, "Against the best other method that saves", difference_to(summary, BEST))
     pivot(
         summary,
-        "GFLOPs with all that decides (- : an oracle)",
-        lambda row: "-" if row.gmacs is None else f"{row.gmacs:.4f}",
+        "GFLOPs without what decides / with it (- : an oracle)",
+        lambda row: (
+            f"{row.gmacs_backbone:.4f} / " + ("-" if row.gmacs is None else f"{row.gmacs:.4f}")
+        ),
     )
     pivot(
         summary,
