@@ -16,9 +16,11 @@ In each round, on the same videos (VP9 webm, 240 lines, 36 frames, as SSv2 store
     model       the oracle alone, on clips that are already there
     end to end  a build, from its first committed shard to its last, so without the start-up
 
-`reached` is end to end over the smaller of the two; medians over the rounds. It says something only
-where decoders and model do not share cores: leave at least one core per decoder and model thread,
-or run the model on a GPU. The videos are links to a few files, so they come from the page cache.
+`reached` is end to end over the smaller of the two; medians over the rounds. `foreseen` is what the
+simulation of `lite-pipeline estimate` makes of the two rates, without the time to write. It says
+something only where decoders and model do not share cores: leave at least one core per decoder and
+model thread, or run the model on a GPU. The videos are links to a few files, so they come from the
+page cache.
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from pipeline.config import OracleConfig, RunConfig
 from pipeline.decode.pool import DecodePool
+from pipeline.estimate.simulate import Cluster, simulate
+from pipeline.estimate.worker import Rates, WorkerSetup
 from pipeline.oracle.build import prepare
 from pipeline.oracle.scorer import Scorer
 from pipeline.oracle.worker import OracleWorker
@@ -172,6 +176,22 @@ def build_rate(
     return clips / (rest[-1][0] - first), phases
 
 
+def foreseen_rate(
+    run: RunConfig, clips: int, shard_size: int, decode: float, model: float
+) -> float:
+    """Clips per second that a simulated build makes of the rates of all decoders and models."""
+    workers = max(1, run.workers)
+    rates = Rates(decode_s=(run.decode_workers * workers / decode,), model_s=workers / model)
+    setup = WorkerSetup(
+        decoders=run.decode_workers,
+        batch_size=run.batch_size,
+        on_gpu=run.gpus_per_worker > 0,
+        threads=run.threads_per_worker,
+    )
+    cluster = Cluster(workers=run.workers, cores_per_node=float(os.cpu_count() or 1))
+    return simulate(clips, shard_size, setup, cluster, rates).steady_clips_per_s
+
+
 def measure(size: str, args: argparse.Namespace, data: Path, folder: Path) -> dict:
     """All rounds of one model."""
     backbone = save_backbone(folder / f"backbone-{size}", size)
@@ -204,14 +224,15 @@ def measure(size: str, args: argparse.Namespace, data: Path, folder: Path) -> di
         model = model_rate(run, clips, scorer) * max(1, args.workers)
         del scorer
         whole, phases = build_rate(asked, run, folder / f"store-{size}-{number}", decode < model)
-        rounds.append((decode, model, whole, whole / min(decode, model)))
+        foreseen = foreseen_rate(run, clips, args.shard_size, decode, model)
+        rounds.append((decode, model, whole, whole / min(decode, model), foreseen))
         print(
             f"  {size}: decode {decode:.1f}, model {model:.1f}, end to end {whole:.1f} clips/s, "
-            f"reached {whole / min(decode, model):.2f}  "
+            f"reached {whole / min(decode, model):.2f}, foreseen {foreseen:.1f}  "
             + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases.items()),
             flush=True,
         )
-    names = ("decode", "model", "end_to_end", "reached")
+    names = ("decode", "model", "end_to_end", "reached", "foreseen")
     medians = {
         n: statistics.median(column)
         for n, column in zip(names, zip(*rounds, strict=True), strict=True)
