@@ -117,3 +117,12 @@ def test_no_budget_sets_it_and_nothing_follows_it(backbone):
     assert parse_method("rlt").by_content
     with pytest.raises(ConfigError, match="another number of tokens"):
         make_method(MethodName("rlt", (), MethodName("tome")), Parts(backbone))
+
+
+def test_a_still_clip_is_its_first_tubelet_even_at_no_threshold(backbone, batch):
+    """What changed by nothing did not change by more than nothing."""
+    still = replace(batch, pixel_values=batch.pixel_values[:, :1].expand_as(batch.pixel_values))
+    method = RLT(backbone.preprocessing, 0.0)
+    expected = torch.zeros(len(batch), 4, 16, dtype=torch.bool)
+    expected[:, 0] = True
+    assert torch.equal(masks(method, still), expected.flatten(1))
