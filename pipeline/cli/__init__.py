@@ -27,7 +27,15 @@ from pipeline.errors import LiteError
 
 COMMANDS = {
     "See all of it at once": ("demo", "accelerate"),
-    "Stage 1: the oracle": ("estimate", "build_oracle", "status", "verify", "failures", "analyze"),
+    "Stage 1: the oracle": (
+        "estimate",
+        "build_oracle",
+        "status",
+        "verify",
+        "failures",
+        "analyze",
+        "report",
+    ),
     "Stage 2: the selector": (
         *(
             "train_selector",

@@ -31,7 +31,9 @@ def analyze(
     oracle: options.StoreOracle = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Also write classes, tails, trends and lorenz as .csv into this folder."),
+        typer.Option(
+            help="Also write classes, tails, trends, lorenz and histogram as .csv into this folder."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
@@ -48,7 +50,7 @@ def analyze(
         result = analyze_store(open_store(store), tail, on_progress, oracle)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("classes", "tails", "trends", "lorenz"):
+        for name in ("classes", "tails", "trends", "lorenz", "histogram"):
             getattr(result, name).to_csv(out / f"{name}.csv", index=False)
     if as_json:
         output.echo_json(result.to_dict())

@@ -72,3 +72,30 @@ def quantile(counts: np.ndarray, q: float) -> float:
         return math.nan
     rank = max(q * cumulative[-1], 1)  # the smallest value is the quantile 0
     return float(VALUES[np.searchsorted(cumulative, rank)])
+
+
+def histogram(
+    counts: np.ndarray, *, log: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Share of the tokens in bins of their scores.
+
+    Args:
+        counts: aligned with `VALUES`.
+        log: two bins an octave from 2^-12 to 1, which leave out smaller scores, instead of 50 equal
+            bins over [0, 1].
+
+    Returns:
+        float64 lower edges, upper edges, and the share of all tokens in [low, high); a score of 1
+        belongs to the last bin.
+    """
+    edges = 2.0 ** (np.arange(-24, 1) / 2) if log else np.linspace(0, 1, 51)
+    inside, _ = np.histogram(VALUES, edges, weights=counts)
+    return edges[:-1], edges[1:], inside / max(counts.sum(), 1)
+
+
+def ks_distance(counts: np.ndarray, others: np.ndarray) -> float:
+    """Largest gap between two cumulative distributions, in [0, 1]; NaN where one is empty."""
+    if not (counts.any() and others.any()):
+        return math.nan
+    first, second = (np.cumsum(c) / c.sum() for c in (counts, others))
+    return float(np.abs(first - second).max())

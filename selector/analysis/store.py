@@ -59,6 +59,11 @@ class Analysis:
             `tail_shape`, the shape of the relative values at the largest share (NaN: too few).
         trends: whether easier classes have thinner tails; see `class_trends`.
         lorenz: `tokens` and `value`, cumulative shares from 0 to 1, about 1000 points.
+        histogram: `group` (`all`; `easy` and `hard`: see `easy_and_hard`), `scale` (`linear` or
+            `log`), `low`, `high` and `share` of the group's tokens in [low, high), the last bin
+            with its end; see `dist.histogram`.
+        easy_hard_distance: Kolmogorov-Smirnov distance of easy and hard classes' scores: the
+            largest gap between their cumulative shares. NaN where there are no such groups.
     """
 
     num_clips: int
@@ -70,6 +75,8 @@ class Analysis:
     classes: pd.DataFrame
     trends: pd.DataFrame
     lorenz: pd.DataFrame
+    histogram: pd.DataFrame
+    easy_hard_distance: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; NaN becomes None."""
@@ -133,6 +140,10 @@ def analyze_store(
     labelled = ok[ok["label"] >= 0]
     correct = labelled["prediction"] == labelled["label"]
     classes = _per_class(class_ids, counts, by_class, correct.groupby(labelled["label"]), tail)
+    groups = {"all": counts.sum(axis=0)}
+    for group, labels in zip(("easy", "hard"), easy_and_hard(classes), strict=True):
+        if labels:
+            groups[group] = counts[np.isin(class_ids, labels)].sum(axis=0)
     return Analysis(
         num_clips=len(ok),
         num_failed=len(clips) - len(ok),
@@ -143,7 +154,32 @@ def analyze_store(
         classes=classes,
         trends=class_trends(classes),
         lorenz=_thin_lorenz(counts.sum(axis=0)),
+        histogram=_histograms(groups),
+        easy_hard_distance=dist.ks_distance(groups["easy"], groups["hard"])
+        if "hard" in groups
+        else float("nan"),
     )
+
+
+def easy_and_hard(classes: pd.DataFrame) -> tuple[list[int], list[int]]:
+    """The third of the classes with the highest top-1, and the third with the lowest.
+
+    Args:
+        classes: of `Analysis`.
+
+    Returns:
+        Class ids. Both are empty with fewer than 3 classes that have a top-1, or where the two
+        thirds are as accurate as one another.
+    """
+    known = classes.dropna(subset=["top1"]) if len(classes) else classes
+    number = len(known) // 3
+    if not number:
+        return [], []
+    ranked = known.sort_values(["top1", "label"], ascending=[False, True], kind="stable")
+    easy, hard = ranked.head(number), ranked.tail(number)
+    if easy["top1"].min() <= hard["top1"].max():
+        return [], []
+    return sorted(easy["label"].tolist()), sorted(hard["label"].tolist())
 
 
 def describe(counts: np.ndarray) -> dict[str, float]:
@@ -247,6 +283,18 @@ def _per_class(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _histograms(groups: dict[str, npt.NDArray[np.int64]]) -> pd.DataFrame:
+    frames = []
+    for group, counts in groups.items():
+        for scale in ("linear", "log"):
+            low, high, share = dist.histogram(counts, log=scale == "log")
+            frame = pd.DataFrame({"low": low, "high": high, "share": share})
+            frame.insert(0, "scale", scale)
+            frame.insert(0, "group", group)
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
 
 
 def _thin_lorenz(counts: np.ndarray, points: int = 1000) -> pd.DataFrame:

@@ -1,0 +1,66 @@
+"""`lite-pipeline report`: a store and its evaluations as one page."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options, output
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(report)
+
+
+def report(
+    store: Annotated[str, typer.Option(help="Folder or URL of an oracle store.")],
+    out: Annotated[Path, typer.Option(help="The page to write, an .html file.")],
+    evaluation: Annotated[
+        list[str] | None,
+        typer.Option("--eval", help="Folder of an evaluation to show; repeat for several."),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Exported model, whose kept tokens the film strips show."),
+    ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the store's videos, for film strips; none without it."),
+    ] = None,
+    oracle: options.StoreOracle = None,
+    seed: Annotated[int, typer.Option(help="Of the clips that are shown by chance.")] = 0,
+) -> None:
+    """Write one page about token values, accuracy and cost, which opens without a network."""
+    from pipeline import open_store
+    from pipeline.errors import ConfigError
+
+    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{out} must end in .html")
+    if missing:
+        raise ConfigError(
+            f"the page needs {' and '.join(missing)}: pip install 'lite-pipeline[report]'"
+        )
+    options.require_writable_file(out)
+    from selector.deploy.model import LiteModel
+    from selector.evaluation.files import Evaluation
+    from selector.evaluation.report.summary import summarise
+    from selector.report.page import render, sections
+
+    opened = open_store(store)
+    parts = sections(
+        opened,
+        [summarise(Evaluation(folder)) for folder in evaluation or ()],
+        data_root=None if data_root is None else str(data_root),
+        model=None if model is None else LiteModel.from_pretrained(model),
+        oracle=oracle,
+        seed=seed,
+    )
+    title = f"Token values: {opened.config.dataset}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(render(title, parts), encoding="utf-8")
+    output.echo(f"{out} ({out.stat().st_size / 1e6:.1f} MB)")

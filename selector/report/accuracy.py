@@ -1,0 +1,63 @@
+"""Accuracy against cost as a plain frame, and which lines no other one beats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from selector.evaluation.report.published import Published
+from selector.evaluation.report.summary import Summary
+
+COLUMNS = (
+    *("method", "keep_ratio", "num_kept", "gmacs", "gmacs_backbone", "clips_per_s"),
+    *("top1", "top1_low", "top1_high", "top5", "needs_answer"),
+)
+
+
+def accuracy_frame(summary: Summary) -> pd.DataFrame:
+    """One row per line of the evaluation's table.
+
+    Returns:
+        `COLUMNS`: those of `TableRow`, and `needs_answer` for an oracle, whose cost is that of the
+        blocks alone; then `best_by_gflops` and `best_by_speed`: no other line that is part of a
+        model is as cheap and as accurate, and better in one of the two.
+    """
+    rows = [
+        {name: getattr(row, name) for name in COLUMNS[:-1]} | {"needs_answer": row.gmacs is None}
+        for row in summary.table
+    ]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    numbers = ["keep_ratio", "gmacs", "clips_per_s"]
+    frame[numbers] = frame[numbers].astype(float)
+    usable = ~frame["needs_answer"].to_numpy(bool)
+    top1 = frame["top1"].to_numpy(float)
+    for name, cost in (("gflops", frame["gmacs"]), ("speed", -frame["clips_per_s"])):
+        where = usable & cost.notna().to_numpy()
+        best = np.zeros(len(frame), bool)
+        best[where] = pareto(cost.to_numpy()[where], top1[where])
+        frame[f"best_by_{name}"] = best
+    return frame
+
+
+def pareto(cost: npt.NDArray[np.float64], value: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which points no other one dominates: no dearer, no worse, and one of them better.
+
+    Args:
+        cost: (N,) lower is better.
+        value: (N,) higher is better.
+
+    Returns:
+        (N,)
+    """
+    no_worse = (cost[:, None] <= cost) & (value[:, None] >= value)
+    better = (cost[:, None] < cost) | (value[:, None] > value)
+    dominated: npt.NDArray[np.bool_] = (no_worse & better).any(axis=0)
+    return ~dominated
+
+
+def published_frame(lines: Sequence[Published]) -> pd.DataFrame:
+    """Lines of the paper's tables: their fields, as printed."""
+    return pd.DataFrame(lines, columns=list(Published._fields))

@@ -1,0 +1,219 @@
+"""The pictures: each takes plain frames and gives a matplotlib figure.
+
+The same figure is saved as a file or put into the page (`selector.report.svg`), where `INK` and
+`GRID` become the colours of the reader's theme, and a point says its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from selector.report.places import Places
+from selector.report.strips import Strip
+
+INK, GRID = "#1a1b1c", "#d0d1d2"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f6fd0", "#8a8a8a")
+"""Told apart also by people who see no red or green (Okabe and Ito), on light and on dark."""
+MARKERS = "osD^vPX*"
+ALL, EASY, HARD = COLOURS[0], COLOURS[2], COLOURS[1]
+
+
+class Picture(Figure):
+    """A figure whose points carry what a reader who rests on them is told."""
+
+    def __init__(self, width: float = 6.0, height: float = 4.0) -> None:
+        super().__init__(figsize=(width, height), layout="constrained")
+        self.patch.set_alpha(0)
+        self.tips: dict[str, str] = {}
+
+    def axes_of(self, x: str, y: str, where: int = 111, title: str = "") -> Axes:
+        """An empty diagram with its labels."""
+        ax = self.add_subplot(where)
+        ax.patch.set_alpha(0)
+        ax.grid(color=GRID, linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.tick_params(colors=INK, labelcolor=INK)
+        for side, spine in ax.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(INK)
+        ax.set_xlabel(x, color=INK)
+        ax.set_ylabel(y, color=INK)
+        ax.set_title(title, color=INK, fontsize="medium")
+        return ax
+
+    def point(self, ax: Axes, x: float, y: float, tip: str, **style: object) -> None:
+        """A marker that says `tip`."""
+        name = f"tip-{len(self.tips)}"
+        self.tips[name] = tip
+        ax.plot([x], [y], gid=name, linestyle="none", **style)  # type: ignore[arg-type]
+
+    def legend_below(self, ax: Axes) -> None:
+        """The legend, outside of the diagram."""
+        if ax.get_legend_handles_labels()[0]:
+            self.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=INK)
+
+
+def accuracy(
+    frame: pd.DataFrame, cost: str = "gmacs", published: pd.DataFrame | None = None
+) -> Picture:
+    """Top-1 against cost with 95 % bands, and the lines that no other one beats (Figure 1).
+
+    Args:
+        frame: of `accuracy_frame`.
+        cost: `gmacs`, `clips_per_s`, or `keep_ratio` (Figure 2).
+        published: of `published_frame`, points to show beside; only by GFLOPs.
+    """
+    titles = {
+        "gmacs": "GFLOPs of one view (multiply-accumulates)",
+        "clips_per_s": "clips per second, measured, one worker",
+        "keep_ratio": "keep ratio",
+    }
+    picture = Picture(6.0, 4.6)
+    ax = picture.axes_of(titles[cost], "top-1 %")
+    frame = frame.assign(x=frame[cost])
+    if cost == "gmacs":  # what an oracle costs beside the blocks is no part of a model
+        frame["x"] = frame["gmacs"].fillna(frame["gmacs_backbone"])
+    frame = frame.dropna(subset=["x"])
+    looks = zip(cycle(COLOURS), cycle(MARKERS))
+    for (method, rows), (colour, marker) in zip(
+        frame.groupby("method", sort=False), looks, strict=False
+    ):
+        rows = rows.sort_values("x")
+        answer = rows["needs_answer"].any() and cost != "keep_ratio"
+        dashes = "--" if answer else "-"
+        note = " (without what deciding costs)" if answer and cost == "gmacs" else ""
+        ax.plot(rows["x"], 100 * rows["top1"], dashes, color=colour, linewidth=1.2)
+        ax.plot([], [], dashes, marker=marker, color=colour, label=f"{method}{note}")
+        if len(rows) > 1:
+            ax.fill_between(
+                rows["x"],
+                100 * rows["top1_low"],
+                100 * rows["top1_high"],
+                color=colour,
+                alpha=0.12,
+                linewidth=0,
+            )
+        for row in rows.itertuples():
+            low, high = 100 * row.top1_low, 100 * row.top1_high
+            if len(rows) == 1:
+                ax.plot([row.x, row.x], [low, high], color=colour, linewidth=1.2)
+            keep = "" if np.isnan(row.keep_ratio) else f", keep ratio {row.keep_ratio:g}"
+            tip = f"{method}{keep}: {100 * row.top1:.1f} % [{low:.1f}, {high:.1f}], {row.x:.4g}"
+            picture.point(
+                ax, row.x, 100 * row.top1, f"{tip} {titles[cost]}", marker=marker, color=colour
+            )
+    best = {"gmacs": "best_by_gflops", "clips_per_s": "best_by_speed"}.get(cost)
+    if best:
+        front = frame[frame[best]].sort_values("x")
+        ax.plot(
+            front["x"],
+            100 * front["top1"],
+            "o",
+            markersize=12,
+            fillstyle="none",
+            color=INK,
+            label="best of its cost (Pareto front)",
+        )
+    if published is not None and cost == "gmacs":
+        ax.plot(
+            published["gflops"], published["top1"], "+", color=INK, label="published, as printed"
+        )
+        for line in published.itertuples():
+            tip = f"{line.model}, published: {line.top1:g} %, {line.gflops:g} GFLOPs"
+            picture.point(ax, line.gflops, line.top1, tip, marker="+", color=INK)
+    picture.legend_below(ax)
+    return picture
+
+
+def histogram(frame: pd.DataFrame, groups: Sequence[str] = ("all",)) -> Picture:
+    """Share of the tokens by their score, on plain and on logarithmic axes (Figure 3).
+
+    Args:
+        frame: `Analysis.histogram`.
+        groups: of it.
+    """
+    picture = Picture(7.0, 3.6)
+    colours = {"all": ALL, "easy": EASY, "hard": HARD}
+    for where, scale in ((121, "linear"), (122, "log")):
+        y = "share of the tokens, %" if scale == "linear" else "share of the tokens, over bin width"
+        ax = picture.axes_of("token value (1 = best of its clip)", y, where)
+        for group in groups:
+            rows = frame[(frame["group"] == group) & (frame["scale"] == scale)]
+            width = rows["high"] - rows["low"]
+            height = 100 * rows["share"] if scale == "linear" else rows["share"] / width
+            name = {"all": "all classes"}.get(group, f"{group} classes")
+            if scale == "log":
+                seen = height > 0
+                middle = np.sqrt(rows["low"] * rows["high"])
+                ax.plot(middle[seen], height[seen], "o-", markersize=3, color=colours[group])
+            else:
+                edges = [*rows["low"], *rows["high"].tail(1)]
+                ax.stairs(height, edges, fill=len(groups) == 1, color=colours[group], label=name)
+        if scale == "log":
+            ax.set_xscale("log")
+            ax.set_yscale("log")
+        elif len(groups) > 1:
+            picture.legend_below(ax)
+    return picture
+
+
+def lorenz(frame: pd.DataFrame, gini: float) -> Picture:
+    """Lorenz curve of the token values, beside equality (dashed)."""
+    picture = Picture(5.0, 4.0)
+    ax = picture.axes_of("share of the tokens, poorest first, %", "share of the value, %")
+    ax.plot(100 * frame["tokens"], 100 * frame["value"], color=ALL, label=f"Gini {gini:.3f}")
+    ax.plot([0, 100], [0, 100], "--", color=INK, linewidth=1, label="all tokens equal")
+    picture.legend_below(ax)
+    return picture
+
+
+def class_drop(
+    accuracy_of: Sequence[float], drop: Sequence[float], names: Sequence[str], title: str
+) -> Picture:
+    """Top-1 lost by each class against the full model's top-1 (Figure 5)."""
+    picture = Picture(5.0, 4.0)
+    ax = picture.axes_of("top-1 of the full model, %", "top-1 lost, points", title=title)
+    ax.axhline(0, color=INK, linewidth=0.8)
+    for full, lost, name in zip(accuracy_of, drop, names, strict=True):
+        tip = f"{name}: full model {100 * full:.1f} %, loses {100 * lost:+.1f} points"
+        picture.point(ax, 100 * full, 100 * lost, tip, marker="o", color=ALL, alpha=0.7)
+    return picture
+
+
+def value_places(found: Places) -> Picture:
+    """Mean value over space and over time."""
+    picture = Picture(7.0, 3.2)
+    ax = picture.add_subplot(121)
+    drawn = ax.imshow(found.over_space, cmap="inferno", vmin=0)
+    ax.set_title("mean over clips and time", color=INK, fontsize="medium")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    bar = picture.colorbar(drawn, ax=ax)
+    bar.ax.tick_params(colors=INK, labelcolor=INK)
+    time = found.over_time
+    ax = picture.axes_of("place in time (token row)", "mean value", 122)
+    ax.fill_between(time["t"], time["low"], time["high"], color=ALL, alpha=0.2, linewidth=0)
+    ax.plot(time["t"], time["mean"], "o-", color=ALL, markersize=4)
+    ax.set_ylim(bottom=0)
+    ax.set_xticks(time["t"])
+    return picture
+
+
+def film_strip(shown: Strip) -> Picture:
+    """Rows of pictures, one column a place in time (Figures 4 and 7)."""
+    rows, columns = len(shown.pictures), len(next(iter(shown.pictures.values())))
+    picture = Picture(1.0 * columns + 1, 1.15 * rows + 0.3)
+    axes = picture.subplots(rows, columns, squeeze=False)
+    for row, (name, frames) in zip(axes, shown.pictures.items(), strict=True):
+        row[0].set_title(name, color=INK, fontsize="medium", loc="left")
+        for ax, frame in zip(row, frames, strict=True):
+            ax.imshow(frame)
+            ax.set_axis_off()
+    picture.suptitle(shown.title, color=INK, fontsize="medium")
+    return picture

@@ -1,0 +1,93 @@
+"""Where value sits in a clip, and whether oracles agree, read shard by shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import rankdata
+
+from pipeline.store.reader import Store
+from selector.statistics import mean_interval, spearman
+
+
+@dataclass(frozen=True)
+class Places:
+    """Mean scores by place, over the ok clips; each clip counts the same.
+
+    Attributes:
+        over_space: float64 (y, x), the mean over clips and time.
+        over_time: `t`, `mean`, and its 95 % interval over videos, `low` and `high`.
+        edge_value: share of all value on the outermost ring of tokens.
+        edge_tokens: share of the tokens that lie there: what chance would give.
+    """
+
+    over_space: npt.NDArray[np.float64]
+    over_time: pd.DataFrame
+    edge_value: float
+    edge_tokens: float
+
+
+def places(store: Store, oracle: str | None = None) -> Places:
+    """Average the maps of a store.
+
+    Args:
+        store: with at least one ok clip.
+        oracle: whose maps; None for the first.
+    """
+    total = np.zeros(store.grid[1:])
+    times: list[npt.NDArray[np.float64]] = []
+    videos: list[str] = []
+    for shard in store.shards():
+        data = store.read_shard(shard, embeddings=False, oracle=oracle)
+        ok = (data.clips["status"] == "ok").to_numpy()
+        scores = data.scores[ok].astype(np.float64)
+        total += scores.mean(axis=1).sum(axis=0)
+        times.append(scores.mean(axis=(2, 3)))
+        videos += data.clips["video_id"][ok].tolist()
+    by_video = pd.DataFrame(np.concatenate(times)).groupby(videos).mean().to_numpy()
+    low, high = mean_interval(by_video, num_draws=500)
+    edge = np.ones(total.shape, bool)
+    edge[1:-1, 1:-1] = False
+    whole = total.sum()
+    return Places(
+        over_space=total / len(videos),
+        over_time=pd.DataFrame(
+            {"t": range(by_video.shape[1]), "mean": by_video.mean(0), "low": low, "high": high}
+        ),
+        edge_value=float(total[edge].sum() / whole) if whole else float("nan"),
+        edge_tokens=float(edge.mean()),
+    )
+
+
+def agreement(store: Store) -> pd.DataFrame:
+    """How alike the oracles of a store rank the tokens of a clip.
+
+    Returns:
+        `first`, `second`, `num_clips`, and `spearman`: the mean over clips of the rank correlation
+        of their signed maps, with its 95 % interval over videos, `low` and `high`. A clip whose map
+        is constant orders nothing and is left out. No rows where the store has one oracle.
+    """
+    pairs = list(combinations(store.oracles, 2))
+    found: dict[tuple[str, str], list[npt.NDArray[np.float64]]] = {pair: [] for pair in pairs}
+    videos: list[str] = []
+    for shard in store.shards() if pairs else ():
+        ranks = {}
+        for oracle in store.oracles:
+            data = store.read_shard(shard, embeddings=False, oracle=oracle)
+            ok = (data.clips["status"] == "ok").to_numpy()
+            ranks[oracle] = rankdata(data.cam[ok].reshape(ok.sum(), -1), axis=1)
+        videos += data.clips["video_id"][ok].tolist()
+        for pair in pairs:
+            found[pair].append(spearman(ranks[pair[0]], ranks[pair[1]]))
+    rows = []
+    for (first, second), parts in found.items():
+        each = pd.Series(np.concatenate(parts) if parts else [], index=videos, dtype=float).dropna()
+        if len(each):
+            by_video = each.groupby(level=0).mean().to_numpy()[:, None]
+            low, high = mean_interval(by_video, (-1.0, 1.0), num_draws=500)[:, 0]
+            rows.append((first, second, len(each), float(by_video.mean()), low, high))
+    return pd.DataFrame(rows, columns=["first", "second", "num_clips", "spearman", "low", "high"])

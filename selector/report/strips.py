@@ -1,0 +1,182 @@
+"""Film strips: frames of clips beside their oracle maps and the tokens that are kept.
+
+Which clips is decided by a rule, never by hand: the best, the median and the worst by the
+probability of the true class, and further ones by a seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline.clips.views import View
+from pipeline.decode import DecodeRequest, decode_video
+from pipeline.errors import ConfigError, StoreError
+from pipeline.store.reader import Store
+from selector.deploy.overlay import darken_dropped
+
+if TYPE_CHECKING:
+    from selector.deploy.model import LiteModel
+
+Frames = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+KEEP_RATIO = 0.3
+"""Share of the tokens that the strips keep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """One clip; every picture is uint8 (T', H, W, 3), a frame of every token row in time.
+
+    Attributes:
+        title: why this clip, and which it is.
+        pictures: what is shown to the frames; `frames` first.
+    """
+
+    title: str
+    pictures: dict[str, Frames]
+
+
+def choose(clips: pd.DataFrame, seed: int = 0, num_seeded: int = 2) -> dict[str, int]:
+    """Clips to show, by the rule of the module.
+
+    Args:
+        clips: ok clips, with `clip_id` and `true_prob`; a clip without a label has none.
+        seed: of those by chance.
+        num_seeded: how many.
+
+    Returns:
+        Reason to clip id; no clip twice. Fewer where there are few clips.
+    """
+    ranked = clips.dropna(subset=["true_prob"]).sort_values(["true_prob", "clip_id"])
+    ids = [int(clip) for clip in ranked["clip_id"]]
+    found: dict[str, int] = {}
+    if ids:
+        for why, clip in (("best", ids[-1]), ("worst", ids[0]), ("median", ids[len(ids) // 2])):
+            if clip not in found.values():
+                found[why] = clip
+    others = sorted(set(clips["clip_id"]) - set(found.values()))
+    drawn = np.random.default_rng(seed).permutation(others)[:num_seeded]
+    return found | {f"by seed {seed}, no. {i}": int(c) for i, c in enumerate(drawn, start=1)}
+
+
+def strip(
+    store: Store,
+    clip_id: int,
+    why: str,
+    data_root: str,
+    model: LiteModel | None = None,
+    oracle: str | None = None,
+) -> Strip:
+    """Decode a clip and draw what is known of its tokens.
+
+    Args:
+        store: that holds it, with status ok.
+        clip_id: its number.
+        why: the reason it was chosen.
+        data_root: folder that the store's paths are relative to.
+        model: also show the tokens that it keeps of `KEEP_RATIO`.
+        oracle: whose map.
+
+    Raises:
+        StoreError: no such clip, or it has no map.
+        DecodeError: the video.
+    """
+    shard = store.read_shard(shard_of(store, clip_id), embeddings=False, oracle=oracle)
+    row = clip_id % store.config.shard_size
+    clip = shard.clips.iloc[row]
+    if clip["status"] != "ok":
+        raise StoreError(f"clip {clip_id} has no map: {clip['status']} ({clip['error']})")
+    frames = clip_frames(store, clip, data_root)
+    cam = shard.cam[row]
+    pictures = {
+        "frames": frames,
+        "oracle": heat(frames, shard.scores[row]),
+        f"best {KEEP_RATIO:.0%} by the oracle": darken_dropped(frames, top(cam)),
+    }
+    if model is not None:
+        import torch
+
+        with torch.no_grad():
+            output = model(model.backbone.pixel_values(frames[None]), KEEP_RATIO, False)
+        kept = output.kept[0].reshape(tuple(store.grid)).cpu().numpy()
+        pictures[f"kept by the model at {KEEP_RATIO:.0%}"] = darken_dropped(frames, kept)
+    chance = np.random.default_rng(clip_id).random(cam.shape)
+    pictures[f"random {KEEP_RATIO:.0%}"] = darken_dropped(frames, top(chance))
+    step = len(frames) // store.grid.t
+    names = dict(enumerate(store.label_names))
+    label, said = (names.get(int(clip[c]), f"class {clip[c]}") for c in ("label", "prediction"))
+    title = f"{why}: clip {clip_id}, {clip['video_id']}, {label}"
+    if clip["label"] >= 0:
+        title += f"; probability {clip['true_prob']:.2f}"
+        title += "" if label == said else f", taken for {said}"
+    return Strip(title=title, pictures={n: p[::step] for n, p in pictures.items()})
+
+
+def shard_of(store: Store, clip_id: int) -> int:
+    """The shard of a clip.
+
+    Raises:
+        StoreError: the store has no such clip.
+    """
+    if not 0 <= clip_id < store.num_clips:
+        raise StoreError(f"{store.root} has no clip {clip_id}: they are 0 to {store.num_clips - 1}")
+    return clip_id // store.config.shard_size
+
+
+def clip_frames(store: Store, clip: pd.Series, data_root: str) -> Frames:
+    """The frames that the oracle saw: uint8 (T, H, W, 3).
+
+    Raises:
+        ConfigError: the backbone that is loaded is not the store's.
+        DecodeError: the video.
+    """
+    from pipeline.backbones import load_backbone
+
+    config = store.config
+    backbone = load_backbone(config.backbone, config.revision, device="meta")
+    if backbone.digest != config.backbone_digest:
+        raise ConfigError(
+            f"the backbone at {config.backbone} is not the one that this store was built by, so "
+            "its frames may be others"
+        )
+    request = DecodeRequest(
+        path=str(Path(data_root) / str(clip["path"])),
+        views=(
+            View(int(clip["segment"]), int(clip["crop"]), config.num_segments, config.num_crops),
+        ),
+        num_frames=backbone.num_frames,
+        size=backbone.image_size,
+        short_side=backbone.short_side,
+        sampling=config.sampling,
+        decoder=config.decoder,
+        min_frames=backbone.tubelet_size,
+    )
+    frames: Frames = decode_video(request).clips[0]
+    return frames
+
+
+def top(values: npt.NDArray[np.floating]) -> Mask:
+    """The `KEEP_RATIO` of the tokens with the highest values, ties to the first; (t, y, x)."""
+    number = max(1, int(values.size * KEEP_RATIO))
+    kept = np.zeros(values.size, bool)
+    kept[np.argsort(-values.ravel(), kind="stable")[:number]] = True
+    return kept.reshape(values.shape)
+
+
+def heat(frames: Frames, scores: npt.NDArray[np.floating]) -> Frames:
+    """The frames in grey under their map: scores (t, y, x) in [0, 1], 1 is the brightest."""
+    from matplotlib import colormaps
+
+    value = scores
+    for axis, size in enumerate(frames.shape[:3]):
+        value = value.repeat(size // value.shape[axis], axis=axis)
+    colour = colormaps["inferno"](value)[..., :3] * 255
+    grey = frames.mean(axis=-1, keepdims=True)
+    return (0.35 * grey + 0.65 * colour).round().astype(np.uint8)
