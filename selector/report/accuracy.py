@@ -54,8 +54,7 @@ def pareto(cost: npt.NDArray[np.float64], value: npt.NDArray[np.float64]) -> npt
     """
     no_worse = (cost[:, None] <= cost) & (value[:, None] >= value)
     better = (cost[:, None] < cost) | (value[:, None] > value)
-    dominated: npt.NDArray[np.bool_] = (no_worse & better).any(axis=0)
-    return ~dominated
+    return ~np.asarray((no_worse & better).any(axis=0), bool)
 
 
 def published_frame(lines: Sequence[Published]) -> pd.DataFrame:

@@ -55,8 +55,11 @@ class Picture(Figure):
 
     def legend_below(self, ax: Axes) -> None:
         """The legend, outside of the diagram."""
+        many = len(ax.get_legend_handles_labels()[0]) > 3
         if ax.get_legend_handles_labels()[0]:
-            self.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=INK)
+            self.legend(
+                loc="outside lower center", ncols=1 if many else 2, frameon=False, labelcolor=INK
+            )
 
 
 def accuracy(
@@ -74,7 +77,7 @@ def accuracy(
         "clips_per_s": "clips per second, measured, one worker",
         "keep_ratio": "keep ratio",
     }
-    picture = Picture(6.0, 4.6)
+    picture = Picture(6.0, 4.2 + 0.22 * frame["method"].nunique())
     ax = picture.axes_of(titles[cost], "top-1 %")
     frame = frame.assign(x=frame[cost])
     if cost == "gmacs":  # what an oracle costs beside the blocks is no part of a model
@@ -99,14 +102,21 @@ def accuracy(
                 alpha=0.12,
                 linewidth=0,
             )
-        for row in rows.itertuples():
-            low, high = 100 * row.top1_low, 100 * row.top1_high
+        for row in rows.to_dict("records"):
+            low, high = 100 * row["top1_low"], 100 * row["top1_high"]
             if len(rows) == 1:
-                ax.plot([row.x, row.x], [low, high], color=colour, linewidth=1.2)
-            keep = "" if np.isnan(row.keep_ratio) else f", keep ratio {row.keep_ratio:g}"
-            tip = f"{method}{keep}: {100 * row.top1:.1f} % [{low:.1f}, {high:.1f}], {row.x:.4g}"
+                ax.plot([row["x"], row["x"]], [low, high], color=colour, linewidth=1.2)
+            keep = "" if np.isnan(row["keep_ratio"]) else f", keep ratio {row['keep_ratio']:g}"
+            tip = (
+                f"{method}{keep}: {100 * row['top1']:.1f} % [{low:.1f}, {high:.1f}], {row['x']:.4g}"
+            )
             picture.point(
-                ax, row.x, 100 * row.top1, f"{tip} {titles[cost]}", marker=marker, color=colour
+                ax,
+                row["x"],
+                100 * row["top1"],
+                f"{tip} {titles[cost]}",
+                marker=marker,
+                color=colour,
             )
     best = {"gmacs": "best_by_gflops", "clips_per_s": "best_by_speed"}.get(cost)
     if best:
@@ -124,9 +134,9 @@ def accuracy(
         ax.plot(
             published["gflops"], published["top1"], "+", color=INK, label="published, as printed"
         )
-        for line in published.itertuples():
-            tip = f"{line.model}, published: {line.top1:g} %, {line.gflops:g} GFLOPs"
-            picture.point(ax, line.gflops, line.top1, tip, marker="+", color=INK)
+        for line in published.to_dict("records"):
+            tip = f"{line['model']}, published: {line['top1']:g} %, {line['gflops']:g} GFLOPs"
+            picture.point(ax, line["gflops"], line["top1"], tip, marker="+", color=INK)
     picture.legend_below(ax)
     return picture
 

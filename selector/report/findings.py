@@ -21,12 +21,17 @@ def of_store(analysis: Analysis, found: Places) -> list[str]:
         else "No token has any value: every map is flat, and there is nothing to compare.",
         _tail(analysis.tails),
     ]
-    said += [
-        f"Easier classes {_direction(row.low, row.high)} by {row.measure}: Spearman over "
-        f"{row.num_classes} classes {row.spearman:+.2f} [{row.low:+.2f}, {row.high:+.2f}]."
-        for row in analysis.trends.itertuples()
-        if row.measure == "half_share"
-    ] or ["Too few classes with a label, or too alike, to compare easy ones with hard ones."]
+    trends = analysis.trends
+    half = trends[trends["measure"] == "half_share"].to_dict("records")
+    if half:
+        row = half[0]
+        said.append(
+            f"Easier classes {_direction(row['low'], row['high'])} by the share of tokens with "
+            f"half of the best or more: Spearman over {row['num_classes']} classes "
+            f"{row['spearman']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]."
+        )
+    else:
+        said.append("Too few classes with a label, or too alike, to compare easy with hard ones.")
     if not math.isnan(found.edge_value):
         said.append(
             f"The outermost ring of tokens holds {100 * found.edge_value:.1f} % of the value; it "
@@ -60,12 +65,12 @@ def _tail(tails: pd.DataFrame) -> str:
         return "There are too few positive values to fit a tail."
     row = within.iloc[0]
     low, high = row["shape_low"], row["shape_high"]
-    if low > 0:
-        kind = "heavier than exponential, as a Pareto tail is"
-    elif high < 0:
-        kind = "lighter than exponential, so no Pareto tail"
+    if (within["shape_low"] > 0).all():
+        kind = "heavier than exponential at every cut-off, as a Pareto tail is"
+    elif (within["shape_high"] < 0).all():
+        kind = "lighter than exponential at every cut-off, so no Pareto tail"
     else:
-        kind = "not told apart from exponential"
+        kind = "not told apart from exponential at every cut-off"
     return (
         f"Within clips the tail is {kind}: shape "
         f"{row['shape']:+.3f} [{low:+.3f}, {high:+.3f}] over "

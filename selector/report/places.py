@@ -87,7 +87,7 @@ def agreement(store: Store) -> pd.DataFrame:
     for (first, second), parts in found.items():
         each = pd.Series(np.concatenate(parts) if parts else [], index=videos, dtype=float).dropna()
         if len(each):
-            by_video = each.groupby(level=0).mean().to_numpy()[:, None]
+            by_video = np.asarray(each.groupby(level=0).mean(), np.float64)[:, None]
             low, high = mean_interval(by_video, (-1.0, 1.0), num_draws=500)[:, 0]
             rows.append((first, second, len(each), float(by_video.mean()), low, high))
     return pd.DataFrame(rows, columns=["first", "second", "num_clips", "spearman", "low", "high"])

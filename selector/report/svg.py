@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from html import escape
+from typing import Any
 
 from matplotlib import rc_context
 
@@ -20,7 +21,7 @@ def inline_svg(picture: Picture, alt: str, number: int) -> str:
         number: of the picture in its page; keeps the names inside apart from another's.
     """
     data = io.StringIO()
-    how = {"svg.fonttype": "none", "svg.hashsalt": str(number), "font.family": "sans-serif"}
+    how: Any = {"svg.fonttype": "none", "svg.hashsalt": str(number), "font.family": "sans-serif"}
     with rc_context(how):
         picture.savefig(data, format="svg", metadata={"Date": None})
     text = data.getvalue()

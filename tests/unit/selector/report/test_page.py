@@ -1,0 +1,97 @@
+"""The page: what it says of small or failed stores, its statistics by value, and in a browser."""
+
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ClipStatus
+from selector.analysis import distribution as dist
+from selector.report.accuracy import pareto
+from selector.report.page import render, sections
+from selector.report.places import places
+from tests.stores import make_store
+
+FAILED = dict.fromkeys(range(4), ClipStatus.MISSING_FILE)
+
+
+class Page(HTMLParser):
+    """Counts plots, and collects what a browser would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.plots, self.fetched = 0, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.plots += tag == "svg" and bool(attrs.get("aria-label"))
+        for name in ("src", "href", "xlink:href", "srcset"):
+            value = attrs.get(name)
+            if value and not value.startswith(("#", "data:")):
+                self.fetched.append(value)
+
+
+def test_a_store_of_failures_says_so(tmp_path: Path):
+    store = make_store(tmp_path / "store", 4, failed=FAILED)
+    parts = sections(store)
+    assert "No clip of this store has a map" in parts[0].text[0]
+    assert any("No evaluation was given" in line for line in parts[0].text)
+    failures = next(part for part in parts if part.title == "Failures")
+    assert failures.text == ["4 of 4 committed clips failed."]
+    assert Page(render("x", parts)).plots == 0
+
+
+def test_one_clip_is_a_page(tmp_path: Path):
+    parts = sections(make_store(tmp_path / "store", 1))
+    text = render("<one>", parts)
+    assert "&lt;one&gt;" in text
+    assert "Too few classes with a label" in text
+    assert Page(text).plots == 3
+
+
+def test_the_page_fetches_nothing(tmp_path: Path):
+    page = Page(render("x", sections(make_store(tmp_path / "store", 12, failed={3: FAILED[0]}))))
+    assert page.fetched == []
+    assert page.plots >= 3
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="NO BROWSER: the page was not opened")
+def test_a_browser_shows_it_without_a_complaint(tmp_path: Path):
+    page = tmp_path / "page.html"
+    text = render("x", sections(make_store(tmp_path / "store", 12)))
+    page.write_text(text)
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.stdout.count('<svg class="plot"') == Page(text).plots >= 3
+    assert "CONSOLE" not in done.stderr
+
+
+def test_pareto_front_by_hand():
+    cost = np.array([1.0, 2.0, 2.0, 3.0, 1.0])
+    value = np.array([0.5, 0.7, 0.6, 0.7, 0.5])
+    assert pareto(cost, value).tolist() == [True, True, False, False, True]
+
+
+def test_value_by_place_is_that_of_the_arrays(tmp_path: Path):
+    store = make_store(tmp_path / "store", 10, failed={3: ClipStatus.DECODE_ERROR})
+    scores = np.delete(store.scores()[:].astype(np.float64), 3, axis=0)
+    found = places(store)
+    np.testing.assert_allclose(found.over_space, scores.mean(axis=(0, 1)))
+    inner = scores[:, :, 1:-1, 1:-1].sum()
+    assert found.edge_value == pytest.approx(1 - inner / scores.sum())
+
+
+def test_histogram_and_distance_of_known_samples():
+    low = dist.count_scores(np.array([[0.0, 0.25, 0.25, 1.0]], np.float32))
+    edges, _, share = dist.histogram(low)
+    assert share.sum() == pytest.approx(1)
+    assert share[0] == share[-1] == 0.25
+    assert share[np.searchsorted(edges, 0.25, side="right") - 1] == 0.5
+    high = dist.count_scores(np.array([[0.5, 0.5, 1.0, 1.0]], np.float32))
+    assert dist.ks_distance(low, high) == pytest.approx(0.75)  # just below 0.5
+    assert np.isnan(dist.ks_distance(low, np.zeros_like(low)))
