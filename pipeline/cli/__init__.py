@@ -42,6 +42,7 @@ COMMANDS = {
             "methods",
             "adapt_backbone",
             "evaluate",
+            "paper_table",
             "calibrate",
             "predict",
             "export_lite",
