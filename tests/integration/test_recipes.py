@@ -1,4 +1,4 @@
-"""The recipes of docs/store-format.md run as printed, and say what they claim to."""
+"""The recipes of docs/recipes.md run as printed, and say what they claim to."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from scipy.stats import rankdata
 
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ClipStatus, StoreError
+from tests.evaluations import make_evaluation
 from tests.stores import make_store
 
 ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs" / "store-format.md"
+NUM_VIDEOS = 24
+DOCS = ROOT / "docs" / "recipes.md"
 
 
 @pytest.fixture(scope="module", params=["runs", "label=7"])
@@ -35,6 +37,17 @@ def names(tmp_path_factory: pytest.TempPathFactory, request: Any) -> dict[str, A
         failed={7: ClipStatus.DECODE_ERROR},
         degenerate=(4,),
         further_oracles=("hirescam@embeddings",),
+    )
+    made_up = np.random.default_rng(0).normal(size=(NUM_VIDEOS, 5, 3))
+    make_evaluation(
+        folder / "runs" / "ssv2-eval",
+        made_up,
+        [i % 3 for i in range(NUM_VIDEOS)],
+        methods=("random", "lite"),
+        keep_ratios=(1.0, 0.5, 0.3),
+        num_seeds=1,
+        selector_digests={"lite": "a"},
+        failed=[(4, 2)],
     )
     (folder / "runs").rename(folder / request.param)
     text = DOCS.read_text().replace("runs/ssv2", f"{request.param}/ssv2")
@@ -134,7 +147,58 @@ def test_arrays_and_the_reader(names: dict[str, Any]) -> None:
     assert names["shard"].scores.shape == (4, 3, 5, 5)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/store-format.md"])
+def test_worst_clips_reasons_and_confusion(names: dict[str, Any]) -> None:
+    ok = names["store"].clips(status="ok")
+    expected = sorted(zip(ok["true_prob"], ok["clip_id"], strict=True))[:10]
+    assert names["worst"]["clip_id"].tolist() == [clip for _, clip in expected]
+    assert names["reasons"].to_dict("index") == {"decode_error": {"size": 1, "min": "video0007"}}
+    for label, row in names["confusion"].iterrows():
+        said = [p for p, own in zip(ok["prediction"], ok["label"], strict=True) if own == label]
+        for prediction, share in row.items():
+            assert share == pytest.approx(said.count(prediction) / len(said))
+
+
+def test_the_share_of_the_edge(names: dict[str, Any]) -> None:
+    scores = np.asarray(names["store"].scores()[:], np.float64)
+    scores = scores[~np.isnan(scores).any(axis=(1, 2, 3))]
+    inside = sum(clip[:, y, x].sum() for clip in scores for y in (1, 2, 3) for x in (1, 2, 3))
+    assert names["edge_share"] == pytest.approx(1 - inside / scores.sum(), rel=1e-5)
+
+
+def test_the_recipes_of_an_evaluation(names: dict[str, Any]) -> None:
+    """Against its logits: columns full, random 0.5 and 0.3, lite 0.5 and 0.3."""
+    logits = np.random.default_rng(0).normal(size=(NUM_VIDEOS, 5, 3))
+    labels = np.arange(NUM_VIDEOS) % 3
+    right = logits.argmax(axis=2) == labels[:, None]
+    good = np.arange(NUM_VIDEOS) != 4  # failed under one line, and so left out of all
+    shares = right[good].mean(axis=0)
+    table = names["accuracy"]
+    lines = [("full", 1.0), ("random", 0.5), ("random", 0.3), ("lite", 0.5), ("lite", 0.3)]
+    for line, share in zip(lines, shares, strict=True):
+        assert table.loc[line] == pytest.approx(share)
+    gap = right[good, 3].astype(float) - right[good, 1]
+    assert names["difference"] == pytest.approx(gap.mean())
+    assert names["standard_error"] == pytest.approx(np.std(gap, ddof=1) / np.sqrt(len(gap)))
+    for label, lost in names["lost"].items():
+        own = good & (labels == label)
+        assert lost == pytest.approx(right[own, 0].mean() - right[own, 3].mean())
+    assert names["lost"].is_monotonic_decreasing
+    costs = names["costs"].set_index(["method", "keep_ratio"])
+    assert {line: costs.loc[line, "top1"] for line in lines} == pytest.approx(
+        dict(zip(lines, shares, strict=True))
+    )
+    assert costs.loc[("lite", 0.5), "gmacs"] == 6  # five tokens, and one for the ranking
+    probability = np.exp(logits[good, 0])
+    probability = (probability / probability.sum(axis=1, keepdims=True)).max(axis=1)
+    parts = np.array_split(np.argsort(probability), 5)
+    assert sum(map(len, parts)) == good.sum() == 23
+    calibration = names["calibration"]
+    assert calibration["confidence"].is_monotonic_increasing
+    lowest = np.sort(probability)[: int(23 / 5)]
+    assert calibration["confidence"].iloc[0] == pytest.approx(lowest.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md"])
 def test_the_lorenz_curve_of_many_tokens_ends_at_one(page: str) -> None:
     """In float32 the sum of these ends at 0.5, as every addition rounds to nothing from 2^24 on."""
     text = (ROOT / page).read_text()
