@@ -32,11 +32,10 @@ from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMA
 from transformers.utils.logging import disable_progress_bar
 
 from pipeline.backbones import Backbone, load_backbone
-from pipeline.config import OracleConfig, RunConfig
+from pipeline.config import OracleConfig, OracleName, RunConfig
 from pipeline.oracle.build import build
 from pipeline.oracle.names import resolve_oracle
 from pipeline.oracle.together import values_together
-from pipeline.oracle_name import OracleName
 
 SIZES = {
     "tiny": {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,

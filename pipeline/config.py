@@ -15,10 +15,9 @@ import math
 import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import ConfigError
-from pipeline.oracle_name import LABEL, TARGETS, OracleName
 
 DECODERS = ("pyav", "decord", "torchcodec")
 LONGEST_S = 10 * 24 * 3600
@@ -26,6 +25,9 @@ LONGEST_S = 10 * 24 * 3600
 PRECISIONS = ("fp32", "bf16", "fp16")
 DEFAULT_LAYER = "blocks.-1.output"
 DEFAULT_EMBEDDINGS_PER_CLIP = 128
+LABEL = "label"
+TARGETS = (LABEL, "predicted")
+_ORACLE_PATTERN = re.compile(r"([a-z0-9+-]+)(?:@([a-z0-9.-]+))?(?::(\w+))?")
 
 # For the reader of a store, not for its identity: the same weights may live in another folder.
 INFORMATIVE = {"informative": True}
@@ -121,6 +123,49 @@ class ClipConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
         return asdict(self)
+
+
+class OracleName(NamedTuple):
+    """An oracle as commands, configurations and readers call it: `METHOD@LAYER:TARGET`.
+
+    `hirescam@embeddings`, `gradcam@blocks.11.output:predicted`; which methods and layers there are,
+    `pipeline.oracle.names` knows.
+    """
+
+    method: str
+    """`gradcam`, `hirescam`, ..., `occlusion`."""
+    layer: str = ""
+    """Module whose output is scored; empty where the method's default is still to be found."""
+    target: str = LABEL
+    """Class whose logit is explained: the true `label` or the `predicted` one."""
+
+    @classmethod
+    def parse(cls, text: str) -> OracleName:
+        """The inverse of `str`; `@LAYER` and `:TARGET` may be left out.
+
+        Raises:
+            ConfigError: it is no name.
+        """
+        match = _ORACLE_PATTERN.fullmatch(text)
+        target = (match[3] or LABEL) if match else ""
+        if match is None or target not in TARGETS:
+            raise ConfigError(
+                f"an oracle is called METHOD, METHOD@LAYER or METHOD@LAYER:TARGET, TARGET one of "
+                f"{', '.join(TARGETS)}, such as gradcam@blocks.-1.output:predicted; got {text!r}"
+            )
+        return cls(match[1], match[2] or "", target)
+
+    def __str__(self) -> str:
+        layer = f"@{self.layer}" if self.layer else ""
+        return f"{self.method}{layer}" + ("" if self.target == LABEL else f":{self.target}")
+
+    @property
+    def suffix(self) -> str:
+        """What stands in a store after the names of this oracle's arrays and columns.
+
+        Letters, digits and underscores: file systems, SQL and attributes of a data frame take it.
+        """
+        return "_" + re.sub(r"\W", "_", str(self).replace("+", "p"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,8 @@ from pipeline.cli import options, output
 from pipeline.cli.options import HOW, WHAT
 from pipeline.cli.status import echo_accuracy
 from pipeline.cli.table import Column, echo_table
-from pipeline.config import DEFAULT_LAYER, OracleConfig, RunConfig
+from pipeline.config import DEFAULT_LAYER, TARGETS, OracleConfig, OracleName, RunConfig
 from pipeline.errors import ClipStatus, ConfigError
-from pipeline.oracle_name import TARGETS, OracleName
 
 if TYPE_CHECKING:
     from pipeline.oracle.build import BuildResult

@@ -11,8 +11,7 @@ from pipeline.cli import options, output
 from pipeline.cli.build_oracle import parse_kept
 from pipeline.cli.options import HOW, WHAT
 from pipeline.cli.table import Column, echo_table
-from pipeline.config import OracleConfig, RunConfig
-from pipeline.oracle_name import OracleName
+from pipeline.config import OracleConfig, OracleName, RunConfig
 
 if TYPE_CHECKING:
     from pipeline.estimate.estimate import Estimate

@@ -12,11 +12,10 @@ import pyarrow as pa
 from datasets_spec import default_split, load_spec
 from pipeline.clips.grid import TokenGrid
 from pipeline.clips.inputs import read_inputs
-from pipeline.config import OracleConfig, RunConfig, require_one_of
+from pipeline.config import LABEL, OracleConfig, RunConfig, require_one_of
 from pipeline.errors import ClipStatus
 from pipeline.oracle.names import METHODS, resolve_oracle
 from pipeline.oracle.worker import OracleWorker
-from pipeline.oracle_name import LABEL
 from pipeline.shards.progress import Progress
 from pipeline.shards.run import TRANSIENT, run_job, with_what_is_seen
 from pipeline.shards.scheduler import Loss

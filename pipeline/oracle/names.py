@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pipeline.backbones.base import Backbone
-from pipeline.config import DEFAULT_LAYER, require_one_of
+from pipeline.config import DEFAULT_LAYER, OracleName, require_one_of
 from pipeline.errors import ConfigError
 from pipeline.oracle.base import Oracle
 from pipeline.oracle.cam import CAM_METHODS, ClassActivationMap
 from pipeline.oracle.occlusion import BOX, Occlusion, boxes
-from pipeline.oracle_name import OracleName
 
 OCCLUSION = "occlusion"
 METHODS = (*CAM_METHODS, OCCLUSION)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import Tokens
+from pipeline.config import LABEL, OracleName
 from pipeline.oracle.base import OracleMaps
 from pipeline.oracle.cam import CAM_METHODS, CamTarget, class_activation_maps
 from pipeline.oracle.names import make_oracle
-from pipeline.oracle_name import LABEL, OracleName
 
 
 def values_together(

@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from pipeline.clips.grid import TokenGrid
-from pipeline.config import OracleConfig
+from pipeline.config import OracleConfig, OracleName
 from pipeline.errors import StoreError
-from pipeline.oracle_name import OracleName
 from pipeline.store import layout
 from pipeline.store.manifest import FolderInfo, FolderKind
 

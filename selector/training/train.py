@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from pipeline.config import OracleName
 from pipeline.errors import ConfigError
-from pipeline.oracle_name import OracleName
 from selector.training.config import (
     DEFAULT_LAYERS,
     NEEDS_ALL_TOKENS,

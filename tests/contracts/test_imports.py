@@ -151,7 +151,6 @@ LAYERS = (
     ("pipeline.shards", "pipeline.decode"),
     ("pipeline.store", "pipeline.clips.plan"),
     ("pipeline.clips", "pipeline.config"),
-    ("pipeline.oracle_name",),
     ("pipeline.errors",),
 )
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from pipeline import open_store
 from pipeline.cli import app
-from pipeline.oracle_name import OracleName
+from pipeline.config import OracleName
 from pipeline.store.verify import verify_store
 from tests.builds import make_dataset, run_build
 from tests.checkpoints import save_videomae

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from pipeline.backbones import Backbone, load_backbone
+from pipeline.config import OracleName
 from pipeline.errors import ConfigError
 from pipeline.oracle.cam import CAM_METHODS, CamTarget, class_activation_maps
 from pipeline.oracle.names import make_oracle
 from pipeline.oracle.together import values_together
-from pipeline.oracle_name import OracleName
 from tests.checkpoints import save_videomae
 from tests.plain import layers, token_maps
 

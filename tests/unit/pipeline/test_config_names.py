@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
+from pipeline.config import TARGETS, OracleName
 from pipeline.errors import ConfigError
 from pipeline.oracle.names import METHODS
-from pipeline.oracle_name import TARGETS, OracleName
 
 
 @pytest.mark.parametrize(
