@@ -34,6 +34,7 @@ COMMANDS = {
         "verify",
         "failures",
         "analyze",
+        "show",
         "report",
     ),
     "Stage 2: the selector": (

@@ -7,6 +7,7 @@ import inspect
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -167,6 +168,16 @@ def require_writable_folder(place: Path | str) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"cannot write into {place}: {there}: {error.strerror}") from error
+
+
+def require_drawing() -> None:
+    """Refuse to begin what draws where matplotlib is not there.
+
+    Raises:
+        ConfigError: says how to get it.
+    """
+    if find_spec("matplotlib") is None:
+        raise ConfigError("drawing needs matplotlib: pip install 'lite-pipeline[report]'")
 
 
 def require_writable_file(path: Path | str) -> None:

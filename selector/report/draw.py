@@ -225,5 +225,6 @@ def film_strip(shown: Strip) -> Picture:
         for ax, frame in zip(row, frames, strict=True):
             ax.imshow(frame)
             ax.set_axis_off()
-    picture.suptitle(shown.title, color=INK, fontsize="medium")
+    # A dollar sign in a name begins no formula.
+    picture.suptitle(shown.title, color=INK, fontsize="medium", parse_math=False)
     return picture

@@ -88,16 +88,11 @@ def strip(
         StoreError: no such clip, or it has no map.
         DecodeError: the video.
     """
-    shard = store.read_shard(shard_of(store, clip_id), embeddings=False, oracle=oracle)
-    row = clip_id % store.config.shard_size
-    clip = shard.clips.iloc[row]
-    if clip["status"] != "ok":
-        raise StoreError(f"clip {clip_id} has no map: {clip['status']} ({clip['error']})")
+    clip, scores, cam = _read(store, clip_id, oracle)
     frames = clip_frames(store, clip, data_root)
-    cam = shard.cam[row]
     pictures = {
         "frames": frames,
-        "oracle": heat(frames, shard.scores[row]),
+        "oracle": heat(frames, scores),
         f"best {KEEP_RATIO:.0%} by the oracle": darken_dropped(frames, top(cam)),
     }
     if model is not None:
@@ -110,13 +105,54 @@ def strip(
     chance = np.random.default_rng(clip_id).random(cam.shape)
     pictures[f"random {KEEP_RATIO:.0%}"] = darken_dropped(frames, top(chance))
     step = len(frames) // store.grid.t
+    title = _title(store, clip, why)
+    return Strip(title=title, pictures={n: p[::step] for n, p in pictures.items()})
+
+
+def bare_strip(store: Store, clip_id: int, why: str, oracle: str | None = None) -> Strip:
+    """What is known of a clip's tokens without its video: the map, on black.
+
+    Args:
+        store: that holds it, with status ok.
+        clip_id: its number.
+        why: the reason it was chosen.
+        oracle: whose map.
+
+    Raises:
+        StoreError: no such clip, or it has no map.
+    """
+    clip, scores, cam = _read(store, clip_id, oracle)
+    side = 16  # pixels of a token, as most backbones have it
+    t, h, w = scores.shape
+    black = np.zeros((t, h * side, w * side, 3), np.uint8)
+    grey = np.full_like(black, 200)
+    pictures = {
+        "oracle": heat(black, scores),
+        f"best {KEEP_RATIO:.0%} by the oracle": darken_dropped(grey, top(cam)),
+    }
+    return Strip(title=_title(store, clip, why), pictures=pictures)
+
+
+def _read(
+    store: Store, clip_id: int, oracle: str | None
+) -> tuple[pd.Series, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """A clip's row, scores and signed map."""
+    shard = store.read_shard(shard_of(store, clip_id), embeddings=False, oracle=oracle)
+    row = clip_id % store.config.shard_size
+    clip = shard.clips.iloc[row]
+    if clip["status"] != "ok":
+        raise StoreError(f"clip {clip_id} has no map: {clip['status']} ({clip['error']})")
+    return clip, shard.scores[row], shard.cam[row]
+
+
+def _title(store: Store, clip: pd.Series, why: str) -> str:
     names = dict(enumerate(store.label_names))
     label, said = (names.get(int(clip[c]), f"class {clip[c]}") for c in ("label", "prediction"))
-    title = f"{why}: clip {clip_id}, {clip['video_id']}, {label}"
+    title = f"{why}: clip {clip['clip_id']}, {clip['video_id']}, {label}"
     if clip["label"] >= 0:
         title += f"; probability {clip['true_prob']:.2f}"
         title += "" if label == said else f", taken for {said}"
-    return Strip(title=title, pictures={n: p[::step] for n, p in pictures.items()})
+    return title
 
 
 def shard_of(store: Store, clip_id: int) -> int:

@@ -1,0 +1,74 @@
+"""`lite-pipeline show`: oracle maps of single clips, over their frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options, output
+from pipeline.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(show)
+
+
+def show(
+    store: options.StorePlace,
+    out: Annotated[Path, typer.Option(help="Folder for one PNG a clip.")],
+    clip: Annotated[list[int] | None, typer.Option(help="Its clip_id; repeat for several.")] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="The first clips of this class.")
+    ] = None,
+    worst: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many, whose true class the model finds least probable."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Clips of --class at most.")] = 10,
+    data_root: Annotated[
+        str | None, typer.Option(help="Folder of the store's videos; without it, maps on black.")
+    ] = None,
+    oracle: options.StoreOracle = None,
+) -> None:
+    """Draw oracle maps of a store: frames, map, and the tokens that it would keep."""
+    from pipeline import open_store
+    from pipeline.errors import DecodeError
+    from pipeline.store.root import Root
+    from selector.report.choosing import clips_by_number, clips_of_class, worst_clips
+
+    if sum(given is not None for given in (clip or None, class_name, worst)) != 1:
+        raise ConfigError("say which clips: one of --clip ID, --class NAME, --worst 10")
+    options.require_drawing()
+    options.require_writable_folder(out)
+    opened = open_store(store)
+    if clip:
+        chosen = clips_by_number(opened, clip)
+    elif class_name is not None:
+        chosen = clips_of_class(opened, class_name, limit)
+    else:
+        assert worst is not None
+        chosen = worst_clips(opened, worst)
+
+    from selector.report.draw import film_strip
+    from selector.report.files import picture_bytes
+    from selector.report.strips import bare_strip, strip
+
+    failed = 0
+    for number, why in chosen.items():
+        try:
+            if data_root is None:
+                shown = bare_strip(opened, number, why, oracle)
+            else:
+                shown = strip(opened, number, why, data_root, oracle=oracle)
+        except DecodeError as error:
+            output.echo(f"clip {number}: {error}", err=True)
+            failed += 1
+            continue
+        path = out / f"clip-{number:06d}.png"
+        Root(out).put(path.name, picture_bytes(film_strip(shown), "png"))
+        output.echo(f"{path}: {shown.title}")
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,65 @@
+"""Which clips of a store are drawn: by number, of a class, or those that go most wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from pipeline.errors import ClipStatus, ConfigError, StoreError
+from pipeline.store.reader import Store
+
+
+def clips_by_number(store: Store, numbers: Sequence[int]) -> dict[int, str]:
+    """Clips that were asked for, each with why it is shown.
+
+    Raises:
+        StoreError: one is not in the store, not committed, or has no map.
+    """
+    known = store.clips(columns=["clip_id", "status", "error"]).set_index("clip_id")
+    for number in numbers:
+        if not 0 <= number < store.num_clips:
+            raise StoreError(
+                f"{store.root} has no clip {number}: they are 0 to {store.num_clips - 1}"
+            )
+        if number not in known.index:
+            raise StoreError(f"clip {number} of {store.root} is not done yet")
+        status, error = known.loc[number]
+        if status != ClipStatus.OK:
+            raise StoreError(f"clip {number} has no map: {status} ({error})")
+    return dict.fromkeys(numbers, "as asked")
+
+
+def clips_of_class(store: Store, name: str, limit: int) -> dict[int, str]:
+    """The first clips of a class that have a map.
+
+    Args:
+        store: where.
+        name: of the class, or its number where the dataset names none.
+        limit: how many at most.
+
+    Raises:
+        ConfigError: no such class; names similar ones.
+        StoreError: no clip of it has a map.
+    """
+    names = store.label_names or [str(n) for n in range(int(store.plan()["label"].max()) + 1)]
+    if name not in names:
+        similar = get_close_matches(name, names, n=5, cutoff=0.4) or names[:5]
+        raise ConfigError(f"no class is called {name!r}; similar: {', '.join(similar)}")
+    clips = store.clips(columns=["clip_id", "label"], status=ClipStatus.OK.value)
+    found = clips.loc[clips["label"] == names.index(name), "clip_id"].head(limit)
+    if found.empty:
+        raise StoreError(f"no clip of class {name!r} in {store.root} has a map")
+    return {int(clip): f"class {name}" for clip in found}
+
+
+def worst_clips(store: Store, number: int) -> dict[int, str]:
+    """The clips with a label whose true class the model finds least probable, worst first.
+
+    Raises:
+        StoreError: no clip with a map has a label.
+    """
+    clips = store.clips(columns=["clip_id", "label", "true_prob"], status=ClipStatus.OK.value)
+    ranked = clips[clips["label"] >= 0].sort_values(["true_prob", "clip_id"]).head(number)
+    if ranked.empty:
+        raise StoreError(f"no clip of {store.root} has both a map and a label")
+    return {int(clip): f"worst no. {i}" for i, clip in enumerate(ranked["clip_id"], start=1)}
