@@ -35,6 +35,7 @@ COMMANDS = {
         "failures",
         "analyze",
         "show",
+        "figure",
         "report",
     ),
     "Stage 2: the selector": (

@@ -6,6 +6,7 @@ The same figure is saved as a file or put into the page (`selector.report.svg`),
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from itertools import cycle
 
@@ -225,6 +226,7 @@ def film_strip(shown: Strip) -> Picture:
         for ax, frame in zip(row, frames, strict=True):
             ax.imshow(frame)
             ax.set_axis_off()
-    # A dollar sign in a name begins no formula.
-    picture.suptitle(shown.title, color=INK, fontsize="medium", parse_math=False)
+    # Class names may be long; and a dollar sign in one begins no formula.
+    title = textwrap.fill(shown.title, 10 * (columns + 1))
+    picture.suptitle(title, color=INK, fontsize="medium", parse_math=False)
     return picture
