@@ -80,6 +80,16 @@ def read_videos(spec: DatasetSpec, data_root: str | Path, split: str) -> list[Vi
     return read_split(spec, data_root, split).videos
 
 
+def read_groups(spec: DatasetSpec, data_root: str | Path, split: str) -> dict[str, str]:
+    """The group of each video of a split whose annotation gives one, by `video_id`.
+
+    Raises:
+        DatasetSpecError: no such split or annotation file.
+    """
+    rows = read_rows(spec, check_root(data_root), canonical_split(spec, split), ignore)
+    return {row.video_id: row.group for row in rows if row.group is not None}
+
+
 def read_label_names(spec: DatasetSpec, data_root: str | Path) -> list[str]:
     """Class names of the dataset; the index is the class id.
 

@@ -218,6 +218,13 @@ def _sampling(fields: _Fields, key: str) -> str:
     return value
 
 
+def _flip(fields: _Fields, key: str) -> bool:
+    value = fields.values.get(key)
+    if not isinstance(value, bool):
+        raise fields.error(key, f"got {value!r}", "true or false")
+    return value
+
+
 def _views(fields: _Fields, key: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", str(fields.values.get(key)))
     if match is None:
@@ -237,6 +244,7 @@ _PARSERS: dict[str, Callable[[_Fields, str], Any]] = {
     "videos": _videos,
     "extensions": _extensions,
     "sampling": _sampling,
+    "flip": _flip,
     "train_views": _views,
     "eval_views": _views,
     "eval_split": _Fields.string,

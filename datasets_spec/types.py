@@ -69,6 +69,8 @@ class DatasetSpec:
     """Values of `{ext}`, and what counts as a video for `folder`."""
     sampling: str
     """`uniform` over the whole video, or `stride:N`."""
+    flip: bool
+    """Whether a mirrored video keeps its class; training mirrors no other."""
     train_views: tuple[int, int]
     """(temporal segments, spatial crops) per video when building training data: what
     `build-oracle` takes by default."""
@@ -115,6 +117,8 @@ class Row:
     """Class id that the annotation gives beside the name, to hold against the class list."""
     label_id: int | None = None
     """The number that `label` is: the class of that name, else the class with that id."""
+    group: str | None = None
+    """What the video was cut from, or who is in it: videos of one group must not cross splits."""
 
 
 Report = Callable[[Problem | Skipped], None]

@@ -1,7 +1,8 @@
-"""A table of videos: `path,label[,split,video_id]`, as CSV with a header or as JSON Lines.
+"""A table of videos: `path,label[,split,video_id,group]`, as CSV with a header or as JSON Lines.
 
 A label is a class name or, failing that, a class id; an empty one means that it is not known.
-Without `video_id`, the path without its ending is the id.
+Without `video_id`, the path without its ending is the id. Videos of one `group` are alike (cut from
+one recording, say).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from datasets_spec.textio import read_csv, read_jsonl
 from datasets_spec.types import DatasetSpec, Problem, Report, Row, ignore, same_split
 
 ALL = "all"
-_COLUMNS = ("path", "label", "split", "video_id")
+_COLUMNS = ("path", "label", "split", "video_id", "group")
 _REQUIRED = ("path", "label")
 
 
@@ -96,4 +97,11 @@ def _row(root: Path, values: dict[str, str], where: str) -> Row:
     path = _relative(root, values["path"])
     video_id = values.get("video_id") or PurePosixPath(path).with_suffix("").as_posix()
     label = values["label"]
-    return Row(video_id, label or None, where, path=path, label_id=whole_number(label))
+    return Row(
+        video_id,
+        label or None,
+        where,
+        path=path,
+        label_id=whole_number(label),
+        group=values.get("group") or None,
+    )

@@ -1,16 +1,23 @@
-"""`lite-pipeline train-backbone`: the small VideoMAE, on the rendered benchmark."""
+"""`lite-pipeline train-backbone`: a small VideoMAE, on the rendered benchmark or any dataset."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli import options, output
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from datasets_spec import DatasetSpec
     from pipeline.standin.config import BackboneConfig
+    from pipeline.standin.train import Trainer
+
+RENDERED = "synthetic"
 
 
 def register(app: typer.Typer) -> None:
@@ -19,13 +26,28 @@ def register(app: typer.Typer) -> None:
 
 
 def train_backbone(
-    data_root: Annotated[Path, typer.Option(help="Folder of `datasets make synthetic`.")],
+    data_root: Annotated[Path, typer.Option(help="Folder of the dataset.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint; resumes what is there.")],
+    dataset: options.Dataset = RENDERED,
+    split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
+    validation_split: Annotated[
+        str, typer.Option(help="Split to validate on, never trained on.")
+    ] = "validation",
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CKPT", help="VideoMAE to start from, or `synthetic` (shipped); else scratch."
+        ),
+    ] = None,
+    sampling: options.SamplingRule = None,
     steps: Annotated[int, typer.Option(help="Optimiser steps; may change on resume.")] = 6000,
-    layers: Annotated[int, typer.Option(help="Transformer blocks.")] = 6,
-    width: Annotated[int, typer.Option(help="Channels of a token.")] = 96,
+    layers: Annotated[int, typer.Option(help="Transformer blocks, from scratch.")] = 6,
+    width: Annotated[int, typer.Option(help="Channels of a token, from scratch.")] = 96,
     batch_size: Annotated[int, typer.Option(help="Clips per step.")] = 64,
     lr: Annotated[float, typer.Option(help="Learning rate before the last part.")] = 2e-3,
+    keep_ratio_range: Annotated[
+        str, typer.Option(metavar="LOW,HIGH", help="Keep ratios that steps draw from.")
+    ] = "0.12,0.6",
     seed: Annotated[int, typer.Option(help="Of weights, batches, augmentation, dropping.")] = 0,
     precision: Annotated[
         str, typer.Option(help="fp32, or bf16 where the processor is fast at it.")
@@ -34,58 +56,135 @@ def train_backbone(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 500,
 ) -> None:
-    """Train a small VideoMAE on the rendered action benchmark, dropping tokens at every step."""
+    """Train a small VideoMAE on a dataset's videos, dropping tokens at every step."""
     import torch
 
-    from datasets_spec import load_spec, read_label_names
+    from datasets_spec import load_spec
     from pipeline.standin.checkpoint import claimed
     from pipeline.standin.config import BackboneConfig
+    from selector.adaptation.config import parse_range
     from selector.training.train import resolve_device
 
+    low, high = parse_range(keep_ratio_range)
     config = BackboneConfig(
         steps=steps,
         num_layers=layers,
         hidden_size=width,
         batch_size=batch_size,
         learning_rate=lr,
+        keep_low=low,
+        keep_high=high,
         seed=seed,
         precision=precision,
     )
     options.require_writable_folder(out)
-    names = read_label_names(load_spec("synthetic"), data_root)
-    torch.set_num_threads(threads)
+    spec = load_spec(dataset)
     device = str(resolve_device(device))
+    if spec.name == RENDERED:
+        if init or sampling or (split, validation_split) != ("train", "validation"):
+            raise ConfigError(
+                "--init, --sampling, --split and --validation-split are for other datasets; the "
+                f"backbone of {RENDERED!r} is trained from scratch on its own splits"
+            )
+        make = _rendered(config, spec, data_root, out, device, threads)
+    else:
+        if init and (layers, width) != (6, 96):
+            raise ConfigError("--layers and --width are of the checkpoint where --init names one")
+        splits = (split, validation_split)
+        config, make = _footage(
+            config, spec, splits, init, sampling, data_root, out, device, threads
+        )
+    torch.set_num_threads(threads)
     with claimed(out, config):
-        top1, count = _train(config, data_root, names, out, device, threads, validate_every)
-    output.echo(f"checkpoint in {out}: top-1 {100 * top1:.1f} % on {count} videos")
+        trainer, validation = make()
+        top1 = _run(trainer, validation, validate_every)
+    output.echo(f"checkpoint in {out}: top-1 {100 * top1:.1f} % on {len(validation)} videos")
 
 
-def _train(
+def _rendered(
+    config: BackboneConfig, spec: DatasetSpec, data_root: Path, out: Path, device: str, threads: int
+) -> Callable[[], tuple[Trainer, Any]]:
+    """What decodes the rendered benchmark and makes its training."""
+    from datasets_spec import read_label_names
+    from pipeline.standin.clips import load_clips
+    from pipeline.standin.train import Trainer
+
+    names = read_label_names(spec, data_root)
+
+    def make() -> tuple[Trainer, Any]:
+        splits = []
+        for split in ("train", "validation"):
+            with output.counted(f"{split} videos") as decoded:
+                splits.append(load_clips(data_root, split, out / "cache", config, threads, decoded))
+        return Trainer(config, splits[0], names, out, device), splits[1]
+
+    return make
+
+
+def _footage(
     config: BackboneConfig,
+    spec: DatasetSpec,
+    splits: tuple[str, str],
+    init: str | None,
+    sampling: str | None,
     data_root: Path,
-    names: list[str],
     out: Path,
     device: str,
     threads: int,
-    validate_every: int,
-) -> tuple[float, int]:
-    """Decodes, trains and validates with progress lines; top-1 and on how many videos."""
-    from pipeline.standin.clips import load_clips
-    from pipeline.standin.loop import Schedule
-    from pipeline.standin.train import Trainer
+) -> tuple[BackboneConfig, Callable[[], tuple[Trainer, Any]]]:
+    """The whole configuration, and what decodes a dataset's videos and makes their training."""
+    from pipeline.decode import DecodeRequest
+    from pipeline.standin import finetune
+    from pipeline.standin.footage import load_footage, read_plan, require_every_class
 
-    splits = []
-    for split in ("train", "validation"):
-        with output.counted(f"{split} videos") as decoded:
-            splits.append(load_clips(data_root, split, out / "cache", config, threads, decoded))
-    trainer = Trainer(config, splits[0], names, out, device)
-    line = output.progress(config.steps, trainer.step, "steps")
+    plan = read_plan(spec, data_root, *splits)
+    start = finetune.open_checkpoint(init) if init else None
+    values = asdict(config) | (finetune.shape_of(start) if start else {})
+    whole = finetune.FinetuneConfig(
+        **values,
+        dataset=spec.name,
+        data_digest=plan.digest,
+        init=start.digest if start else "",
+        sampling=sampling or spec.sampling,
+        flip=spec.flip,
+    )
+
+    def make() -> tuple[Trainer, Any]:
+        found = []
+        # Wider than the crops for training; for validation what `evaluate` takes.
+        for name, videos, share in (
+            ("train", plan.train, finetune.WIDER),
+            ("validation", plan.validation, 1.0),
+        ):
+            side = round(whole.image_size * share)
+            request = DecodeRequest(
+                path="",
+                num_frames=whole.num_frames,
+                size=side,
+                short_side=side,
+                sampling=whole.sampling,
+            )
+            with output.counted(f"{name} videos") as decoded:
+                found.append(
+                    load_footage(videos, data_root, out / "cache", name, request, threads, decoded)
+                )
+        require_every_class(plan.label_names, found[0].labels.tolist())
+        trainer = finetune.Finetuner(whole, found[0], plan.label_names, out, device, start)
+        return trainer, found[1]
+
+    return whole, make
+
+
+def _run(trainer: Trainer, validation: Any, validate_every: int) -> float:
+    """Trains and validates with a progress line; top-1."""
+    from pipeline.standin.loop import Schedule
+
+    line = output.progress(trainer.num_steps, trainer.step, "steps")
     try:
-        top1 = trainer.run(
-            splits[1],
+        return trainer.run(
+            validation,
             Schedule(validate_every=validate_every),
             lambda step, loss: line.add(step - line.done),
         )
     finally:
         line.close()
-    return top1, len(splits[1])

@@ -112,7 +112,7 @@ class Trainer:
         config = self.config
         generator = seeded(config.seed, 1, self.step)
         frames, labels, actions = augment(*self._batch(), generator)
-        index = _draw_tokens(config, len(frames), generator).to(self.device)
+        index = draw_tokens(config, len(frames), generator).to(self.device)
         patches = normalise(pick(to_patches(frames, config), index))
         shown = pick(actions.flatten(1), index)
         for group in self.optimizer.param_groups:
@@ -205,7 +205,7 @@ def learning_rate(config: BackboneConfig, step: int) -> float:
     return config.learning_rate * cosine(done)
 
 
-def _draw_tokens(config: BackboneConfig, count: int, generator: torch.Generator) -> Tensor:
+def draw_tokens(config: BackboneConfig, count: int, generator: torch.Generator) -> Tensor:
     """Which tokens this step keeps: int64 (B, K), K the same for the whole batch."""
     all_of_them, share = torch.rand(2, generator=generator).tolist()
     ratio = config.keep_low + share * (config.keep_high - config.keep_low)

@@ -27,6 +27,11 @@ def test_every_shipped_specification_loads_under_its_own_name() -> None:
         assert spec.homepage
 
 
+def test_only_datasets_without_directions_are_mirrored() -> None:
+    allowed = {name for name in list_specs() if load_spec(name).flip}
+    assert allowed == {"kinetics400", "ucf101", "hmdb51"}
+
+
 def test_sampling_and_views_are_those_of_the_literature() -> None:
     ssv2, k400 = load_spec("ssv2"), load_spec("kinetics400")
     assert (ssv2.sampling, ssv2.train_views, ssv2.eval_views) == ("uniform", (1, 1), (2, 3))
@@ -112,6 +117,7 @@ def test_missing_yaml(tmp_path: Path) -> None:
             "sampling: got 'stride:0'; allowed: uniform, or stride:",
         ),
         (MINIMAL + "sampling: 4\n", "sampling: got 4"),
+        (MINIMAL + "flip: 'yes'\n", "flip: got 'yes'; allowed: true or false"),
         (MINIMAL + "eval_views: 2\n", "eval_views: got 2; allowed: SEGMENTSxCROPS as in 2x3"),
         (MINIMAL + "train_views: 3x0\n", "train_views: got '3x0'"),
         (MINIMAL + "splits: train.json\n", "splits: got 'train.json'; allowed: a mapping"),

@@ -1,0 +1,206 @@
+"""Trains a small VideoMAE on any dataset's clips, from scratch or from a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.backbones import load_backbone
+from pipeline.backbones.videomae import VideoMAEBackbone
+from pipeline.errors import BackboneError, ConfigError
+from pipeline.standin.checkpoint import load_state, save_state
+from pipeline.standin.config import BackboneConfig
+from pipeline.standin.footage import Footage
+from pipeline.standin.loop import BETAS, batch_rows, forget_after, seeded
+from pipeline.standin.model import (
+    MEAN,
+    STD,
+    as_backbone,
+    build_model,
+    embed_kept,
+    normalise,
+    pick,
+    start_from_principal_components,
+    to_patches,
+)
+from pipeline.standin.train import Trainer, draw_tokens, learning_rate
+
+logger = logging.getLogger(__name__)
+
+WIDER = 1.25
+"""Side of the decoded training clips by that of the crops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(BackboneConfig):
+    """Recipe of a training on a dataset's own videos."""
+
+    dataset: str
+    data_digest: str
+    """Of ids, labels and splits of the videos."""
+    init: str = ""
+    """Digest of the checkpoint it starts from; empty from scratch."""
+    sampling: str = "stride:4"
+    flip: bool = False
+    """Mirror half of the clips."""
+    smallest_crop: float = 0.4
+    """Smallest share of the frame that a random crop takes."""
+    colour: float = 0.3
+    """Largest change of brightness and contrast."""
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.smallest_crop <= 1:
+            raise ConfigError(f"smallest_crop must be above 0 up to 1, got {self.smallest_crop!r}")
+
+
+def open_checkpoint(init: str) -> VideoMAEBackbone:
+    """The VideoMAE checkpoint to start from.
+
+    Raises:
+        BackboneError: it does not load, is no VideoMAE, or normalises frames in another way.
+    """
+    backbone = load_backbone(init)
+    if not isinstance(backbone, VideoMAEBackbone):
+        raise BackboneError(f"--init {init}: only VideoMAE checkpoints can be trained here")
+    shown = (*backbone.preprocessing.mean, *backbone.preprocessing.std)
+    if not np.allclose(shown, [255 * value for value in (*MEAN, *STD)], atol=0.01):
+        raise BackboneError(f"--init {init}: frames are normalised in another way than here")
+    return backbone
+
+
+def shape_of(backbone: VideoMAEBackbone) -> dict[str, int]:
+    """The fields of `BackboneConfig` that a checkpoint decides."""
+    found = backbone.model.config
+    same = ("num_frames", "tubelet_size", "image_size", "patch_size", "hidden_size")
+    return {
+        **{name: int(getattr(found, name)) for name in same},
+        "num_layers": int(found.num_hidden_layers),
+        "num_heads": int(found.num_attention_heads),
+    }
+
+
+class Finetuner(Trainer):
+    """One training in one folder; steps, validation and files as `Trainer`'s."""
+
+    config: FinetuneConfig
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        clips: Footage,
+        label_names: list[str],
+        out: Path,
+        device: str,
+        start: VideoMAEBackbone | None,
+    ) -> None:
+        self.config, self.footage, self.out, self.device = config, clips, out, device
+        torch.manual_seed(config.seed)
+        if start is None:
+            self.model: Any = build_model(config, label_names)
+            sample, _ = self._augmented(0, min(64, len(clips)))
+            patches = normalise(to_patches(sample, config)).flatten(0, 1)
+            start_from_principal_components(self.model, patches.cpu())
+        else:
+            self.model = start.model.requires_grad_(True)
+            _fit_head(self.model, start.label_names, label_names)
+        self.backbone = as_backbone(self.model, config).to(device)
+        self.model.requires_grad_(True)
+        self.parameters = list(self.model.parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, betas=BETAS, weight_decay=config.weight_decay
+        )
+        self.step = 0
+        if state := load_state(out, device):
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+            forget_after(out, self.step)
+
+    def train_step(self) -> float:
+        """One optimiser step; returns the loss."""
+        config = self.config
+        frames, labels = self._augmented(self.step, config.batch_size)
+        index = draw_tokens(config, len(frames), seeded(config.seed, 1, self.step)).to(self.device)
+        patches = normalise(pick(to_patches(frames, config), index))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, self.step)
+        self.model.train()
+        with self._precision():
+            logits = self.backbone.run(embed_kept(self.backbone, patches, index))
+            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return loss.item()
+
+    def save(self) -> None:
+        """Writes what a later run needs to go on from here."""
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        save_state(self.out, {**state, "step": self.step})
+
+    def _augmented(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        rows = batch_rows(self.config.seed, step, len(self.footage), batch_size)
+        frames = torch.from_numpy(np.array(self.footage.frames[rows])).to(self.device)
+        labels = torch.from_numpy(self.footage.labels[rows]).to(self.device)
+        return vary(frames, self.config, seeded(self.config.seed, 3, step)), labels
+
+
+def vary(frames: Tensor, config: FinetuneConfig, generator: torch.Generator) -> Tensor:
+    """Random resized crops, mirror images where allowed, and colour; one draw a clip.
+
+    Args:
+        frames: uint8 (B, T, S, S, 3).
+        config: the recipe.
+        generator: decides, on the CPU.
+
+    Returns:
+        uint8 (B, T, image_size, image_size, 3).
+    """
+    batch, length = frames.shape[:2]
+    area, x, y, mirror, light, contrast = torch.rand(6, batch, generator=generator)
+    scale = (config.smallest_crop + area * (1 - config.smallest_crop)).sqrt()
+    sign = torch.where(mirror < 0.5, -1.0, 1.0) if config.flip else torch.ones(batch)
+    theta = torch.zeros(batch, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = scale * sign, scale
+    theta[:, 0, 2], theta[:, 1, 2] = (2 * x - 1) * (1 - scale), (2 * y - 1) * (1 - scale)
+    side = config.image_size
+    grid = F.affine_grid(theta, [batch, 1, side, side], align_corners=False).to(frames.device)
+    flat = frames.permute(0, 1, 4, 2, 3).flatten(1, 2).float()
+    cut = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
+
+    def factor(chance: Tensor) -> Tensor:
+        return (1 + config.colour * (2 * chance - 1)).view(-1, 1, 1, 1).to(frames.device)
+
+    mean = cut.mean((1, 2, 3), keepdim=True)
+    cut = ((cut - mean) * factor(contrast) + mean) * factor(light)
+    shaped = cut.view(batch, length, 3, side, side).permute(0, 1, 3, 4, 2)
+    return shaped.round().clamp(0, 255).to(torch.uint8)
+
+
+def _fit_head(model: Any, old: list[str] | None, names: list[str]) -> None:
+    """A fresh head where the classes differ."""
+    if old == names:
+        logger.info("the checkpoint's head is kept: its %d classes are the dataset's", len(names))
+        return
+    logger.warning(
+        "new head: the checkpoint's %d classes are not the dataset's %d",
+        model.config.num_labels, len(names),
+    )  # fmt: skip
+    head = nn.Linear(model.classifier.in_features, len(names))
+    nn.init.normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    model.classifier = head.to(model.classifier.weight)
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: i for i, name in enumerate(names)}
+    model.num_labels = len(names)

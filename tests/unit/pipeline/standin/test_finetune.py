@@ -1,0 +1,161 @@
+"""Training on a dataset's own videos: what is refused, what is left out, what is learnt from."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.standin.finetune import FinetuneConfig, vary
+from tests.videos import write_video
+
+SMALL = ["--layers", "1", "--width", "24"]
+TINY = ["--steps", "2", "--batch-size", "4", "--device", "cpu"]
+CONFIG = FinetuneConfig(dataset="csv", data_digest="", smallest_crop=1.0, colour=0.0)
+
+
+def bright(number, height, width):
+    return np.full((height, width, 3), min(255, 20 + 5 * number), np.uint8)
+
+
+def make_table(root, rows, long=20):
+    """Videos by (name, label, split, group, frames or None for long enough)."""
+    lines = ["path,label,split,group"]
+    for name, label, split, group, frames in rows:
+        write_video(root / f"{name}.mp4", frames or long, frame=bright)
+        lines.append(f"{name}.mp4,{label},{split},{group}")
+    (root / "videos.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def rows():
+    made = [(f"t{i}", "ab"[i % 2], "train", f"g{i}", None) for i in range(6)]
+    return made + [(f"v{i}", "ab"[i % 2], "validation", f"h{i}", None) for i in range(2)]
+
+
+def train(root, out, *more):
+    command = ["train-backbone", "--dataset", "csv", "--data-root", str(root), "--out", str(out)]
+    shape = [] if "--init" in more else SMALL
+    return CliRunner().invoke(app, [*command, "--threads", "1", *TINY, *shape, *more])
+
+
+def weights(out):
+    from safetensors.torch import load_file
+
+    return load_file(out / "model.safetensors")
+
+
+def test_a_table_of_videos_trains_and_resumes_to_the_same_weights(tmp_path):
+    root = make_table(tmp_path, rows())
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    result = train(root, whole, "--sampling", "stride:1", "--steps", "4")
+    assert result.exit_code == 0, result.output
+    assert "on 2 videos" in result.stdout
+    assert json.loads((whole / "config.json").read_text())["id2label"] == {"0": "a", "1": "b"}
+    train(root, parts, "--sampling", "stride:1", "--steps", "2")
+    assert train(root, parts, "--sampling", "stride:1", "--steps", "4").exit_code == 0
+    # The rate is one warm-up for both, so the two halves are the whole.
+    one, other = weights(whole), weights(parts)
+    state = torch.load(parts / "state.pt", weights_only=True)
+    assert state["step"] == 4
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_short_videos_are_left_out_by_name_and_the_others_keep_their_labels(tmp_path, caplog):
+    table = rows()
+    table[0] = (*table[0][:4], 15)  # class a; the clip needs 16 frames
+    result = train(make_table(tmp_path, table), tmp_path / "out", "--sampling", "stride:1")
+    assert result.exit_code == 0, result.output
+    assert "left out 1 of 6 train videos" in caplog.text
+    assert "t0 (15 frames)" in caplog.text
+
+
+def test_short_videos_close_their_gaps(tmp_path):
+    from datasets_spec.types import Video
+    from pipeline.decode import DecodeRequest
+    from pipeline.standin.footage import load_footage
+
+    frames = [20, 15, 22, 16]
+    for i, count in enumerate(frames):
+        write_video(
+            tmp_path / f"{i}.mp4",
+            count,
+            frame=lambda n, h, w, i=i: np.full((h, w, 3), 50 * (i + 1), np.uint8),
+        )
+    videos = [Video(str(i), f"{i}.mp4", i, "train") for i in range(4)]
+    request = DecodeRequest(path="", size=32, short_side=32, sampling="stride:1")
+    for _ in range(2):  # the second reads what the first left
+        found = load_footage(
+            videos, tmp_path, tmp_path / "cache", "train", request, 0, lambda done, total: None
+        )
+        assert found.labels.tolist() == [0, 2, 3]
+        assert found.frames.mean((1, 2, 3, 4)) == pytest.approx([50, 150, 200], abs=4)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: [*t, ("x", "c", "validation", "z", None)], "without training videos: c"),
+        (lambda t: [*t, ("x", "a", "validation", "g3", None)], "groups in split .*: g3"),
+        (lambda t: [(*r[:4], 15) if r[1] == "b" else r for r in t], "without training videos: b"),
+    ],
+    ids=["no training videos", "group in both", "all of a class too short"],
+)
+def test_bad_tables_are_refused_by_name(tmp_path, change, said):
+    root = make_table(tmp_path, change(rows()))
+    result = train(root, tmp_path / "out", "--sampling", "stride:1")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert re.search(said, " ".join(result.stderr.split())), result.stderr
+
+
+def test_a_split_that_holds_training_videos_is_refused(tmp_path):
+    result = train(make_table(tmp_path, rows()), tmp_path / "out", "--validation-split", "all")
+    assert result.exit_code == 1
+    assert "t0.mp4, t1.mp4, t2.mp4, t3.mp4, t4.mp4 and 1 more" in " ".join(result.stderr.split())
+
+
+def test_it_starts_from_a_checkpoint_with_a_new_head(tmp_path, caplog):
+    result = train(
+        make_table(tmp_path, rows()),
+        tmp_path / "out",
+        *("--sampling", "stride:1", "--init", "synthetic", "--lr", "1e-9"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "new head" in caplog.text
+    from pipeline.backbones import load_backbone
+
+    shipped = load_backbone("synthetic").model.state_dict()
+    trained = load_backbone(str(tmp_path / "out")).model.state_dict()
+    same = [name for name in shipped if not name.startswith("classifier")]
+    # A rate of 1e-9 moves nothing visibly: these are the shipped weights, all layers of them.
+    assert all(torch.allclose(shipped[name], trained[name], atol=1e-6) for name in same)
+    assert len(trained["classifier.weight"]) == 2
+
+
+def test_the_shape_is_the_checkpoints(tmp_path):
+    root = make_table(tmp_path, rows())
+    result = train(root, tmp_path / "out", "--init", "synthetic", "--layers", "3")
+    assert result.exit_code == 1
+    assert "--layers" in result.stderr
+
+
+def test_the_mirror_is_only_where_the_dataset_allows_it():
+    row = torch.arange(48, dtype=torch.uint8)
+    ramp = row[:, None].expand(64, 2, 48, 48, 3)
+    generator = torch.Generator().manual_seed(0)
+    assert torch.equal(vary(ramp, CONFIG, generator), ramp)
+    mirrored = vary(ramp, replace(CONFIG, flip=True), generator)
+    kinds = [
+        "same" if torch.equal(m, r) else "turned" if torch.equal(m, r.flip(2)) else "other"
+        for m, r in zip(mirrored, ramp, strict=True)
+    ]
+    assert set(kinds) == {"same", "turned"}
+    assert 16 < kinds.count("turned") < 48
