@@ -12,8 +12,6 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 
-pytestmark = pytest.mark.slow  # about a minute
-
 CLASSES = ("JumpRope", "TrampolineJumping")
 SPEC = """\
 name: real

@@ -104,9 +104,15 @@ def test_short_videos_close_their_gaps(tmp_path):
     [
         (lambda t: [*t, ("x", "c", "validation", "z", None)], "without training videos: c"),
         (lambda t: [*t, ("x", "a", "validation", "g3", None)], "groups in split .*: g3"),
+        (lambda t: [*t, ("x", "a", "test", "g3", None)], "and in 'test': g3"),
         (lambda t: [(*r[:4], 15) if r[1] == "b" else r for r in t], "without training videos: b"),
     ],
-    ids=["no training videos", "group in both", "all of a class too short"],
+    ids=[
+        "no training videos",
+        "group in both",
+        "group in the test split too",
+        "all of a class too short",
+    ],
 )
 def test_bad_tables_are_refused_by_name(tmp_path, change, said):
     root = make_table(tmp_path, change(rows()))
