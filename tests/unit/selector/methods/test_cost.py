@@ -134,6 +134,18 @@ def test_what_enters_the_blocks_is_told_to_methods():
     )
 
 
+def test_the_largest_share_within_a_cost_is_found_by_trying_all():
+    small = sized(384, 3, 6, image_size=32, num_frames=4)
+    costs = CostModel(weightless(VideoMAEBackbone, **small))
+    each = [costs.at(num).backbone for num in range(1, 9)]
+    for num in range(1, 8):
+        assert costs.keep_ratio_within(each[num - 1]) == num / 8  # exactly so much is within
+        assert costs.keep_ratio_within((each[num - 1] + each[num]) / 2) == num / 8
+    for outside in (each[0] * 0.999, each[7], each[7] * 2):
+        with pytest.raises(ConfigError, match="is none here"):
+            costs.keep_ratio_within(outside)
+
+
 def test_what_sets_a_budget_is_counted_beside_the_blocks(base_costs):
     assert base_costs.at(784, confidence=2.5).confidence == 2.5
     assert base_costs.at(784, confidence=2.5).total - base_costs.at(784).total == pytest.approx(2.5)

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.backbones.tokens import Tokens, grid_tokens
 from pipeline.errors import ConfigError
-from selector.methods.keep import best_tokens, kept_counts, num_kept, top_tokens
+from selector.methods.keep import best_tokens, kept_counts, num_kept, of_equal_counts, top_tokens
 
 SCORES = torch.tensor([[0.1, 0.9, 0.3, 0.7, 0.5], [0.5, 0.1, 0.9, 0.3, 0.7]])
 
@@ -92,3 +92,9 @@ def test_what_is_no_ratio_is_refused(ratio, message):
 def test_the_count_is_the_papers_and_never_none():
     assert [num_kept(100, r) for r in (0.29, 0.57, 1, 0.001)] == [29, 57, 100, 1]
     assert num_kept(1568, 0.1) == 156
+
+
+def test_clips_of_one_count_are_one_batch_and_every_clip_is_in_one():
+    found = [(n, rows.tolist()) for n, rows in of_equal_counts(torch.tensor([5, 2, 5, 9, 2]))]
+    assert found == [(2, [1, 4]), (5, [0, 2]), (9, [3])]
+    assert [rows.tolist() for _, rows in of_equal_counts(torch.tensor([7]))] == [[0]]
