@@ -20,7 +20,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.cli.accelerate_steps import Task
+    from pipeline.cli.accelerate_inputs import Task
     from selector.deploy.choosing import Choice, Wanted
     from selector.deploy.config import LiteConfig
 
@@ -112,14 +112,15 @@ def accelerate(
     for method in split_names(candidates):
         parse_method(method)
     from pipeline.backbones import load_backbone
+    from pipeline.cli import accelerate_inputs as inputs
     from pipeline.cli import accelerate_steps as steps
 
     learnt, judged = (
         ["all", "all"]
         if unlabelled
-        else steps.settle_splits(dataset, data_root, split, judge_split)
+        else inputs.settle_splits(dataset, data_root, split, judge_split)
     )
-    task = steps.Task(
+    task = inputs.Task(
         backbone=backbone,
         revision=revision,
         dataset=dataset,
@@ -134,15 +135,15 @@ def accelerate(
     )
     loaded = load_backbone(backbone, revision)
     if unlabelled:
-        task = steps.list_unlabelled(task, loaded)
+        task = inputs.list_unlabelled(task, loaded)
     else:
-        task = steps.in_checkpoint_order(task, loaded)
-    ready = steps.check(task)
+        task = inputs.in_checkpoint_order(task, loaded)
+    ready = inputs.check(task)
     steps.keep_ratios(loaded, None, wanted)  # a goal that nothing reaches is refused before work
     output.note(f"1/4 oracle of {task.split}: {ready.num_train} videos to learn from")
     store = steps.build_oracle(task)
     if unlabelled:
-        task = steps.label_by_prediction(task, loaded, store)
+        task = inputs.label_by_prediction(task, loaded, store)
     output.note("2/4 selector")
     selector = steps.train(task, store)
     ratios = steps.keep_ratios(loaded, selector, wanted)

@@ -9,6 +9,7 @@ import pytest
 from datasets_spec import load_spec
 from datasets_spec.read import read_label_names, read_videos
 from pipeline.backbones import load_backbone
+from pipeline.cli import accelerate_inputs as inputs
 from pipeline.cli import accelerate_steps as steps
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
@@ -18,7 +19,7 @@ from selector.training.files import save_selector
 from tests.lite_models import make_selector
 
 
-def make_task(data: Path, work: Path, backbone: object, **changes) -> steps.Task:
+def make_task(data: Path, work: Path, backbone: object, **changes) -> inputs.Task:
     fields = {
         "backbone": str(backbone),
         "revision": None,
@@ -32,7 +33,7 @@ def make_task(data: Path, work: Path, backbone: object, **changes) -> steps.Task
         "run": RunConfig(data_root=str(data)),
         "work": work,
     }
-    return steps.Task(**(fields | changes))
+    return inputs.Task(**(fields | changes))
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -54,8 +55,8 @@ def touch(root: Path, *names: str) -> Path:
 )
 def test_what_is_judged_by_was_not_learnt_from(tmp_path, there, asked, expected):
     touch(tmp_path, *there)
-    assert steps.settle_splits("folder", str(tmp_path), *asked) == expected
-    held_out = steps.SHARED_HELD_OUT if expected[0] == expected[1] else 0.1
+    assert inputs.settle_splits("folder", str(tmp_path), *asked) == expected
+    held_out = inputs.SHARED_HELD_OUT if expected[0] == expected[1] else 0.1
     task = make_task(tmp_path, tmp_path, "x", split=expected[0], judge_split=expected[1])
     assert task.held_out == held_out
 
@@ -65,7 +66,7 @@ def test_a_sorted_order_gives_way_to_the_checkpoints(tiny_backbone, tmp_path):
     backbone.label_names = ["run", "jump", "Arm wrestling", "dive", "walk"]
     data = touch(tmp_path / "data", "Arm_Wrestling/1.mp4", "jump/2.mp4", "run/3.mp4")
     task = make_task(data, tmp_path / "work", tiny_backbone)
-    changed = steps.in_checkpoint_order(task, backbone)
+    changed = inputs.in_checkpoint_order(task, backbone)
     spec = load_spec(changed.dataset)
     assert read_label_names(spec, data) == ["run", "jump", "Arm_Wrestling", "dive", "walk"]
     labels = {video.video_id: video.label for video in read_videos(spec, data, "all")}
@@ -89,7 +90,7 @@ def test_another_order_is_not_invented(tiny_backbone, tmp_path, names, theirs):
     backbone.label_names = theirs
     data = touch(tmp_path / "data", *(f"{name}/1.mp4" for name in names))
     task = make_task(data, tmp_path / "work", tiny_backbone)
-    assert steps.in_checkpoint_order(task, backbone) is task
+    assert inputs.in_checkpoint_order(task, backbone) is task
     assert not (tmp_path / "work").exists()
 
 
