@@ -34,7 +34,15 @@ GROUPS = {
     "budgets": (
         [
             f"selector/budgets/{name}.py"
-            for name in ("adaptive", "calibrate", "candidates", "levels", "pick", "rows", "rules")
+            for name in (
+                "adaptive",
+                "calibrate",
+                "candidates",
+                "clip_budget",
+                "levels",
+                "pick",
+                "rows",
+            )
         ],
         [UNIT + "selector/budgets"],
     ),

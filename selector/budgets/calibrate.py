@@ -15,11 +15,11 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from selector.budgets.adaptive import CrossFit, cross_fit, shares_of
 from selector.budgets.candidates import Candidate, Mass, Thresholds
+from selector.budgets.clip_budget import MassBudget, ThresholdBudget, small_ratio
 from selector.budgets.confidence_names import DEFAULT_CONFIDENCE
 from selector.budgets.levels import Floats, Ints, Levels, SecondOpinion
 from selector.budgets.pick import Goal, Outcome
 from selector.budgets.rows import CalibrationRows
-from selector.budgets.rules import MassBudget, ThresholdBudget, small_ratio
 from selector.deploy.config import LiteConfig
 from selector.statistics import mean_interval, wilson
 from selector.training.split import halves

@@ -10,9 +10,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from selector.budgets.clip_budget import Budget, MassBudget, ThresholdBudget, small_ratio
 from selector.budgets.levels import Floats, Ints, Levels
 from selector.budgets.pick import Goal, Outcome, calibrate_mass, calibrate_thresholds
-from selector.budgets.rules import Budget, MassBudget, ThresholdBudget, small_ratio
 
 MASSES = np.arange(1, 100) / 100
 """Shares of predicted mass that are tried."""

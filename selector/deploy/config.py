@@ -15,8 +15,8 @@ from pipeline.clips.views import Sampling
 from pipeline.config import PRECISIONS, require_one_of
 from pipeline.errors import ConfigError
 from pipeline.store.root import Root
+from selector.budgets.clip_budget import Budget, ThresholdBudget, budget_from_dict, budget_to_dict
 from selector.budgets.confidence_names import DEFAULT_CONFIDENCE, from_stored, to_stored
-from selector.budgets.rules import Budget, ThresholdBudget, budget_from_dict, budget_to_dict
 from selector.methods.keep import num_kept
 from selector.methods.names import LITE, LITE_SPREAD
 from selector.methods.registry import parse_method

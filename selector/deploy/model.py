@@ -23,9 +23,9 @@ from pipeline.backbones import load_backbone
 from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import Tokens, reduce
 from pipeline.errors import ConfigError
+from selector.budgets.clip_budget import ThresholdBudget
 from selector.budgets.confidence import Confidence, Judgement
 from selector.budgets.confidence_names import load_confidence
-from selector.budgets.rules import ThresholdBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.files import load_parts
 from selector.deploy.output import LiteOutput, joined, kept_mask

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.backbones import load_backbone
-from selector.budgets.rules import MassBudget
+from selector.budgets.clip_budget import MassBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from tests.lite_models import make_model, make_pixels, make_selector

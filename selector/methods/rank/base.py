@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.backbones.tokens import Reducer, Tokens, reduce
-from selector.budgets.rules import mass_of_tokens
+from selector.budgets.clip_budget import mass_of_tokens
 from selector.methods.base import ClipBatch, Method
 from selector.methods.cost import CostModel, Flow, TokenCounts
 from selector.methods.keep import best_tokens, num_kept, of_equal_counts

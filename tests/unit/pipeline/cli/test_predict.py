@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.decode import decode_video
-from selector.budgets.rules import MassBudget
+from selector.budgets.clip_budget import MassBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from selector.deploy.predict import clip_request

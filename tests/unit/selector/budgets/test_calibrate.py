@@ -14,11 +14,11 @@ import pytest
 from pipeline.errors import ConfigError
 from selector.budgets.calibrate import BudgetRequest, calibrate
 from selector.budgets.candidates import Mass, Thresholds
+from selector.budgets.clip_budget import MassBudget, ThresholdBudget
 from selector.budgets.confidence_names import DEFAULT_CONFIDENCE
 from selector.budgets.levels import SecondOpinion
 from selector.budgets.pick import Goal
 from selector.budgets.rows import CalibrationRows, calibration_rows
-from selector.budgets.rules import MassBudget, ThresholdBudget
 from selector.deploy.config import LiteConfig
 from selector.training.split import halves
 from tests.unit.selector.budgets.test_rows import evaluate, save_model

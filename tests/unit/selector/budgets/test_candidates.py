@@ -16,9 +16,9 @@ from selector.budgets.candidates import (
     Thresholds,
     candidates,
 )
+from selector.budgets.clip_budget import MassBudget, ThresholdBudget
 from selector.budgets.levels import SecondOpinion
 from selector.budgets.pick import Goal
-from selector.budgets.rules import MassBudget, ThresholdBudget
 from tests.unit.selector.budgets.test_levels import make_levels
 
 NO_LOSS = Goal(max_loss=0.0)

@@ -13,8 +13,8 @@ from transformers import VivitConfig, VivitForVideoClassification, VivitImagePro
 
 from pipeline.backbones import load_backbone
 from pipeline.errors import ConfigError
+from selector.budgets.clip_budget import ThresholdBudget
 from selector.budgets.confidence_names import load_confidence
-from selector.budgets.rules import ThresholdBudget
 from selector.deploy.config import LiteConfig
 from selector.methods.cost import CostModel
 from tests.checkpoints import save_videomae

@@ -27,7 +27,7 @@ from transformers import (
 import selector  # noqa: F401  (registers)
 from pipeline.decode import DecodePool
 from pipeline.errors import ConfigError, DecodeError
-from selector.budgets.rules import ThresholdBudget
+from selector.budgets.clip_budget import ThresholdBudget
 from selector.deploy.auto import LiteForVideoClassification
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel

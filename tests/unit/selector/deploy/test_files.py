@@ -16,7 +16,7 @@ from torchvision.models import get_model
 
 from pipeline.backbones import backbone_digest, load_backbone
 from pipeline.errors import BackboneError, ConfigError
-from selector.budgets.rules import MassBudget, ThresholdBudget
+from selector.budgets.clip_budget import MassBudget, ThresholdBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from selector.training.files import save_selector

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pipeline.backbones import load_backbone
 from pipeline.cli import app
 from pipeline.errors import ConfigError, UnreachableBudgetError
-from selector.budgets.rules import MassBudget
+from selector.budgets.clip_budget import MassBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from selector.deploy.onnx_export import export_onnx

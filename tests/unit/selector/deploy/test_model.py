@@ -14,7 +14,7 @@ from transformers import VideoMAEForVideoClassification
 
 from pipeline.backbones import load_backbone
 from pipeline.errors import ConfigError
-from selector.budgets.rules import MassBudget, ThresholdBudget
+from selector.budgets.clip_budget import MassBudget, ThresholdBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from selector.deploy.output import LiteOutput

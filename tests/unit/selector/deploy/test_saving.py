@@ -15,7 +15,7 @@ from transformers import VideoMAEForVideoClassification
 
 from pipeline.backbones import backbone_digest, load_backbone
 from pipeline.errors import BackboneError, ConfigError
-from selector.budgets.rules import ThresholdBudget
+from selector.budgets.clip_budget import ThresholdBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from selector.training.files import save_selector

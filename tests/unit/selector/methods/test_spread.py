@@ -6,7 +6,7 @@ import torch
 
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError
-from selector.budgets.rules import mass_of_tokens, tokens_for_mass
+from selector.budgets.clip_budget import mass_of_tokens, tokens_for_mass
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from selector.methods.keep import top_tokens

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from selector.budgets.rules import (
+from selector.budgets.clip_budget import (
     MassBudget,
     ThresholdBudget,
     budget_from_dict,
