@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -44,6 +44,15 @@ class Preprocessing:
 def in_full_precision(logits: Tensor) -> Tensor:
     """Logits in float32; those of a model in float64 stay so."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+class ClipFormat(TypedDict):
+    """The clips that a backbone takes, as fields of a `pipeline.decode.DecodeRequest`."""
+
+    num_frames: int
+    size: int
+    short_side: int
+    min_frames: int
 
 
 class Block(Protocol):
@@ -142,6 +151,16 @@ class Backbone(nn.Module, ABC):
     def short_side(self) -> int:
         """Pixels the shorter side of a frame is resized to before the crop."""
         return self.preprocessing.short_side
+
+    @property
+    def clip_format(self) -> ClipFormat:
+        """The clips that it takes."""
+        return ClipFormat(
+            num_frames=self.num_frames,
+            size=self.image_size,
+            short_side=self.short_side,
+            min_frames=self.tubelet_size,
+        )
 
     @property
     def num_layers(self) -> int:

@@ -70,7 +70,6 @@ class Task:
 class Ready(NamedTuple):
     """What the checks found."""
 
-    backbone: Backbone
     num_train: int
     num_judged: int
 
@@ -137,14 +136,12 @@ def check(task: Task) -> Ready:
 
     spec = load_spec(task.dataset)
     plans: dict[str, pa.Table] = {}
-    backbone = None
     needed = "have no label: name splits that do, or go without labels by --unlabelled"
     for split in dict.fromkeys([task.split, task.judge_split]):
         asked = OracleConfig(**task.clips(split))
         without_label = None if task.unlabelled else needed
         found = read_inputs(asked, task.run, spec, split, views=(1, 1), without_label=without_label)
-        plans[split], backbone = found.plan, found.backbone
-    assert backbone is not None
+        plans[split] = found.plan
     learnt = plans[task.split]["video_id"].to_pylist()
     trains = [not is_held_out(video, task.held_out) for video in learnt]
     judged = plans[task.judge_split]
@@ -164,7 +161,7 @@ def check(task: Task) -> Ready:
                 f"all {plan.num_rows} videos of {task.dataset}/{split} are of one class, and any "
                 "model is right about those: give videos of several classes"
             )
-    return Ready(backbone, num_train, num_judged)
+    return Ready(num_train, num_judged)
 
 
 def list_unlabelled(task: Task, backbone: Backbone) -> Task:

@@ -113,18 +113,13 @@ def build_oracle(
     run_config = RunConfig(data_root=data_root, accept_classes=accept_classes, **run)
     options.require_writable_folder(store)
 
-    from pipeline.clips.views import parse_views
     from pipeline.oracle.build import build
 
-    segments, crops = (0, 0) if views is None else parse_views(views)
     asked = OracleConfig(
         dataset=dataset,
         backbone=backbone,
         revision=revision,
-        split=split or "",
-        num_segments=segments,
-        num_crops=crops,
-        sampling=sampling or "",
+        **options.clip_fields(split, views, sampling),
         limit=limit,
         decoder=decoder,
         method=first.method,

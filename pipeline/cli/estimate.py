@@ -130,18 +130,13 @@ def estimate(
     first, *further = map(OracleName.parse, oracle or [OracleConfig.method])
     kept = parse_kept(embeddings_per_clip)
 
-    from pipeline.clips.views import parse_views
     from pipeline.estimate.estimate import Place, estimate
 
-    segments, crops = (0, 0) if views is None else parse_views(views)
     asked = OracleConfig(
         dataset=dataset,
         backbone=backbone,
         revision=revision,
-        split=split or "",
-        num_segments=segments,
-        num_crops=crops,
-        sampling=sampling or "",
+        **options.clip_fields(split, views, sampling),
         limit=limit,
         decoder=decoder,
         method=first.method,

@@ -199,7 +199,6 @@ def evaluate(
     options.require_writable_folder(out)
 
     from pipeline.backbones import load_backbone
-    from pipeline.clips.views import parse_views
     from pipeline.oracle.names import default_layer
     from selector.evaluation.config import EvalConfig, parse_gflops, parse_keep_ratios
     from selector.evaluation.run import evaluate as run_evaluation
@@ -212,16 +211,12 @@ def evaluate(
         methods = ",".join(["random", "uniform", "oracle", "oracle-predicted", *selectors, *spread])
     if layer is None and "oracle" in methods:
         layer = default_layer(load_backbone(backbone, revision, device="meta"), method)
-    segments, crops = (0, 0) if views is None else parse_views(views)
     asked = EvalConfig(
         dataset=dataset,
         backbone=backbone,
         methods=tuple(map(str, parse_methods(methods, layer or "", method))),
         revision=revision,
-        split=split or "",
-        num_segments=segments,
-        num_crops=crops,
-        sampling=sampling or "",
+        **options.clip_fields(split, views, sampling),
         limit=limit,
         decoder=decoder,
         selectors=selectors,

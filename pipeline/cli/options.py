@@ -147,6 +147,23 @@ def load_lite(
     return LiteModel.from_backbone(backbone, method, device=device, precision=precision or "fp32")
 
 
+def clip_fields(split: str | None, views: str | None, sampling: str | None) -> dict[str, Any]:
+    """What is asked for of a `ClipConfig`, where an option that was not given is an open field.
+
+    Raises:
+        ConfigError: no such views.
+    """
+    from pipeline.clips.views import parse_views
+
+    segments, crops = (0, 0) if views is None else parse_views(views)
+    return {
+        "split": split or "",
+        "num_segments": segments,
+        "num_crops": crops,
+        "sampling": sampling or "",
+    }
+
+
 def require_writable_folder(place: Path | str) -> None:
     """Refuse a folder that cannot be written to or made, before any work is done for it.
 
@@ -170,14 +187,17 @@ def require_writable_folder(place: Path | str) -> None:
         raise ConfigError(f"cannot write into {place}: {there}: {error.strerror}") from error
 
 
-def require_drawing() -> None:
-    """Refuse to begin what draws where matplotlib is not there.
+def require_drawing(*also: str) -> None:
+    """Refuse to begin what draws where matplotlib, or another package of its, is not there.
 
     Raises:
         ConfigError: says how to get it.
     """
-    if find_spec("matplotlib") is None:
-        raise ConfigError("drawing needs matplotlib: pip install 'lite-pipeline[report]'")
+    missing = [name for name in ("matplotlib", *also) if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"drawing needs {' and '.join(missing)}: pip install 'lite-pipeline[report]'"
+        )
 
 
 def require_writable_file(path: Path | str) -> None:

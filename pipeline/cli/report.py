@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -38,13 +37,9 @@ def report(
     from pipeline import open_store
     from pipeline.errors import ConfigError
 
-    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
     if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"{out} must end in .html")
-    if missing:
-        raise ConfigError(
-            f"the page needs {' and '.join(missing)}: pip install 'lite-pipeline[report]'"
-        )
+    options.require_drawing("jinja2")
     options.require_writable_file(out)
     from selector.deploy.model import LiteModel
     from selector.evaluation.files import Evaluation

@@ -54,15 +54,16 @@ def show(
 
     from selector.report.draw import film_strip
     from selector.report.files import picture_bytes
-    from selector.report.strips import bare_strip, strip
+    from selector.report.strips import Videos, bare_strip, strip
 
+    videos = None if data_root is None else Videos(opened, data_root)
     failed = 0
     for number, why in chosen.items():
         try:
-            if data_root is None:
+            if videos is None:
                 shown = bare_strip(opened, number, why, oracle)
             else:
-                shown = strip(opened, number, why, data_root, oracle=oracle)
+                shown = strip(opened, number, why, videos, oracle=oracle)
         except DecodeError as error:
             output.echo(f"clip {number}: {error}", err=True)
             failed += 1

@@ -87,15 +87,12 @@ class ClipLoader:
         self._config, self._run_config = config, run_config
         self.check_known_videos()
         self._template = {
-            "num_frames": backbone.num_frames,
-            "size": backbone.image_size,
-            "short_side": backbone.short_side,
+            **backbone.clip_format,
             "sampling": config.sampling,
             "decoder": config.decoder,
             "timeout_s": run_config.decode_timeout_s,
             "max_pixels": run_config.max_pixels,
             "max_frames": run_config.max_frames,
-            "min_frames": backbone.tubelet_size,
         }
         self._clip_shape = (backbone.num_frames, backbone.image_size, backbone.image_size, 3)
         accept_killed = run_config.accept_killed

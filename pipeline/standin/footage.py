@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -143,16 +143,7 @@ def load_footage(
     if found.get("source") != source:
         cache.mkdir(parents=True, exist_ok=True)
         written_for.unlink(missing_ok=True)
-        requests = [
-            DecodeRequest(
-                path=str(file),
-                num_frames=request.num_frames,
-                size=request.size,
-                short_side=request.short_side,
-                sampling=request.sampling,
-            )
-            for file in files
-        ]
+        requests = [replace(request, path=str(file)) for file in files]
         decoded = decode_into(cache / f"{name}.npy", requests, workers, on_progress)
         padded = [request.is_padded(clip.num_frames_total) for clip in decoded]
         kept = [row for row, short in enumerate(padded) if not short]

@@ -123,12 +123,9 @@ def load_clips(
         requests = [
             DecodeRequest(
                 path=str(data_root / path),
-                num_frames=backbone.num_frames,
-                size=side,
-                short_side=backbone.short_side,
                 sampling=config.sampling,
                 decoder=config.decoder,
-                min_frames=backbone.tubelet_size,
+                **backbone.clip_format,
             )
             for path in plan["path"].to_pylist()
         ]

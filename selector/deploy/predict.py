@@ -112,16 +112,8 @@ def clip_request(
     model: LiteModel, path: str, sampling: str, decoder: str, views: tuple[View, ...] = (View(),)
 ) -> DecodeRequest:
     """Ask for the clips of a video as `model` takes them."""
-    backbone = model.backbone
     return DecodeRequest(
-        path=path,
-        views=views,
-        num_frames=backbone.num_frames,
-        size=backbone.image_size,
-        short_side=backbone.short_side,
-        sampling=sampling,
-        decoder=decoder,
-        min_frames=backbone.tubelet_size,
+        path=path, views=views, sampling=sampling, decoder=decoder, **model.backbone.clip_format
     )
 
 

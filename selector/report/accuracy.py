@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from selector.evaluation.report.published import Published
 from selector.evaluation.report.summary import Summary
 
 COLUMNS = (
@@ -55,8 +52,3 @@ def pareto(cost: npt.NDArray[np.float64], value: npt.NDArray[np.float64]) -> npt
     no_worse = (cost[:, None] <= cost) & (value[:, None] >= value)
     better = (cost[:, None] < cost) | (value[:, None] > value)
     return ~np.asarray((no_worse & better).any(axis=0), bool)
-
-
-def published_frame(lines: Sequence[Published]) -> pd.DataFrame:
-    """Lines of the paper's tables: their fields, as printed."""
-    return pd.DataFrame(lines, columns=list(Published._fields))

@@ -63,15 +63,12 @@ class Picture(Figure):
             )
 
 
-def accuracy(
-    frame: pd.DataFrame, cost: str = "gmacs", published: pd.DataFrame | None = None
-) -> Picture:
+def accuracy(frame: pd.DataFrame, cost: str = "gmacs") -> Picture:
     """Top-1 against cost with 95 % bands, and the lines that no other one beats (Figure 1).
 
     Args:
         frame: of `accuracy_frame`.
         cost: `gmacs`, `clips_per_s`, or `keep_ratio` (Figure 2).
-        published: of `published_frame`, points to show beside; only by GFLOPs.
     """
     titles = {
         "gmacs": "GFLOPs of one view (multiply-accumulates)",
@@ -131,13 +128,6 @@ def accuracy(
             color=INK,
             label="best of its cost (Pareto front)",
         )
-    if published is not None and cost == "gmacs":
-        ax.plot(
-            published["gflops"], published["top1"], "+", color=INK, label="published, as printed"
-        )
-        for line in published.to_dict("records"):
-            tip = f"{line['model']}, published: {line['top1']:g} %, {line['gflops']:g} GFLOPs"
-            picture.point(ax, line["gflops"], line["top1"], tip, marker="+", color=INK)
     picture.legend_below(ax)
     return picture
 

@@ -10,7 +10,7 @@ from selector.analysis.store import analyze_store
 from selector.evaluation.report.summary import Summary
 from selector.report import draw
 from selector.report.accuracy import accuracy_frame
-from selector.report.strips import bare_strip, choose, strip
+from selector.report.strips import Videos, bare_strip, choose, strip
 
 if TYPE_CHECKING:
     from selector.deploy.model import LiteModel
@@ -91,4 +91,4 @@ def store_figure(
     why = "median" if "median" in chosen else next(iter(chosen))
     if data_root is None:
         return draw.film_strip(bare_strip(store, chosen[why], why, oracle))
-    return draw.film_strip(strip(store, chosen[why], why, data_root, model, oracle))
+    return draw.film_strip(strip(store, chosen[why], why, Videos(store, data_root), model, oracle))

@@ -17,7 +17,7 @@ from selector.evaluation.report.summary import Summary
 from selector.report import draw, findings
 from selector.report.accuracy import accuracy_frame
 from selector.report.places import agreement, places
-from selector.report.strips import choose, strip
+from selector.report.strips import Videos, choose, strip
 from selector.report.svg import inline_svg
 
 if TYPE_CHECKING:
@@ -202,9 +202,10 @@ def _strips(
     if data_root is None:
         part.text = ["Film strips need the videos: give their folder with --data-root."]
         return part
+    videos = Videos(store, data_root)
     for why, clip in choose(ok, seed).items():
         try:
-            shown = strip(store, clip, why, data_root, model, oracle)
+            shown = strip(store, clip, why, videos, model, oracle)
         except DecodeError as error:
             part.text.append(f"{why}, clip {clip}: {error}")
         else:

@@ -43,6 +43,50 @@ class Strip:
     pictures: dict[str, Frames]
 
 
+class Videos:
+    """The videos of a store, decoded as its oracle saw them.
+
+    Args:
+        store: whose clips.
+        data_root: folder that its paths are relative to.
+
+    Raises:
+        ConfigError: the backbone that is loaded is not the store's.
+    """
+
+    def __init__(self, store: Store, data_root: str) -> None:
+        from pipeline.backbones import load_backbone
+
+        self._config, self._data_root = store.config, Path(data_root)
+        config = store.config
+        # Opened once: its digest reads the whole checkpoint.
+        backbone = load_backbone(config.backbone, config.revision, device="meta")
+        if backbone.digest != config.backbone_digest:
+            raise ConfigError(
+                f"the backbone at {config.backbone} is not the one that this store was built by, "
+                "so its frames may be others"
+            )
+        self._clip_format = backbone.clip_format
+
+    def frames(self, clip: pd.Series) -> Frames:
+        """The frames of a clip, a row of the clips table: uint8 (T, H, W, 3).
+
+        Raises:
+            DecodeError: the video.
+        """
+        config = self._config
+        view = View(int(clip["segment"]), int(clip["crop"]), *config.views)
+        request = DecodeRequest(
+            path=str(self._data_root / str(clip["path"])),
+            views=(view,),
+            sampling=config.sampling,
+            decoder=config.decoder,
+            **self._clip_format,
+        )
+        found: Frames = decode_video(request).clips[0]
+        return found
+
+
 def choose(clips: pd.DataFrame, seed: int = 0, num_seeded: int = 2) -> dict[str, int]:
     """Clips to show, by the rule of the module.
 
@@ -70,7 +114,7 @@ def strip(
     store: Store,
     clip_id: int,
     why: str,
-    data_root: str,
+    videos: Videos,
     model: LiteModel | None = None,
     oracle: str | None = None,
 ) -> Strip:
@@ -80,7 +124,7 @@ def strip(
         store: that holds it, with status ok.
         clip_id: its number.
         why: the reason it was chosen.
-        data_root: folder that the store's paths are relative to.
+        videos: the store's.
         model: also show the tokens that it keeps of `KEEP_RATIO`.
         oracle: whose map.
 
@@ -89,7 +133,7 @@ def strip(
         DecodeError: the video.
     """
     clip, scores, cam = _read(store, clip_id, oracle)
-    frames = clip_frames(store, clip, data_root)
+    frames = videos.frames(clip)
     pictures = {
         "frames": frames,
         "oracle": heat(frames, scores),
@@ -164,38 +208,6 @@ def shard_of(store: Store, clip_id: int) -> int:
     if not 0 <= clip_id < store.num_clips:
         raise StoreError(f"{store.root} has no clip {clip_id}: they are 0 to {store.num_clips - 1}")
     return clip_id // store.config.shard_size
-
-
-def clip_frames(store: Store, clip: pd.Series, data_root: str) -> Frames:
-    """The frames that the oracle saw: uint8 (T, H, W, 3).
-
-    Raises:
-        ConfigError: the backbone that is loaded is not the store's.
-        DecodeError: the video.
-    """
-    from pipeline.backbones import load_backbone
-
-    config = store.config
-    backbone = load_backbone(config.backbone, config.revision, device="meta")
-    if backbone.digest != config.backbone_digest:
-        raise ConfigError(
-            f"the backbone at {config.backbone} is not the one that this store was built by, so "
-            "its frames may be others"
-        )
-    request = DecodeRequest(
-        path=str(Path(data_root) / str(clip["path"])),
-        views=(
-            View(int(clip["segment"]), int(clip["crop"]), config.num_segments, config.num_crops),
-        ),
-        num_frames=backbone.num_frames,
-        size=backbone.image_size,
-        short_side=backbone.short_side,
-        sampling=config.sampling,
-        decoder=config.decoder,
-        min_frames=backbone.tubelet_size,
-    )
-    frames: Frames = decode_video(request).clips[0]
-    return frames
 
 
 def top(values: npt.NDArray[np.floating]) -> Mask:

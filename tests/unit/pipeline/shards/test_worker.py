@@ -28,8 +28,7 @@ from tests.stores import make_config
 BACKBONE = SimpleNamespace(
     num_frames=2,
     image_size=1,
-    short_side=1,
-    tubelet_size=1,
+    clip_format={"num_frames": 2, "size": 1, "short_side": 1, "min_frames": 1},
     device=torch.device("cpu"),
 )
 
