@@ -18,9 +18,12 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.stats import t as student
 
 from datasets_spec import load_spec
 from pipeline.backbones import load_backbone
@@ -31,16 +34,21 @@ from pipeline.errors import UnreachableBudgetError
 from pipeline.standin.loop import Schedule, advance
 from selector.adaptation.clips import Clips, load_clips
 from selector.adaptation.config import AdaptConfig
-from selector.adaptation.train import MOST_LOOKS, Adaptation
+from selector.adaptation.train import Adaptation
 from selector.deploy.model import LiteModel
 from selector.methods.base import Method
 from selector.methods.cost import CostModel
 from selector.methods.names import LITE
 from selector.methods.registry import Parts, make_method, parse_method
+from selector.statistics import LEVEL, NORMAL
 from selector.training.files import claimed, load_selector, selector_digest
+
+Bools = npt.NDArray[np.bool_]
 
 NONE, ALL = "none", "all"
 BATCH = 64
+LOOKS = 2
+"""At the held-out videos while training; more cost time, and a cosine ends at its best."""
 
 
 def main() -> None:
@@ -93,7 +101,7 @@ class Matrix:
             batch_size=BATCH,
             learning_rate=asked.lr,
             held_out=0.03,
-            patience=MOST_LOOKS + 1,  # equal steps for all
+            patience=LOOKS + 1,  # equal steps for all
         )
 
     def _clips(self, split: str, limit: int) -> Clips:
@@ -117,17 +125,7 @@ class Matrix:
         best_step = 0
         if law != NONE:
             best_step = self._adapt(backbone, law, seed)
-        found = {"full@1": self._right(backbone, None, 1.0)}
-        costs = CostModel(backbone)
-        for name in self.asked.test:
-            method = self._method(backbone, name)
-            for ratio in self.asked.keep_ratios:
-                try:
-                    method.setting(ratio, costs)
-                except UnreachableBudgetError:
-                    continue
-                right = self._right(backbone, method, ratio, costs)
-                found[f"{name}@{ratio:g}"] = right
+        found = self._tested(backbone)
         means = {name: round(float(right.mean()), 5) for name, right in found.items()}
         packed = {name: np.packbits(right).tobytes().hex() for name, right in found.items()}
         settings = {k: v for k, v in vars(self.asked).items() if not isinstance(v, Path)}
@@ -152,7 +150,8 @@ class Matrix:
         clips, judge = self.train.split(config.held_out)
         with claimed(self.asked.out / "work" / f"{law}-{seed}", config.identity()) as files:
             training = Adaptation(config, model, clips, judge, files)
-            schedule = Schedule(validate_every=training.look_every, save_every=50)
+            half = -(-training.num_steps // LOOKS)
+            schedule = Schedule(validate_every=half, save_every=20)
             advance(training, schedule, lambda done, loss: None)
             return training.finish().best_step
 
@@ -171,47 +170,104 @@ class Matrix:
         return make_method(parse_method(name), Parts(backbone, 0, {LITE: self.selector}))
 
     @torch.no_grad()
-    def _right(
-        self,
-        backbone: Backbone,
-        method: Method | None,
-        ratio: float,
-        costs: CostModel | None = None,
-    ) -> np.ndarray:
-        """Which test videos are right, bool (n,)."""
-        right = []
+    def _tested(self, backbone: Backbone) -> dict[str, np.ndarray]:
+        """Which test videos are right, bool (n,), by `method@ratio`."""
+        costs = CostModel(backbone)
+        methods, settings = {}, {}
+        for name in self.asked.test:
+            methods[name] = self._method(backbone, name)
+            for ratio in self.asked.keep_ratios:
+                try:
+                    settings[name, ratio] = methods[name].setting(ratio, costs)
+                except UnreachableBudgetError:
+                    continue
+        right: dict[str, list[np.ndarray]] = {}
         for batch in self.test.batches(backbone, BATCH):
-            reducer = None
-            if method is not None:
-                reducer = method.reducer(method.prepare(batch), method.setting(ratio, costs))
-            logits = backbone.run(batch.tokens, reducer)
-            right.append((logits.argmax(1) == batch.labels).cpu().numpy())
-        return np.concatenate(right)
+            reducers = {"full@1": None}
+            prepared = {name: method.prepare(batch) for name, method in methods.items()}
+            for (name, ratio), setting in settings.items():
+                reducers[f"{name}@{ratio:g}"] = methods[name].reducer(prepared[name], setting)
+            for cell, reducer in reducers.items():
+                predicted = backbone.run(batch.tokens, reducer).argmax(1)
+                right.setdefault(cell, []).append((predicted == batch.labels).cpu().numpy())
+        return {cell: np.concatenate(parts) for cell, parts in right.items()}
 
 
 def report(rows: Path) -> None:
-    """Top-1 in percent, mean over seeds, with the largest distance of a seed from it."""
-    found: dict[str, list[dict[str, float]]] = {}
+    """Top-1 in percent with 95 % intervals over videos and seeds, and the paired differences."""
+    found: dict[str, list[dict[str, Bools]]] = {}
     for path in sorted(rows.glob("*.json"), key=lambda path: path.stat().st_mtime):
         row = json.loads(path.read_text())
-        found.setdefault(row["train"], []).append(row["top1"])
-    columns = list(dict.fromkeys(name for tops in found.values() for name in tops[0]))
+        found.setdefault(row["train"], []).append(_unpacked(row))
+    cells = {law: _stacked(seeds) for law, seeds in found.items()}
+    columns = list(dict.fromkeys(name for law in cells.values() for name in law))
     for ratio in dict.fromkeys(name.partition("@")[2] for name in columns):
         shown = [name for name in columns if name.partition("@")[2] == ratio]
         print(f"\nkeep ratio {ratio}; rows: adapted with (seeds), columns: tested with")
         print(" " * 18 + "".join(f"{name.partition('@')[0]:>15}" for name in shown))
-        for law, tops in found.items():
-            cells = [[100 * top[name] for top in tops if name in top] for name in shown]
-            texts = [_cell(values) for values in cells]
-            print(f"{law + f' ({len(tops)})':<18}" + "".join(f"{text:>15}" for text in texts))
+        for law, tested in cells.items():
+            texts = [_shown(tested[name]) if name in tested else "-" for name in shown]
+            print(f"{law + f' ({len(found[law])})':<18}" + "".join(f"{t:>15}" for t in texts))
+        _report_gains(cells, ratio)
 
 
-def _cell(values: list[float]) -> str:
-    if not values:
-        return "-"
-    mean = sum(values) / len(values)
-    spread = max(abs(value - mean) for value in values)
-    return f"{mean:.1f}" + (f" ±{spread:.1f}" if len(values) > 1 else "")
+def _report_gains(cells: dict[str, dict[str, Bools]], ratio: str) -> None:
+    """Each law with its own masks: what adapting gained, and what `lite` has more on its own."""
+    plain, lite = cells.get(NONE, {}), cells.get(LITE, {})
+    for law, tested in cells.items():
+        own, none = tested.get(f"{law}@{ratio}"), plain.get(f"{law}@{ratio}")
+        if ratio == "1" or law == ALL:
+            own, none = tested.get(f"full@{ratio}"), plain.get(f"full@{ratio}")
+        if law == NONE or own is None or none is None:
+            continue
+        text = f"{law} on its own: adapting gains {_shown(_difference(own, none), sign='+')}"
+        best = lite.get(f"{LITE}@{ratio}")
+        if best is not None and law != LITE:
+            text += f"; {LITE} on its own has {_shown(_difference(best, own), sign='+')} more"
+        print(text)
+
+
+def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Mean over seeds and videos, and the half-width of its 95 % interval.
+
+    Two sources of chance add up: which videos were drawn (normal), and how the trainings fell out
+    (Student's t on their means; none with one seed).
+
+    Args:
+        values: (S, V), each seed on the same videos.
+    """
+    num_seeds, num_videos = values.shape
+    by_video = values.mean(axis=0)
+    half = (NORMAL * by_video.std(ddof=1)) ** 2 / num_videos
+    if num_seeds > 1:
+        t = float(student.ppf((1 + LEVEL) / 2, num_seeds - 1))
+        half += (t * values.mean(axis=1).std(ddof=1)) ** 2 / num_seeds
+    return float(values.mean()), float(np.sqrt(half))
+
+
+def _difference(left: Bools, right: Bools) -> npt.NDArray[np.float64]:
+    """Of two cells, seed by seed where both have as many, else against the mean of the second."""
+    ours, theirs = left.astype(float), right.astype(float)
+    if len(ours) != len(theirs):
+        theirs = theirs.mean(axis=0, keepdims=True)
+    return ours - theirs
+
+
+def _unpacked(row: dict[str, Any]) -> dict[str, Bools]:
+    num = row["videos"]
+    return {
+        cell: np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[:num].astype(np.bool_)
+        for cell, text in row["right"].items()
+    }
+
+
+def _stacked(seeds: list[dict[str, Bools]]) -> dict[str, Bools]:
+    return {cell: np.stack([seed[cell] for seed in seeds]) for cell in seeds[0]}
+
+
+def _shown(values: npt.NDArray[Any], sign: str = "") -> str:
+    mean, half = interval(100.0 * values)
+    return f"{mean:{sign}.1f} ±{half:.1f}"
 
 
 def _arguments() -> argparse.Namespace:
@@ -234,7 +290,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--keep-ratios",
         type=lambda text: list(map(float, text.split(","))),
-        default="0.5,0.3,0.2,0.1",
+        default=[0.5, 0.3, 0.2, 0.1],
     )
     parser.add_argument("--keep-ratio-range", default="0.1,0.6")
     parser.add_argument("--full-share", type=float, default=0.1)

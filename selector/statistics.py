@@ -134,6 +134,36 @@ def wilson(successes: float, trials: int) -> tuple[float, float]:
     return max(0.0, float(low)), min(1.0, float(high))
 
 
+def paired_loss_bound(flips: npt.ArrayLike, repairs: npt.ArrayLike, num: float, z: float) -> Floats:
+    """Upper bound of a net loss of paired outcomes, by Tango's score test (Stat. Med. 1998).
+
+    It holds at few or no flips, too, where a resampling would call the loss certain: with none of
+    either it is `z^2 / (num + z^2)`.
+
+    Args:
+        flips: of rows that were right before and are wrong now, any shape.
+        repairs: of the opposite, of the same shape.
+        num: rows in all.
+        z: normal quantile of the one-sided level; 0 gives the estimate itself.
+
+    Returns:
+        The largest `(flips - repairs) / num` in the population that the test does not refuse.
+    """
+    b, c = np.asarray(flips, np.float64), np.asarray(repairs, np.float64)
+    low, high = (b - c) / num, np.ones_like(b)
+    if z <= 0:
+        return low
+    for _ in range(50):  # halvings
+        loss = (low + high) / 2
+        middle = (2 * num - b + c) * loss - b - c
+        spread = np.sqrt(middle**2 + 8 * num * c * loss * (1 - loss)) - middle
+        repaired = spread / (4 * num)  # most likely share of repairs under that loss
+        variance = num * (2 * repaired + loss * (1 - loss))
+        refused = num * loss - (b - c) > z * np.sqrt(np.maximum(variance, 0))
+        low, high = np.where(refused, low, loss), np.where(refused, loss, high)
+    return high
+
+
 def json_values(value: Any) -> Any:
     """Plain JSON values; NaN and infinity, which JSON lacks, become null."""
     if isinstance(value, dict):

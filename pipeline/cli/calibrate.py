@@ -36,6 +36,13 @@ def calibrate(
         float | None,
         typer.Option(help="Points of top-1 (0.6 = 0.6 %) that may be lost against --keep-ratio."),
     ] = None,
+    certainty: Annotated[
+        float,
+        typer.Option(
+            help="That other videos lose no more than --max-loss, a share in (0.5, 1): the less, "
+            "the cheaper."
+        ),
+    ] = 0.95,
     target_gflops: Annotated[
         float | None, typer.Option(help="Mean GMACs per view, at most, everything included.")
     ] = None,
@@ -91,7 +98,9 @@ def calibrate(
 
     wanted = BudgetRequest(
         goal=Goal(
-            target_gmacs=target_gflops, max_loss=None if max_loss is None else max_loss / 100
+            target_gmacs=target_gflops,
+            max_loss=None if max_loss is None else max_loss / 100,
+            certainty=certainty,
         ),
         kind=budget,
         base_ratio=keep_ratio,

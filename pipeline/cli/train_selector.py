@@ -45,13 +45,21 @@ def train_selector(
     ] = "none",
     epochs: Annotated[int, typer.Option(help="Passes over the training clips at most.")] = 20,
     patience: Annotated[
-        int, typer.Option(help="Stop after so many epochs without a better held-out loss.")
+        int, typer.Option(help="Stop after so many epochs without a better one (--select-by).")
     ] = 4,
     lr: Annotated[float, typer.Option(help="Peak learning rate of the cosine schedule.")] = 3e-3,
     batch_tokens: Annotated[int, typer.Option(help="Tokens per step, in whole clips.")] = 8192,
     held_out: Annotated[
         float, typer.Option(help="Share of the videos never trained on and judged at the end.")
     ] = 0.1,
+    select_by: Annotated[
+        str,
+        typer.Option(
+            help="What chooses the epoch: the held-out loss, or the accuracy of the backbone on "
+            "held-out clips with the selector's tokens (needs the checkpoint, no videos)."
+        ),
+    ] = "loss",
+    select_ratio: Annotated[float, typer.Option(help="Keep ratio of that accuracy.")] = 0.3,
     seed: Annotated[int, typer.Option(help="Of the initial weights and of the shuffling.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     allow_unfinished: Annotated[
@@ -78,6 +86,8 @@ def train_selector(
         learning_rate=lr,
         batch_tokens=batch_tokens,
         held_out=held_out,
+        select_by=select_by,
+        select_ratio=select_ratio,
         seed=seed,
     )
     options.require_writable_folder(out)
@@ -135,11 +145,18 @@ def _echo_report(result: TrainResult, out: Path) -> None:
         f"{shape.arch}, {shape.num_layers} layers of {shape.width}, "
         f"{result.macs_per_token / 1e6:.3f} MMACs per token, {gmacs:.3f} GMACs per clip; trained "
         f"on {result.num_train} clips (left out: {left_out}), epoch {result.best_epoch} of "
-        f"{result.num_epochs} is the best"
+        f"{result.num_epochs} is the best by {_criterion(result)}"
     )
     output.echo()
     output.echo(f"on {judged} of {result.num_held_out} held-out clips:")
     _echo_metrics(result.methods)
+
+
+def _criterion(result: TrainResult) -> str:
+    if result.selector.chosen_by is None:
+        return "held-out loss"
+    accuracy = result.history[result.best_epoch - 1]["accuracy"]
+    return f"{result.selector.chosen_by} of the tokens ({100 * accuracy:.1f} % on held-out clips)"
 
 
 def _echo_metrics(methods: dict[str, RankingMetrics]) -> None:

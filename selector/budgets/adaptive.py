@@ -7,7 +7,7 @@ video, for all its views, as in the paper.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,11 +36,13 @@ class AdaptiveGoal:
     def of(self, gmacs_base: float) -> Goal:
         """The goal at one base.
 
+        The loss is an estimate: these budgets promise nothing, and are judged on the other half.
+
         Raises:
             ConfigError: none or both are given, or one is out of range.
         """
         target = None if self.gmacs_share is None else self.gmacs_share * gmacs_base
-        return Goal(max_loss=self.max_loss, target_gmacs=target)
+        return Goal(max_loss=self.max_loss, target_gmacs=target, certainty=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,9 @@ def cross_fit(levels: Levels, candidate: Candidate, goal: Goal, half: Bools) -> 
     given = np.empty(len(half), np.int64)
     picked = []
     for judged in (False, True):
-        found, _ = candidate.pick(levels.of(half != judged), goal)
+        chosen = half != judged
+        part = replace(goal, share=float(chosen.mean()))
+        found, _ = candidate.pick(levels.of(chosen), part)
         given[half == judged] = candidate.give(levels.of(half == judged), found)
         picked.append(found)
     return CrossFit(given, candidate.gmacs(levels, given), tuple(picked))

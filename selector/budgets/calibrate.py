@@ -148,7 +148,7 @@ def calibrate(
         warnings=tuple(_warnings(goal, held_out)),
     )
     config = rows.evaluation.config
-    origin = {"dataset": config.dataset, "split": config.split, "goal": asdict(goal)}
+    origin = {"dataset": config.dataset, "split": config.split, "goal": goal.to_dict()}
     origin |= {"evaluation": config.fingerprint()}
     return replace(found, config=replace(found.config, calibration=origin | found.to_dict()))
 

@@ -88,6 +88,7 @@ class Thresholds:
             gmacs_confidence=asked.gmacs,
             gmacs_fixed=float(levels.gmacs[self.base]),
             goal=goal,
+            views=levels.views,
         )
         return (alpha, beta), outcome
 
@@ -147,6 +148,7 @@ class Mass:
             gmacs=levels.gmacs[:-1],
             gmacs_base=float(levels.gmacs[self.base]),
             goal=goal,
+            views=levels.views,
         )
         return (mass,), outcome
 

@@ -59,6 +59,8 @@ class Levels:
     """(V, L) share of the predicted scores that the kept tokens hold; NaN on the last level."""
     opinions: Mapping[str, SecondOpinion] = field(default_factory=dict)
     """Confidences that are not the backbone's own, by name."""
+    views: int = 1
+    """Rows of one video."""
 
     @property
     def is_right(self) -> Bools:

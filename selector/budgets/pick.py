@@ -1,19 +1,28 @@
 """Choosing an adaptive budget's parameters on labelled rows, to meet a cost or an accuracy.
 
-Pure functions on arrays. Every candidate is tried: what comes out is the best *on these rows*, so
-the accuracy reported with it is optimistic, the more so the fewer rows there are. So
+Pure functions on arrays. At a cost every candidate is tried: what comes out is the best *on these
+rows*, so the accuracy reported with it is optimistic, the more so the fewer rows there are. So
 `selector.budgets.adaptive` judges on rows that were not picked on.
+
+A loss is a promise about other videos, and the cheapest of many candidates whose loss looks small
+here breaks it about every second time. So a candidate must have an upper bound of its loss within
+the goal (Tango's score bound of flips less repairs), and candidates are tried in an order that was
+fixed before, from the dearest down, until one fails: then no more than the stated share of draws
+breaks the promise, however many candidates there are (fixed-sequence testing; Angelopoulos et al.,
+"Learn then Test", 2021).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
+from selector.statistics import LEVEL, paired_loss_bound
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -27,6 +36,8 @@ with 512 cuts, 0.92 with 100, 0.79 with 40 and 0.65 with 21; on 300 rows 1.65 an
 cost, 512 lost 1.15 points, 101 1.10, 41 1.06, 21 1.04 and 11 1.01, which meets a target cost to
 a tenth of the rows only.
 """
+_SLACK = 1e-9
+"""Sums of many equal costs or shares do not come out equal to the last bit."""
 MIN_ROWS = 100
 """Fewer rows pick noise: one cut would move fewer than five of them."""
 
@@ -43,6 +54,12 @@ class Goal:
     """Mean GMACs of one view, at most; the most accurate budget within it is taken."""
     max_loss: float | None = None
     """Share of the rows, at most, that may be lost against the base; the cheapest is taken."""
+    certainty: float | None = LEVEL
+    """Share of the draws of videos in which the loss must hold for videos not drawn; None takes the
+    estimate for the truth."""
+    share: float = 1.0
+    """Of the rows that the budget is picked on in the end: a part of them picks with the margin
+    that all of them leave."""
 
     def __post_init__(self) -> None:
         if (self.target_gmacs is None) == (self.max_loss is None):
@@ -51,6 +68,25 @@ class Goal:
             raise ConfigError(f"the target cost must be above 0, got {self.target_gmacs!r}")
         if self.max_loss is not None and not 0 <= self.max_loss < 1:
             raise ConfigError(f"the accuracy loss must lie in [0, 1), got {self.max_loss!r}")
+        if self.certainty is not None and not 0.5 < self.certainty < 1:
+            raise ConfigError(f"the certainty must lie in (0.5, 1), got {self.certainty!r}")
+
+    def to_dict(self) -> dict[str, float | None]:
+        """What was asked for, as plain JSON values."""
+        certainty = None if self.max_loss is None else self.certainty
+        return {
+            "target_gmacs": self.target_gmacs,
+            "max_loss": self.max_loss,
+            "certainty": certainty,
+        }
+
+    def quantile(self, part: float | Floats = 1.0) -> Floats:
+        """Of the normal distribution, for a bound that may fail in a part of the draws allowed."""
+        if self.certainty is None:
+            return np.zeros_like(np.asarray(part, np.float64))
+        failing = np.asarray(part, np.float64) * (1 - self.certainty)
+        z = np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])(1 - failing)
+        return z * np.sqrt(self.share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +114,7 @@ def calibrate_thresholds(
     gmacs_confidence: float,
     gmacs_fixed: float | None = None,
     goal: Goal,
+    views: int = 1,
 ) -> tuple[float, float, Outcome]:
     """Pick alpha and beta of the paper's rule.
 
@@ -90,7 +127,9 @@ def calibrate_thresholds(
         gmacs_base: the same at the base budget.
         gmacs_confidence: cost of the confidence model, which every view pays.
         gmacs_fixed: cost of a view where all get the base budget; None: `gmacs_base`.
-        goal: what to meet.
+        goal: what to meet. Half of the certainty's failures go to the thresholds without a lower
+            side, the other half to all the others.
+        views: rows of one video, which count as one where a loss is bounded.
 
     Returns:
         alpha, beta, and what they do on these rows.
@@ -105,17 +144,28 @@ def calibrate_thresholds(
     # A cut at i separates the i least confident rows; equal confidences cannot be separated.
     cuts = np.r_[0, np.flatnonzero(np.diff(ordered)) + 1, num]
     cuts = cuts[np.unique(np.linspace(0, len(cuts) - 1, _MAX_CUTS).round().astype(int))]
-    gain = (correct_small.astype(np.int64) - correct_base.astype(np.int64))[order]
-    gain_below = np.r_[0, np.cumsum(gain)]  # [i]: rows won by giving the i least the small budget
-    low, high = (side.ravel() for side in np.meshgrid(cuts, cuts, indexing="ij"))
-    low, high = low[low <= high], high[low <= high]
-    num_small = low + (num - high)
-    won = gain_below[low] + (gain_below[num] - gain_below[high])
+    flips, repairs = (
+        np.r_[0, np.cumsum(side[order])]  # [i]: among the i least confident
+        for side in (correct_base & ~correct_small, correct_small & ~correct_base)
+    )
+    low, high = np.meshgrid(cuts, cuts, indexing="ij")
+    real, num_small = low <= high, low + (num - high)
+
+    def outside(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.where(real, counts[low] + (counts[num] - counts[high]), 0)
 
     base_accuracy = float(correct_base.mean())
-    accuracy = (int(correct_base.sum()) + won) / num
+    lost, won = outside(flips), outside(repairs)
+    accuracy = (int(correct_base.sum()) - lost + won) / num
     gmacs = gmacs_confidence + gmacs_base - (gmacs_base - gmacs_small) * num_small / num
-    best = _choose(gmacs, accuracy, base_accuracy, goal)
+    # From the dearest down is from the highest upper side down, at each lower side.
+    parts = np.full(len(cuts), 0.5 / max(1, len(cuts) - 1))
+    parts[0] = 0.5
+    bound = _loss_bounds(lost, won, num, goal.quantile(parts)[:, None], views)
+    bound[num_small == 0] = 0  # the base itself
+    within = _until_one_fails(bound[:, ::-1], goal)[:, ::-1]
+    best = _choose(gmacs[real], accuracy[real], base_accuracy, goal, bound[real], within[real])
+    low, high, accuracy, gmacs = low[real], high[real], accuracy[real], gmacs[real]
     outcome = _outcome(
         goal,
         num_rows=num,
@@ -136,6 +186,7 @@ def calibrate_mass(
     gmacs: Floats,
     gmacs_base: float,
     goal: Goal,
+    views: int = 1,
 ) -> tuple[float, Outcome]:
     """Pick the share of predicted mass that the kept tokens must hold.
 
@@ -147,15 +198,20 @@ def calibrate_mass(
         gmacs: (L,) cost of a view at each level.
         gmacs_base: cost of a view at the base budget.
         goal: what to meet.
+        views: rows of one video, which count as one where a loss is bounded.
 
     Raises:
         ConfigError: no rows, or no mass meets the goal.
     """
     _check_rows(correct_base, correct, level)
-    accuracy = np.take_along_axis(correct, level, axis=1).mean(axis=0)
+    right, base = np.take_along_axis(correct, level, axis=1), correct_base[:, None]
+    accuracy = right.mean(axis=0)
     mean_gmacs = np.asarray(gmacs)[level].mean(axis=0)
     base_accuracy = float(correct_base.mean())
-    best = _choose(mean_gmacs, accuracy, base_accuracy, goal)
+    lost, won = (base & ~right).sum(axis=0), (right & ~base).sum(axis=0)
+    bound = _loss_bounds(lost, won, len(right), goal.quantile(), views)
+    within = _until_one_fails(bound[::-1], goal)[::-1]
+    best = _choose(mean_gmacs, accuracy, base_accuracy, goal, bound, within)
     return float(masses[best]), _outcome(
         goal,
         num_rows=len(correct_base),
@@ -166,21 +222,69 @@ def calibrate_mass(
     )
 
 
-def _choose(gmacs: Floats, accuracy: Floats, base_accuracy: float, goal: Goal) -> int:
-    """The best candidate; among equals the cheaper or more accurate, then the first."""
-    slack = 1e-9  # sums of many equal costs do not come out equal to the last bit
+def _loss_bounds(
+    lost: npt.NDArray[np.int64], won: npt.NDArray[np.int64], num: int, z: Floats, views: int
+) -> Floats:
+    """Upper bounds of the loss; views of one video may all fall alike, and count as one."""
+    levels = np.broadcast_to(z, lost.shape)
+    found = np.empty(lost.shape)
+    for value in np.unique(levels):
+        at = levels == value
+        found[at] = paired_loss_bound(lost[at] / views, won[at] / views, num / views, float(value))
+    return found
+
+
+def _until_one_fails(bound: Floats, goal: Goal) -> Bools:
+    """Which candidates of a sequence, along the last axis, hold the loss as all before them do.
+
+    Without a certainty every one stands for itself.
+    """
+    holds = bound <= (goal.max_loss or 0.0) + _SLACK
+    if goal.certainty is None:
+        return holds
+    found: Bools = np.logical_and.accumulate(holds, axis=-1)
+    return found
+
+
+def _choose(
+    gmacs: Floats,
+    accuracy: Floats,
+    base_accuracy: float,
+    goal: Goal,
+    bound: Floats,
+    within: Bools,
+) -> int:
+    """The best candidate; among equals the cheaper or more accurate, then the first.
+
+    Args:
+        gmacs: (K,) mean cost.
+        accuracy: (K,) on these rows.
+        base_accuracy: what a loss counts from.
+        goal: what to meet.
+        bound: (K,) of the loss.
+        within: (K,) whether the candidate holds the loss.
+
+    Raises:
+        ConfigError: none meets the goal.
+    """
     if goal.target_gmacs is not None:
-        fits = gmacs <= goal.target_gmacs + slack
+        fits = gmacs <= goal.target_gmacs + _SLACK
         keys: tuple[Floats, Floats] = (gmacs, -accuracy)
         reach = f"{goal.target_gmacs:g} GFLOPs is below {gmacs.min():.4g}, the cheapest possible"
     else:
         assert goal.max_loss is not None
-        fits = accuracy >= base_accuracy - goal.max_loss - slack
+        fits = within
         keys = (-accuracy, gmacs)
         reach = (
             f"no budget keeps the accuracy within {goal.max_loss:.4f} of {base_accuracy:.4f}; "
             f"the best has {accuracy.max():.4f}"
         )
+        if goal.certainty is not None:
+            reach = (
+                f"no budget is shown to lose at most {100 * goal.max_loss:.2f} points on other "
+                f"videos: the least that is sure to {goal.certainty:.0%} is "
+                f"{100 * bound.min():.2f} points, and more videos tell more"
+            )
     if not fits.any():
         raise ConfigError(f"{reach}; ask for less, or use another base or small keep ratio")
     allowed = np.flatnonzero(fits)
@@ -200,6 +304,11 @@ def _outcome(goal: Goal, **numbers: Any) -> Outcome:
             f"it costs {found.gmacs:.4g} GFLOPs, no less than the fixed budget's "
             f"{found.base_gmacs:.4g}"
         )
+        if goal.max_loss is not None and goal.certainty is not None:
+            warning += (
+                f", and no cheaper one is shown to lose at most {100 * goal.max_loss:.2f} points "
+                "on other videos: more videos tell more"
+            )
     return replace(found, warning=warning)
 
 

@@ -138,7 +138,10 @@ def calibration_rows(
         evaluation=evaluation,
         folder=folder,
         model=model,
-        levels=levels_of(outcomes, evaluation.info, method),
+        levels=replace(
+            levels_of(outcomes, evaluation.info, method),
+            views=config.num_segments * config.num_crops,
+        ),
         video_ids=outcomes.video_ids,
         clip_ids=outcomes.clip_ids,
         num_failed=outcomes.num_failed,

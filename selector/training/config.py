@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from pipeline.clips.grid import TokenGrid
-from pipeline.config import require_at_least
+from pipeline.config import require_at_least, require_one_of
 from pipeline.errors import ConfigError
 
 SCHEMA_VERSION = 2
@@ -22,6 +22,9 @@ SCHEMA_VERSION = 2
 DEFAULT_LAYERS = {"mlp": 3, "mlp4": 4, "mlp5": 5, "global": 2, "transformer": 1}
 """Architecture -> layers: fully connected ones, 3-D convolutions, or transformer blocks."""
 ARCHS = tuple(DEFAULT_LAYERS)
+LOSS, ACCURACY = "loss", "accuracy"
+CRITERIA = (LOSS, ACCURACY)
+"""What an epoch's selector is judged by on held-out clips; see `TrainConfig.select_by`."""
 NEEDS_ALL_TOKENS = ("global",)
 
 
@@ -85,6 +88,8 @@ class SelectorConfig:
     """Cleaning steps of the training target."""
     trained_on: TrainedOn | None = None
     """None: weights that no store trained."""
+    chosen_by: str | None = None
+    """What chose among the epochs, such as `accuracy at 0.3`; None: the held-out loss."""
 
     def __post_init__(self) -> None:
         if self.arch not in ARCHS:
@@ -116,6 +121,8 @@ class SelectorConfig:
     def to_json(self) -> str:
         """The content of `config.json`."""
         fields = asdict(self) | {"grid": list(self.grid), "clean": list(self.clean)}
+        if self.chosen_by is None:
+            del fields["chosen_by"]  # the text of an older selector, and so its digest, stays
         return json.dumps({"schema_version": SCHEMA_VERSION} | fields, indent=2) + "\n"
 
     @classmethod
@@ -169,7 +176,7 @@ class TrainConfig:
     epochs: int = 20
     """Passes over the training clips at most."""
     patience: int = 4
-    """Epochs without a better held-out loss before stopping."""
+    """Epochs without a better one before stopping; see `select_by`."""
     learning_rate: float = 3e-3
     """Peak of the cosine schedule."""
     weight_decay: float = 0.01
@@ -178,6 +185,11 @@ class TrainConfig:
     """Tokens per step, rounded down to whole clips."""
     held_out: float = 0.1
     """Share of the videos that is never trained on."""
+    select_by: str = LOSS
+    """What chooses the epoch: the held-out `loss`, or the `accuracy` of the backbone on held-out
+    clips with the selector's tokens (the loss decides between equals)."""
+    select_ratio: float = 0.3
+    """Keep ratio of that accuracy."""
     seed: int = 0
     """Of initial weights and of the shuffling."""
 
@@ -192,8 +204,18 @@ class TrainConfig:
             if getattr(self, name) is not None:
                 require_at_least(name, getattr(self, name), 1)
         require_at_least("seed", self.seed, 0)
+        require_one_of("select_by", self.select_by, CRITERIA)
+        if not 0 < self.select_ratio < 1:
+            raise ConfigError(f"select_ratio must lie in (0, 1), got {self.select_ratio!r}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate!r}")
+
+    def identity(self) -> dict[str, Any]:
+        """What of it decides the outcome, as plain JSON values."""
+        fields = asdict(self)
+        if self.select_by == LOSS:  # a folder that an older release began is still this training's
+            del fields["select_by"], fields["select_ratio"]
+        return fields
 
 
 def default_width(hidden_size: int) -> int:

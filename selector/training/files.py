@@ -152,7 +152,8 @@ class TrainResult:
     """`selector`, `random` and `oracle`. The cross-entropy of `random` is that of the best
     constant; that of `oracle` is its score's own entropy, the least anything can reach."""
     history: list[dict[str, float]]
-    """Per epoch: train_loss, held_out_loss (both against the cleaned target), spearman."""
+    """Per epoch: train_loss, held_out_loss (both against the cleaned target), spearman, and
+    accuracy where that chooses."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a measure without an answer is None."""

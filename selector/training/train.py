@@ -1,7 +1,8 @@
 """Trains a token selector from a store: soft binary cross-entropy against the oracle's score.
 
 Epochs, optimiser and learning rate are not public. Ours: AdamW, cosine decay to zero over
-the epochs asked for, and early stopping on the held-out cross-entropy; the best epoch is kept.
+the epochs asked for, and early stopping on the held-out cross-entropy, or on the backbone's
+accuracy with the selector's tokens; the best epoch is kept.
 
 A run may be stopped at any moment and started again: on the CPU it ends with the same bits as an
 undisturbed one (on CUDA up to the order of atomic additions).
@@ -13,7 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ from torch.nn import functional as F
 
 from pipeline.config import OracleName
 from pipeline.errors import ConfigError
+from selector.training.accuracy import AccuracyJudge
 from selector.training.config import (
+    ACCURACY,
     DEFAULT_LAYERS,
     NEEDS_ALL_TOKENS,
     SelectorConfig,
@@ -104,6 +107,7 @@ def train_selector(
     Raises:
         StoreError: the store is empty, unfinished, damaged, has no embeddings or not that oracle,
             or another training is writing `out`.
+        BackboneError: accuracy is to choose, and the store's checkpoint is not there any more.
         ConfigError: the options do not fit the store, `out` holds a selector of other options or
             cannot be written, or the training diverged.
     """
@@ -112,7 +116,7 @@ def train_selector(
     stream = TokenStream(store, split, config.clean, config.seed, oracle=oracle)
     learnt = store.config.oracles[0] if oracle is None else OracleName.parse(oracle)
     shape = _selector_config(store, stream, config, learnt)
-    identity = asdict(config) | {"num_layers": shape.num_layers, "width": shape.width}
+    identity = config.identity() | {"num_layers": shape.num_layers, "width": shape.width}
     identity |= {"store_fingerprint": shape.store_fingerprint, "num_train": stream.num_train}
     if learnt != store.config.oracles[0]:
         identity["oracle"] = str(learnt)
@@ -121,7 +125,10 @@ def train_selector(
         if ended is not None:
             _log.info("%s is trained already", out)
             return ended
-        run = _Run(config, shape, stream, files, place, on_progress)
+        judge = None
+        if config.select_by == ACCURACY:
+            judge = AccuracyJudge(store, split, config.select_ratio, place)
+        run = _Run(config, shape, stream, files, place, judge, on_progress)
         run.train()
         model = run.best_model()
         model.prior = stream.place_means()
@@ -152,16 +159,17 @@ class _Run:
         stream: TokenStream,
         files: TrainingFiles,
         device: torch.device,
+        judge: Callable[[TokenSelector], float] | None,
         on_progress: Callable[[TrainProgress], None],
     ) -> None:
         self.config, self.stream, self.files, self.device = config, stream, files, device
-        self._on_progress = on_progress
+        self._judge, self._on_progress = judge, on_progress
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = TokenSelector(shape)
         self.epoch, self.block, self.clips_done = 0, 0, 0
         self.loss_sum = 0.0
-        self.best_loss, self.best_epoch = math.inf, 0
+        self.best_epoch = 0
         self.best_state: dict[str, torch.Tensor] = {}
         self.history: list[dict[str, float]] = []
         saved = files.read_checkpoint()
@@ -238,20 +246,21 @@ class _Run:
             logits = self.model(batch.tokens, batch.token_index)
             meter.update(logits, logits.sigmoid(), batch.cam, batch.target)
         judged = meter.result()
-        self.history.append(
-            {
-                "train_loss": self.loss_sum / self.clips_done,
-                "held_out_loss": judged.bce,
-                "spearman": judged.spearman,
-            }
-        )
+        entry = {
+            "train_loss": self.loss_sum / self.clips_done,
+            "held_out_loss": judged.bce,
+            "spearman": judged.spearman,
+        }
+        if self._judge is not None:
+            entry["accuracy"] = self._judge(self.model)
+        self.history.append(entry)
         self.epoch, self.block, self.clips_done, self.loss_sum = self.epoch + 1, 0, 0, 0.0
-        if judged.bce < self.best_loss:
-            self.best_loss, self.best_epoch = judged.bce, self.epoch
+        if min(self.history, key=_rank) is entry:
+            self.best_epoch = self.epoch
             self.best_state = {k: v.cpu().clone() for k, v in self.model.state_dict().items()}
 
     def _save(self) -> None:
-        kept = ("epoch", "block", "clips_done", "loss_sum", "best_loss", "best_epoch")
+        kept = ("epoch", "block", "clips_done", "loss_sum", "best_epoch")
         state = {name: getattr(self, name) for name in (*kept, "best_state", "history")}
         state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         self.files.write_checkpoint(state)
@@ -267,6 +276,11 @@ class _Run:
             tokens_per_s=self._tokens / seconds,
             held_out_loss=self.history[-1]["held_out_loss"] if self.history else None,
         )
+
+
+def _rank(epoch: dict[str, float]) -> tuple[float, float]:
+    """The least is the best epoch: by accuracy where that was measured, then by loss."""
+    return -epoch.get("accuracy", 0.0), epoch["held_out_loss"]
 
 
 def _selector_config(
@@ -299,6 +313,7 @@ def _selector_config(
             num_crops=oracle.num_crops,
             held_out=config.held_out,
         ),
+        chosen_by=f"accuracy at {config.select_ratio:g}" if config.select_by == ACCURACY else None,
     )
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from selector import statistics
 from selector.statistics import (
@@ -15,6 +15,7 @@ from selector.statistics import (
     interval,
     json_values,
     mean_interval,
+    paired_loss_bound,
     paired_p_values,
     spearman,
     wilson,
@@ -129,3 +130,29 @@ def test_p_values_are_of_the_paired_t_test_and_of_signs_where_all_are_equal():
     t = 0.35 / np.sqrt(0.35 * 0.65 / 19)
     expected = [2 * stats.t.sf(t, 19), stats.binomtest(0, 20).pvalue, 1, 1]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("flips", "repairs", "num"), [(12, 2, 50), (3, 0, 200), (1, 4, 80)])
+def test_the_loss_bound_is_where_the_score_test_begins_to_refuse(flips, repairs, num):
+    """The nuisance share by a search for the greatest likelihood, not by the closed form."""
+    bound = float(paired_loss_bound(flips, repairs, num, 1.645))
+
+    def minus_log_likelihood(repaired):
+        same = num - flips - repairs
+        return -(
+            flips * np.log(repaired + bound)
+            + repairs * np.log(repaired)
+            + same * np.log(1 - 2 * repaired - bound)
+        )
+
+    repaired = optimize.minimize_scalar(
+        minus_log_likelihood, bounds=(1e-9, (1 - bound) / 2 - 1e-9), method="bounded",
+        options={"xatol": 1e-10},
+    ).x  # fmt: skip
+    variance = num * (2 * repaired + bound - bound**2)
+    assert (num * bound - (flips - repairs)) / np.sqrt(variance) == pytest.approx(1.645, abs=2e-3)
+
+
+def test_the_loss_bound_without_a_flip_is_not_zero_and_without_certainty_the_estimate():
+    assert float(paired_loss_bound(0, 0, 100, 2.0)) == pytest.approx(4 / 104)
+    assert float(paired_loss_bound(3, 1, 100, 0.0)) == 0.02

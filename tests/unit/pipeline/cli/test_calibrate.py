@@ -32,7 +32,7 @@ def run(model, evaluation, *options):
 
 
 def test_the_model_gets_its_budget_and_the_reader_what_to_expect(model, evaluation):
-    result = run(model, evaluation, "--max-loss", "0", "--budget", "mass")
+    result = run(model, evaluation, "--max-loss", "1", "--budget", "mass")
     assert result.exit_code == 0, result.output
     config = LiteConfig.load(model)
     assert config.budget.levels == (0.1, 0.3, 0.5)
@@ -106,7 +106,7 @@ def test_what_is_no_evaluation_and_no_model_is_said(model, evaluation, tmp_path)
 
 def test_what_the_configuration_says_besides_is_kept(model, evaluation):
     LiteConfig(spread=0.0, backbone="somewhere", revision="r").save(model)
-    assert run(model, evaluation, "--max-loss", "0").exit_code == 0
+    assert run(model, evaluation, "--max-loss", "1").exit_code == 0
     config = LiteConfig.load(model)
     assert (config.backbone, config.revision) == ("somewhere", "r")
     assert np.isfinite([config.budget.alpha, config.budget.beta]).all()

@@ -23,7 +23,7 @@ from selector.deploy.config import LiteConfig
 from selector.training.split import halves
 from tests.unit.selector.budgets.test_rows import evaluate, save_model
 
-NO_LOSS = Goal(max_loss=0.0)
+NO_LOSS = Goal(max_loss=0.0, certainty=None)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_what_to_expect_is_each_half_under_the_others_budget(rows, kind):
     rng = np.random.default_rng(1)
     rows = with_rank(rows, 0.3, easy_of(rows) & (rng.random(400) < 0.9))
     rows = with_rank(rows, 0.5, rng.random(400) < 0.95)
-    goal = Goal(max_loss=0.05)
+    goal = Goal(max_loss=0.05, certainty=None)
     found = calibrate(rows, BudgetRequest(goal=goal, kind=kind))
     levels = rows.levels
     rule = Mass(base=2) if kind == "mass" else Thresholds(base=2, small=1, asked=0)
@@ -132,7 +132,7 @@ def test_the_intervals_are_over_videos_and_not_over_their_views(tmp_path):
         mass=one.levels.mass[again],
     )
     four = replace(one, levels=levels, video_ids=one.video_ids[again], clip_ids=again)
-    wanted = BudgetRequest(goal=Goal(max_loss=0.05), kind="mass")
+    wanted = BudgetRequest(goal=Goal(max_loss=0.05, certainty=None), kind="mass")
     few, many = (calibrate(rows, wanted).held_out for rows in (one, four))
     assert vars(many) == pytest.approx(vars(few))
     assert few.difference_high - few.difference_low > 0.01
@@ -226,7 +226,7 @@ def test_a_loss_above_the_allowed_one_is_warned_about(rows):
     rows = replace(rows, levels=replace(rows.levels, confidence=confidence))
     rows = with_rank(rows, 0.3, rng.random(400) < 0.7)
     rows = with_rank(rows, 0.5, rng.random(400) < 0.75)
-    found = calibrate(rows, BudgetRequest(goal=Goal(max_loss=0.0)))
+    found = calibrate(rows, BudgetRequest(goal=Goal(max_loss=0.0, certainty=None)))
     assert found.held_out.difference < 0
     assert any("more than the 0.00 allowed" in text for text in found.warnings)
     assert any("do not show that it is more accurate" in text for text in found.warnings)
@@ -244,9 +244,9 @@ def test_a_budget_below_any_mixture_says_to_use_a_fixed_one(rows):
 
 
 def test_what_was_found_goes_into_the_configuration(rows):
-    found = calibrate(rows, BudgetRequest(goal=Goal(max_loss=0.01)))
+    found = calibrate(rows, BudgetRequest(goal=Goal(max_loss=0.01, certainty=None)))
     stored = found.config.calibration
-    assert stored["goal"] == {"target_gmacs": None, "max_loss": 0.01}
+    assert stored["goal"] == {"target_gmacs": None, "max_loss": 0.01, "certainty": None}
     assert (stored["dataset"], stored["split"]) == ("csv", "all")
     assert stored["evaluation"] == rows.evaluation.config.fingerprint()
     assert stored["held_out"]["gain"] == found.held_out.gain

@@ -21,7 +21,7 @@ from selector.budgets.levels import SecondOpinion
 from selector.budgets.pick import Goal
 from tests.unit.selector.budgets.test_levels import make_levels
 
-NO_LOSS = Goal(max_loss=0.0)
+NO_LOSS = Goal(max_loss=0.0, certainty=None)
 
 
 def make_tall():
