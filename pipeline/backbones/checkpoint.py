@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -185,10 +186,23 @@ def checkpoint_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     configs = [folder / name for name in (CONFIG_NAME, *PROCESSOR_NAMES)]
     for path in [*(path for path in configs if path.is_file()), *weight_files(folder)]:
+        stat = path.stat()
+        stamp = stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
         digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(_file_digest(path.resolve(), stamp))
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _file_digest(path: Path, stamp: tuple[int, ...]) -> bytes:
+    """SHA-256 of a file; a command that opens a checkpoint several times reads gigabytes once.
+
+    Args:
+        path: of the file.
+        stamp: what changes when the file does.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def read_config(folder: Path) -> dict[str, Any]:

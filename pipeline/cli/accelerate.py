@@ -7,7 +7,6 @@ decides, and the model is written last, whole or not at all.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,14 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli import options, output
+from pipeline.cli.accelerate_adapt import adapt as adapt_chosen
+from pipeline.cli.accelerate_adapt import parse_minutes, points, told
 from pipeline.cli.options import WHAT
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pipeline.cli.accelerate_adapt import Adapted
     from pipeline.cli.accelerate_inputs import Task
     from selector.deploy.choosing import Choice, Wanted
     from selector.deploy.config import LiteConfig
+    from selector.evaluation.report.table import Entry
 
 CANDIDATES = "lite,lite-spread,uniform,evs,tome,lite-spread+tome"
 MANY = 2000
@@ -58,6 +61,14 @@ def accelerate(
         float | None,
         typer.Option(help="Points of top-1 that may be lost; the cheapest model is taken."),
     ] = None,
+    adapt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Train the backbone with the masks for so long (10m, 90s, 0.5h), and keep that "
+            "where it is shown to be better. Default: no training.",
+        ),
+    ] = None,
     unlabelled: Annotated[
         bool,
         typer.Option(
@@ -92,7 +103,8 @@ def accelerate(
 ) -> None:
     """Make a checkpoint cheaper: oracle, selector, comparison, choice, export.
 
-    Nothing is retrained. Interrupt it at any time: the same command goes on where it stopped.
+    Nothing is retrained, unless --adapt says so. Interrupt it at any time: the same command goes on
+    where it stopped.
     """
     if speedup is not None and max_loss is not None:
         raise ConfigError("give either --speedup or --max-loss, not both")
@@ -107,6 +119,7 @@ def accelerate(
         if max_loss is None
         else Wanted(max_loss=max_loss / 100)
     )
+    minutes = None if adapt is None else parse_minutes(adapt)
     run_config = RunConfig(data_root=data_root, accept_classes=accept_classes, **run)
     options.require_writable_folder(out)
     for method in split_names(candidates):
@@ -152,35 +165,51 @@ def accelerate(
     name = "evaluation" if wanted.speedup is None else f"evaluation-{wanted.speedup:g}"
     evaluation = steps.evaluate(task, selector, methods, ratios, name)
     choice = steps.decide(task, evaluation, wanted)
+    adapted = None
+    if minutes is not None:
+        output.note(f"adapting the backbone for {minutes:g} minutes, then measuring it")
+        adapted = adapt_chosen(task, evaluation, choice, selector, methods, minutes)
     output.note("4/4 export")
-    config = steps.chosen_config(task, choice, selector)
-    if config.selects:
-        config = steps.adaptive(choice, wanted, config, selector, evaluation) or config
-    lines = _result(choice, config, task, wanted)
-    measured = {"dataset": evaluation.config.dataset} | _measured(choice, task, lines)
-    steps.export(task, replace(config, measured=measured), selector, out)
+    if adapted is not None and adapted.is_better:
+        config = steps.chosen_config(task, adapted.line, selector)
+    else:
+        config = steps.chosen_config(task, choice.line, selector)
+        if config.selects:
+            config = steps.adaptive(choice, wanted, config, selector, evaluation) or config
+    lines = _result(choice, config, task, wanted, adapted)
+    measured = {"dataset": evaluation.config.dataset} | _measured(choice, task, lines, adapted)
+    config = replace(config, measured=measured)
+    if adapted is not None and adapted.is_better:
+        made = replace(task, backbone=str(adapted.folder / "backbone"), revision=None)
+        steps.export(made, config, adapted.folder, out)
+    else:
+        steps.export(task, config, selector, out)
     for line in lines:
         output.echo_prose(line)
     output.echo(f"all of it: lite-pipeline evaluate --out {_quoted(task.work / name)} --table-only")
     output.echo(f"use it:    lite-pipeline predict VIDEO --model {_quoted(out)}")
 
 
-def _result(choice: Choice, config: LiteConfig, task: Task, wanted: Wanted) -> list[str]:
+def _result(
+    choice: Choice, config: LiteConfig, task: Task, wanted: Wanted, adapted: Adapted | None
+) -> list[str]:
     """What was gained, and what it may cost: the first lines of the result, and the card's."""
     line, full = choice.line, choice.full
-    assert line.gmacs is not None
-    top1, of = 100 * line.top1.mean(), 100 * full.top1.mean()
     noun = "agreement with the full model" if task.unlabelled else "top-1"
-    rates = ""
-    if line.clips_per_s and full.clips_per_s:
-        measured = line.clips_per_s / full.clips_per_s
-        rates = f"; measured on this machine, {measured:.2f} times the clips a second"
+    if adapted is not None and adapted.is_better:
+        of = 100 * full.top1.mean()
+        return [
+            _cost(adapted.line, full),
+            f"{noun} {100 * adapted.line.top1.mean():.1f} % of {of:.1f} %, "
+            f"{points(adapted.against_full)}, on {adapted.num_videos} videos it did not learn from",
+            *told(adapted, choice, noun),
+        ]
+    top1, of = 100 * line.top1.mean(), 100 * full.top1.mean()
     found = [
-        f"{line.method} at keep ratio {line.keep_ratio:.3g}: {line.gmacs:.4g} of {full.gmacs:.4g} "
-        f"GMACs a view, {choice.speedup:.2f} times fewer{rates}",
-        f"{noun} {top1:.1f} % of {of:.1f} %, {_points(choice.against_full)}, on "
+        _cost(line, full),
+        f"{noun} {top1:.1f} % of {of:.1f} %, {points(choice.against_full)}, on "
         f"{choice.num_videos} videos it did not learn from; as the best of {choice.num_lines} it "
-        f"flatters itself: expect {_points(choice.expected)}",
+        f"flatters itself: expect {points(choice.expected)}",
     ]
     if wanted.max_loss is not None and choice.expected.low < -wanted.max_loss:
         found.append(
@@ -189,43 +218,68 @@ def _result(choice: Choice, config: LiteConfig, task: Task, wanted: Wanted) -> l
         )
     if choice.next_best is not None:
         other, gain = choice.next_best
-        told = "" if gain.low > 0 else ", which these videos do not tell apart"
-        found.append(f"against the next best, {other.method}: {_points(gain)}{told}")
+        unsure = "" if gain.low > 0 else ", which these videos do not tell apart"
+        found.append(f"against the next best, {other.method}: {points(gain)}{unsure}")
+    if adapted is not None:
+        found += told(adapted, choice, noun)
     if config.adaptive and config.calibration is not None:
         held = config.calibration["held_out"]
         over_fixed = [held[name] for name in ("gain", "gain_low", "gain_high")]
         found.append(
             f"by default every clip gets a budget of its own (LITE++): {held['gmacs']:.4g} GMACs a "
             f"view, {full.gmacs / held['gmacs']:.2f} times fewer, {noun} "
-            f"{100 * held['accuracy']:.1f} %, {_points(over_fixed)} against fixed budgets of that "
+            f"{100 * held['accuracy']:.1f} %, {points(over_fixed)} against fixed budgets of that "
             "cost, on the half it was not picked on"
         )
     return found
 
 
-def _measured(choice: Choice, task: Task, lines: list[str]) -> dict[str, Any]:
+def _cost(line: Entry, full: Entry) -> str:
+    assert line.gmacs is not None
+    assert full.gmacs is not None
+    rates = ""
+    if line.clips_per_s and full.clips_per_s:
+        measured = line.clips_per_s / full.clips_per_s
+        rates = f"; measured on this machine, {measured:.2f} times the clips a second"
+    return (
+        f"{line.method} at keep ratio {line.keep_ratio:.3g}: {line.gmacs:.4g} of {full.gmacs:.4g} "
+        f"GMACs a view, {full.gmacs / line.gmacs:.2f} times fewer{rates}"
+    )
+
+
+def _measured(
+    choice: Choice, task: Task, lines: list[str], adapted: Adapted | None
+) -> dict[str, Any]:
     """For `lite.json` and the model card."""
-    return {
+    line, num, against, expected = (
+        (choice.line, choice.num_videos, choice.against_full, choice.expected)
+        if adapted is None or not adapted.is_better
+        else (adapted.line, adapted.num_videos, adapted.against_full, adapted.against_full)
+    )
+    found = {
         "split": task.judge_split,
-        "num_videos": choice.num_videos,
+        "num_videos": num,
         "unlabelled": task.unlabelled,
-        "method": choice.line.method,
-        "keep_ratio": choice.line.keep_ratio,
-        "top1": float(choice.line.top1.mean()),
+        "method": line.method,
+        "keep_ratio": line.keep_ratio,
+        "top1": float(line.top1.mean()),
         "full_top1": float(choice.full.top1.mean()),
-        "difference": list(choice.against_full),
-        "expected_difference": list(choice.expected),
-        "gmacs": choice.line.gmacs,
+        "difference": list(against),
+        "expected_difference": list(expected),
+        "gmacs": line.gmacs,
         "full_gmacs": choice.full.gmacs,
-        "clips_per_s": choice.line.clips_per_s,
+        "clips_per_s": line.clips_per_s,
         "full_clips_per_s": choice.full.clips_per_s,
         "card": [f"- {line}" for line in lines],
     }
-
-
-def _points(found: Sequence[float]) -> str:
-    mean, low, high = (100 * value for value in found)
-    return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    if adapted is not None and adapted.is_better:
+        found["adapted"] = {
+            "minutes": adapted.result.seconds / 60,
+            "steps": adapted.result.num_steps,
+            "gain": list(adapted.gain),
+            "difference_with_all_tokens": list(adapted.price),
+        }
+    return found
 
 
 def _quoted(path: Path) -> str:

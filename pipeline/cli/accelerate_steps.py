@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.cli import output
 from pipeline.config import OracleConfig
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from selector.deploy.choosing import Choice, Wanted
     from selector.deploy.config import LiteConfig
     from selector.evaluation.files import Evaluation
+    from selector.evaluation.report.table import Entry
 
 LOSS_RATIOS = (0.9, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2)
 """Keep ratios tried where a loss is allowed; a speed-up has its own."""
@@ -161,17 +162,18 @@ def evaluate(
     return result.evaluation
 
 
-def decide(task: Task, evaluation: Evaluation, wanted: Wanted) -> Choice:
-    """The choice, over videos that nothing was learnt from.
+class Judged(NamedTuple):
+    """An evaluation's lines over videos that nothing was learnt from."""
 
-    Raises:
-        ConfigError: see `choose`.
-    """
-    from selector.deploy.choosing import choose
-    from selector.evaluation.config import FULL
+    lines: list[Entry]
+    videos: list[str]
+
+
+def judged(task: Task, evaluation: Evaluation) -> Judged:
+    """What an evaluation says of the videos to judge by."""
     from selector.evaluation.report.table import entries
     from selector.evaluation.results import read_outcomes
-    from selector.training.split import halves, is_held_out
+    from selector.training.split import is_held_out
 
     outcomes, config = read_outcomes(evaluation), evaluation.config
     rates = evaluation.timing().clips_per_s(config)
@@ -181,6 +183,20 @@ def decide(task: Task, evaluation: Evaluation, wanted: Wanted) -> Choice:
         kept = [i for i, video in enumerate(videos) if is_held_out(video, task.held_out)]
         lines = [replace(line, top1=line.top1[kept], top5=line.top5[kept]) for line in lines]
         videos = [videos[i] for i in kept]
+    return Judged(lines, videos)
+
+
+def decide(task: Task, evaluation: Evaluation, wanted: Wanted) -> Choice:
+    """The choice, over videos that nothing was learnt from.
+
+    Raises:
+        ConfigError: see `choose`.
+    """
+    from selector.deploy.choosing import choose
+    from selector.evaluation.config import FULL
+    from selector.training.split import halves
+
+    lines, videos = judged(task, evaluation)
     full = next(line for line in lines if line.method == FULL)
     others = [line for line in lines if line is not full]
     return choose(others, full, wanted, halves(videos))
@@ -239,8 +255,8 @@ def adaptive(
     return None
 
 
-def chosen_config(task: Task, choice: Choice, selector: Path) -> LiteConfig:
-    """How a model must be configured to do what was chosen.
+def chosen_config(task: Task, line: Entry, selector: Path) -> LiteConfig:
+    """How a model must be configured to do what a line of the comparison did.
 
     The comparison's `lite-spread` is `lite` with a spread.
     """
@@ -250,15 +266,15 @@ def chosen_config(task: Task, choice: Choice, selector: Path) -> LiteConfig:
     from selector.methods.spread import DEFAULT_SPREAD
     from selector.training.files import read_config
 
-    assert choice.line.keep_ratio is not None
-    parsed = parse_method(choice.line.method)
+    assert line.keep_ratio is not None
+    parsed = parse_method(line.method)
     is_spread = parsed.name == LITE_SPREAD
     learnt = read_config(selector).trained_on
     assert learnt is not None
     return LiteConfig(
         method=str(replace(parsed, name=LITE) if is_spread else parsed),
         spread=DEFAULT_SPREAD if is_spread else 0.0,
-        keep_ratio=choice.line.keep_ratio,
+        keep_ratio=line.keep_ratio,
         precision=task.precision,
         sampling=learnt.sampling,
     )

@@ -183,7 +183,7 @@ def adapt_backbone(
         accept_classes=accept_classes,
     )
     options.require_writable_folder(out)
-    on_step, close = _steps()
+    on_step, close = steps_line()
     try:
         result = adapt(
             asked,
@@ -201,7 +201,7 @@ def adapt_backbone(
         _echo(result, out, method)
 
 
-def _steps() -> tuple[Callable[[int, int], None], Callable[[], None]]:
+def steps_line() -> tuple[Callable[[int, int], None], Callable[[], None]]:
     """What shows the steps on stderr, and what ends it."""
     line = None
 

@@ -47,7 +47,9 @@ class AdaptConfig(ClipConfig):
     of 96, and less for a wider one, in proportion."""
     weight_decay: float = 0.05
     held_out: float = 0.1
-    """Share of the videos that judge and never train."""
+    """Share of the videos, without those set aside, that judge and never train."""
+    set_aside: float = 0.0
+    """Share of all videos that are another judge's: they neither train nor judge here."""
     patience: int = 4
     """Looks at the held-out videos without a better loss before the training stops."""
     seed: int = 0
@@ -67,6 +69,8 @@ class AdaptConfig(ClipConfig):
             raise ConfigError(f"full_share must lie in [0, 1], got {self.full_share!r}")
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out must lie in (0, 1), got {self.held_out!r}")
+        if not 0 <= self.set_aside < 1:
+            raise ConfigError(f"set_aside must lie in [0, 1), got {self.set_aside!r}")
         if not 0 < self.minutes < math.inf:
             raise ConfigError(f"minutes must be above 0, got {self.minutes!r}")
         if self.learning_rate is not None and not 0 <= self.learning_rate < math.inf:
@@ -76,6 +80,11 @@ class AdaptConfig(ClipConfig):
         for name in ("batch_size", "patience"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("seed", self.seed, 0)
+
+    @property
+    def held_out_below(self) -> float:
+        """What `is_held_out` takes for the videos that judge, those set aside among them."""
+        return self.set_aside + self.held_out * (1 - self.set_aside)
 
     @property
     def judged_ratios(self) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 
 from datasets_spec import default_split, load_spec
@@ -24,6 +25,7 @@ from selector.deploy.model import LiteModel
 from selector.methods.names import LITE, require_selectors
 from selector.methods.registry import parse_method
 from selector.training.files import claimed, load_selector, selector_digest
+from selector.training.split import is_held_out
 from selector.training.train import resolve_device
 
 SAVE_EVERY = 50
@@ -91,7 +93,7 @@ def adapt(
         )
         with decoding() as on_decoded:
             clips = load_clips(
-                inputs.plan,
+                _without_set_aside(inputs.plan, config.set_aside),
                 config,
                 backbone,
                 Path(run.data_root),
@@ -99,7 +101,7 @@ def adapt(
                 run.decode_workers,
                 on_decoded,
             )
-        training = Adaptation(config, model, *clips.split(config.held_out), files)
+        training = Adaptation(config, model, *clips.split(config.held_out_below), files)
         if training.stopped == "steps":
             schedule = Schedule(validate_every=training.look_every, save_every=SAVE_EVERY)
             advance(training, schedule, lambda done, loss: on_step(done, training.num_steps))
@@ -108,6 +110,11 @@ def adapt(
         write_result(files, result)
         shutil.rmtree(out / CACHE_NAME)
         return result
+
+
+def _without_set_aside(plan: pa.Table, share: float) -> pa.Table:
+    kept = [not is_held_out(video, share) for video in plan["video_id"].to_pylist()]
+    return plan.filter(pa.array(kept, pa.bool_()))
 
 
 def _check_elsewhere(out: Path, config: AdaptConfig) -> None:

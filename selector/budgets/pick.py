@@ -5,7 +5,7 @@ rows*, so the accuracy reported with it is optimistic, the more so the fewer row
 `selector.budgets.adaptive` judges on rows that were not picked on.
 
 A loss is a promise about other videos, and the cheapest of many candidates whose loss looks small
-here breaks it about every second time. So a candidate must have an upper bound of its loss within
+here breaks it more often than not. So a candidate must have an upper bound of its loss within
 the goal (Tango's score bound of flips less repairs), and candidates are tried in an order that was
 fixed before, from the dearest down, until one fails: then no more than the stated share of draws
 breaks the promise, however many candidates there are (fixed-sequence testing; Angelopoulos et al.,

@@ -121,12 +121,12 @@ def choose(lines: Sequence[Entry], full: Entry, wanted: Wanted, half: Bools) -> 
     second = _best(np.where(others, gaps, -np.inf), gmacs, wanted) if others.any() else 0
     next_best = None
     if second:
-        next_best = costed[second - 1], _difference(gaps[:, best] - gaps[:, second])
+        next_best = costed[second - 1], difference(gaps[:, best] - gaps[:, second])
     return Choice(
         line=chosen,
         full=full,
-        against_full=_difference(gaps[:, best]),
-        expected=_difference(crossed),
+        against_full=difference(gaps[:, best]),
+        expected=difference(crossed),
         next_best=next_best,
         num_lines=int(_cheap(gmacs, wanted).sum()),
     )
@@ -163,7 +163,7 @@ def better_spread(folder: Path, evaluation: Evaluation, keep_ratio: float | None
         right.append(found.astype(float))
     gaps = (right[1] - right[0]).dropna()  # of the clips that both could do
     videos = evaluation.plan()["video_id"].to_pandas()[gaps.index]
-    gain = _difference(gaps.groupby(videos).mean().to_numpy())
+    gain = difference(gaps.groupby(videos).mean().to_numpy())
     better = DEFAULT_SPREAD if gain.mean > 0 else 0.0
     return Spreads(better, gain, ratio, videos.nunique())
 
@@ -205,6 +205,7 @@ def _out_of_reach(costed: Sequence[Entry], gaps: Floats, gmacs: Floats, wanted: 
     )
 
 
-def _difference(values: Floats) -> Difference:
+def difference(values: Floats) -> Difference:
+    """The mean of some videos' values in [-1, 1], (V,), with its interval."""
     low, high = mean_interval(values[:, None], (-1.0, 1.0))[:, 0]
     return Difference(float(values.mean()), float(low), float(high))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -99,6 +100,22 @@ def test_the_identity_is_over_configurations_and_weights_by_name_and_content(che
         digest.update(name.encode())
         digest.update(hashlib.sha256((checkpoint / name).read_bytes()).digest())
     assert backbone_digest(str(checkpoint)) == digest.hexdigest()
+
+
+def test_unchanged_weights_are_hashed_once_and_changed_ones_again(checkpoint, monkeypatch):
+    hashed, real = [], hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, name: hashed.append(file.name) or real(file, name)
+    )
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(data := weights.read_bytes())  # another file than any test has seen
+    first = load_backbone(str(checkpoint), device="meta").digest
+    assert load_backbone(str(checkpoint)).digest == backbone_digest(str(checkpoint)) == first
+    assert hashed.count(str(weights.resolve())) == 1
+    stat = weights.stat()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # as long, and as old
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert backbone_digest(str(checkpoint)) != first
 
 
 def test_an_adapter_beside_is_refused_because_it_may_be_loaded_too(checkpoint):

@@ -24,6 +24,7 @@ from selector.adaptation.train import Adaptation, Pace, trained_parameters
 from selector.deploy.model import LiteModel
 from selector.methods.keep import num_kept
 from selector.training.files import save_selector
+from selector.training.split import is_held_out
 from tests.builds import file_hashes, make_dataset
 from tests.checkpoints import save_timesformer, save_videomae
 from tests.lite_models import make_selector
@@ -97,6 +98,24 @@ def test_the_model_is_whole_and_answers_with_the_best_weights(
     best = min(result.history, key=lambda entry: entry["held_out"])
     assert result.best_step == best["step"]
     assert result.after[1.0].loss == best["judged"]["1.0"]["loss"]
+
+
+def test_videos_set_aside_neither_train_nor_judge(tmp_path, data, tiny_backbone, monkeypatch):
+    seen = {}
+    real = Adaptation.__init__
+
+    def spied(self, config, model, clips, judge, files):
+        seen.update(train=set(clips.video_ids), judge=set(judge.video_ids))
+        real(self, config, model, clips, judge, files)
+
+    monkeypatch.setattr(Adaptation, "__init__", spied)
+    run(ask(tiny_backbone, steps=1, set_aside=0.4), tmp_path / "m", data)
+    names = {f"v{i:03d}" for i in range(NUM_VIDEOS)}
+    aside = {name for name in names if is_held_out(name, 0.4)}
+    assert aside
+    assert seen["train"] | seen["judge"] == names - aside
+    # 0.3 of the 0.6 that are left
+    assert seen["judge"] == {name for name in names - aside if is_held_out(name, 0.58)}
 
 
 def test_a_zero_learning_rate_changes_no_byte(tmp_path, data, tiny_backbone):
