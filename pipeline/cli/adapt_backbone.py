@@ -95,6 +95,15 @@ def adapt_backbone(
             rich_help_panel=WHAT,
         ),
     ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK",
+            help="Train low-rank adapters (peft), which the weights take in at the end, in place "
+            "of all of blocks and head.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     held_out: Annotated[
         float,
         typer.Option(help="Share of the videos that judge and never train.", rich_help_panel=WHAT),
@@ -171,6 +180,7 @@ def adapt_backbone(
         minutes=minutes,
         batch_size=batch_size,
         learning_rate=lr,
+        lora_rank=lora,
         held_out=held_out,
         patience=patience,
         seed=seed,

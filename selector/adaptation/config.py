@@ -45,6 +45,9 @@ class AdaptConfig(ClipConfig):
     learning_rate: float | None = None
     """Peak, after a warm-up and before a cosine to zero. None: 1e-3 at the shipped backbone's width
     of 96, and less for a wider one, in proportion."""
+    lora_rank: int | None = None
+    """Train low-rank adapters of this rank, which the weights take in at the end; None: all of
+    blocks and head."""
     weight_decay: float = 0.05
     held_out: float = 0.1
     """Share of the videos, without those set aside, that judge and never train."""
@@ -75,8 +78,9 @@ class AdaptConfig(ClipConfig):
             raise ConfigError(f"minutes must be above 0, got {self.minutes!r}")
         if self.learning_rate is not None and not 0 <= self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate must be at least 0, got {self.learning_rate!r}")
-        if self.steps is not None:
-            require_at_least("steps", self.steps, 1)
+        for name in ("steps", "lora_rank"):
+            if getattr(self, name) is not None:
+                require_at_least(name, getattr(self, name), 1)
         for name in ("batch_size", "patience"):
             require_at_least(name, getattr(self, name), 1)
         require_at_least("seed", self.seed, 0)

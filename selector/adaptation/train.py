@@ -1,7 +1,7 @@
 """The adaptation's training: a method's own masks, at keep ratios drawn anew at every step.
 
-Blocks and head learn. The patch embedding stays, so a selector sees the same tokens as before and
-still belongs to the model.
+Blocks and head learn, or adapters on their linear layers. The patch embedding stays, so a selector
+sees the same tokens as before and still belongs to the model.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pipeline.standin.loop import BETAS, batch_rows, cosine, seeded
 from selector.adaptation.clips import Clips
 from selector.adaptation.config import AdaptConfig
 from selector.adaptation.files import AdaptResult, Judged
+from selector.adaptation.lora import LoraAdapters
 from selector.deploy.model import LiteModel
 from selector.methods.base import ClipBatch, Method
 from selector.methods.cost import CostModel
@@ -102,11 +103,16 @@ class Adaptation:
         self._full = self._answers(judge)
         self._teacher = self._answers(clips) if config.distill else None
         names = trained_parameters(self.backbone)
-        self._parameters = {
-            name: parameter.requires_grad_()
-            for name, parameter in self.backbone.named_parameters()
-            if name in names
-        }
+        self._adapters = None
+        if config.lora_rank is not None:
+            self._adapters = LoraAdapters(self.backbone, names, config.lora_rank, config.seed)
+            self._parameters = self._adapters.parameters
+        else:
+            self._parameters = {
+                name: parameter.requires_grad_()
+                for name, parameter in self.backbone.named_parameters()
+                if name in names
+            }
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(), betas=BETAS, weight_decay=config.weight_decay
         )
@@ -154,6 +160,8 @@ class Adaptation:
         loss = self._loss(at, ratio)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self._adapters is not None and self.step == 0:
+            self._adapters.check_gradients()
         nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
         self._optimizer.step()
         self.step += 1
@@ -195,6 +203,8 @@ class Adaptation:
         for parameter in self._parameters.values():
             parameter.requires_grad_(False)
         first, best = self.history[0], self.history[self._best_look()]
+        if self._adapters is not None:
+            self._adapters.unload(add=best["step"] > 0)
         before, after = (
             {float(ratio): Judged(**values) for ratio, values in entry["judged"].items()}
             for entry in (first, best)
