@@ -52,7 +52,7 @@ class LoraAdapters:
             torch.manual_seed(seed)
             inject_adapter_in_model(config, backbone)
         self._backbone = backbone
-        self.parameters = {
+        self.parameters: dict[str, torch.Tensor] = {
             name: parameter
             for name, parameter in backbone.named_parameters()
             if parameter.requires_grad
