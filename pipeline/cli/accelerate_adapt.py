@@ -1,4 +1,4 @@
-"""`lite-pipeline accelerate --adapt`: some minutes of training, and whether they paid.
+"""What `lite-pipeline accelerate` trains where a time for it is given, and whether that paid.
 
 The backbone is adapted to the masks of `lite` where that is a candidate, as those gain the most
 where masks were compared (docs/adaptation.md), and else to the chosen method's. What comes out is
