@@ -7,6 +7,9 @@ It is one `lite-pipeline evaluate` over all that can run on the rendered benchma
 where it was interrupted, and `lite-pipeline evaluate --out OUT --table-only` shows the rest. Left
 out: `motion-vectors`, which its codec has none of; `saliency`, which takes an extra package and as
 long as the model (add it by --also); `oracle-wrong`, a control for the oracle alone.
+
+Another backbone is --backbone DIR, with selectors of its own and a folder of its own; what cannot
+serve it is listed with the reason. `benchmarks/method_order.py` then compares the folders.
 """
 
 from __future__ import annotations
@@ -15,14 +18,18 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from pipeline.config import DEFAULT_LAYER, OracleConfig, RunConfig
-from selector.evaluation.config import FULL, EvalConfig
+from pipeline.backbones import Backbone, load_backbone
+from pipeline.config import OracleConfig, RunConfig
+from pipeline.errors import ConfigError
+from pipeline.oracle.names import default_layer
+from selector.evaluation.config import FULL, EvalConfig, parse_keep_ratios
 from selector.evaluation.report.paired import BEST
 from selector.evaluation.report.summary import Summary, summarise
 from selector.evaluation.report.table import TableRow
 from selector.evaluation.run import evaluate
-from selector.methods.names import parse_selectors
-from selector.methods.registry import parse_methods
+from selector.methods.keep import KEEP_RATIOS
+from selector.methods.names import MethodName, parse_selectors
+from selector.methods.registry import Parts, make_method, parse_methods
 
 BEFORE = (
     "random,uniform,random-frame,uniform-frame,random-tube,uniform-tube,"
@@ -47,6 +54,21 @@ def method_names(selectors: list[str]) -> str:
     chains = CHAINS.replace("lite-spread+", selectors[0].replace("lite", "lite-spread", 1) + "+")
     chains = chains.replace("lite+", selectors[0] + "+", 1)
     return ",".join([BEFORE, *names, ORACLES, INSIDE, chains])
+
+
+def that_serve(
+    names: tuple[MethodName, ...], backbone: Backbone, selectors: dict[str, str]
+) -> tuple[str, ...]:
+    """Those that can serve a backbone; the others are printed with the reason."""
+    fit = []
+    for name in names:
+        try:
+            make_method(name, Parts(backbone, selectors=selectors))
+        except ConfigError as error:
+            print(f"left out: {error}")
+        else:
+            fit.append(str(name))
+    return tuple(fit)
 
 
 def pivot(summary: Summary, title: str, cell: Callable[[TableRow], str]) -> None:
@@ -87,17 +109,24 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     parser.add_argument("--backbone", default="synthetic")
     parser.add_argument("--selector", action="append", required=True, metavar="[NAME=]DIR")
+    parser.add_argument("--methods", help="these, with commas, instead of all")
     parser.add_argument("--also", help="further methods, with commas")
+    parser.add_argument("--keep-ratios", default=",".join(map(str, (1.0, *KEEP_RATIOS))))
     parser.add_argument("--limit", type=int, help="an even sample of so many videos")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0, help="0 runs in this process")
     options = parser.parse_args()
     selectors = parse_selectors(options.selector)
-    names = method_names(list(selectors)) + (f",{options.also}" if options.also else "")
+    names = options.methods or method_names(list(selectors))
+    names += f",{options.also}" if options.also else ""
+    described = load_backbone(options.backbone, device="meta")
+    layer = default_layer(described, OracleConfig.method)
+    methods = parse_methods(names, layer, OracleConfig.method)
     asked = EvalConfig(
         dataset="synthetic",
         backbone=options.backbone,
-        methods=tuple(map(str, parse_methods(names, DEFAULT_LAYER, OracleConfig.method))),
+        methods=that_serve(methods, described, selectors),
+        keep_ratios=parse_keep_ratios(options.keep_ratios),
         split="",
         num_segments=0,
         num_crops=0,

@@ -1,4 +1,4 @@
-"""`lite-pipeline train-backbone`: a small VideoMAE, on the rendered benchmark or any dataset."""
+"""`lite-pipeline train-backbone`: a small backbone, on the rendered benchmark or any dataset."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli import options, output
+from pipeline.config import require_one_of
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,13 +41,19 @@ def train_backbone(
         ),
     ] = None,
     sampling: options.SamplingRule = None,
+    family: Annotated[
+        str, typer.Option(help="videomae, or timesformer (joint attention), from scratch.")
+    ] = "videomae",
     steps: Annotated[int, typer.Option(help="Optimiser steps; may change on resume.")] = 6000,
     layers: Annotated[int, typer.Option(help="Transformer blocks, from scratch.")] = 6,
     width: Annotated[int, typer.Option(help="Channels of a token, from scratch.")] = 96,
     batch_size: Annotated[int, typer.Option(help="Clips per step.")] = 64,
     lr: Annotated[float, typer.Option(help="Learning rate before the last part.")] = 2e-3,
     keep_ratio_range: Annotated[
-        str, typer.Option(metavar="LOW,HIGH", help="Keep ratios that steps draw from.")
+        str,
+        typer.Option(
+            metavar="LOW,HIGH", help="Keep ratios that steps draw from; 1,1 drops no token."
+        ),
     ] = "0.12,0.6",
     seed: Annotated[int, typer.Option(help="Of weights, batches, augmentation, dropping.")] = 0,
     precision: Annotated[
@@ -56,17 +63,20 @@ def train_backbone(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 500,
 ) -> None:
-    """Train a small VideoMAE on a dataset's videos, dropping tokens at every step."""
+    """Train a small backbone on a dataset's videos, dropping tokens at every step."""
     import torch
 
     from datasets_spec import load_spec
     from pipeline.standin.checkpoint import claimed
-    from pipeline.standin.config import BackboneConfig
+    from pipeline.standin.config import FAMILY_SIZES, BackboneConfig
     from selector.adaptation.config import parse_range
     from selector.training.train import resolve_device
 
     low, high = parse_range(keep_ratio_range)
+    require_one_of("family", family, FAMILY_SIZES)
     config = BackboneConfig(
+        family=family,
+        **FAMILY_SIZES[family],
         steps=steps,
         num_layers=layers,
         hidden_size=width,
@@ -88,8 +98,10 @@ def train_backbone(
             )
         make = _rendered(config, spec, data_root, out, device, threads)
     else:
-        if init and (layers, width) != (6, 96):
-            raise ConfigError("--layers and --width are of the checkpoint where --init names one")
+        if init and (family, layers, width) != ("videomae", 6, 96):
+            raise ConfigError(
+                "--family, --layers and --width are of the checkpoint where --init names one"
+            )
         splits = (split, validation_split)
         config, make = _footage(
             config, spec, splits, init, sampling, data_root, out, device, threads

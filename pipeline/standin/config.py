@@ -10,6 +10,12 @@ from pipeline.clips.grid import TokenGrid
 from pipeline.config import require_at_least, require_one_of
 from pipeline.errors import ConfigError
 
+FAMILY_SIZES: dict[str, dict[str, int]] = {
+    "videomae": {"num_frames": 16, "tubelet_size": 2},
+    "timesformer": {"num_frames": 8, "tubelet_size": 1},
+}
+"""What a family's small model sees of a clip; both make the same token grid of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
@@ -19,6 +25,8 @@ class BackboneConfig:
         ConfigError: a field is outside its range; the message names field and rule.
     """
 
+    family: str = "videomae"
+    """`videomae`, or `timesformer` with joint attention, whose tokens are of single frames."""
     num_frames: int = 16
     tubelet_size: int = 2
     image_size: int = 48
@@ -49,6 +57,7 @@ class BackboneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_one_of("family", self.family, FAMILY_SIZES)
         require_one_of("precision", self.precision, ("fp32", "bf16"))  # fp16: needs scaled losses
         for name in ("steps", "batch_size", "num_layers", "num_heads", "hidden_size"):
             require_at_least(name, getattr(self, name), 1)
@@ -65,6 +74,11 @@ class BackboneConfig:
                     f"{whole} ({getattr(self, whole)}) must be a multiple of {part} "
                     f"({getattr(self, part)})"
                 )
+        if self.family == "timesformer" and self.tubelet_size != 1:
+            raise ConfigError(
+                f"tubelet_size must be 1, got {self.tubelet_size}: a token of TimeSformer is a "
+                "patch of one frame"
+            )
         if not 0 < self.keep_low <= self.keep_high <= 1:
             raise ConfigError(
                 f"keep_low and keep_high must satisfy 0 < low <= high <= 1, "

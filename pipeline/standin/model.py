@@ -1,4 +1,4 @@
-"""The small VideoMAE: how it is made, started, and given some of its tokens."""
+"""The small backbones: how they are made, started, and given some of their tokens."""
 
 from __future__ import annotations
 
@@ -9,36 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.backbones.base import Preprocessing
+from pipeline.backbones.huggingface import HuggingFaceBackbone
 from pipeline.backbones.tokens import Tokens
-from pipeline.backbones.videomae import VideoMAEBackbone
 from pipeline.standin.config import BackboneConfig
+from pipeline.standin.families import FAMILIES
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Per channel, on the 0..1 scale; written into the checkpoint's processor."""
 
 
 def build_model(config: BackboneConfig, label_names: list[str]) -> Any:
-    """A fresh `VideoMAEForVideoClassification` that names its classes."""
-    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
-
-    model: Any = VideoMAEForVideoClassification(
-        VideoMAEConfig(
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-            num_frames=config.num_frames,
-            tubelet_size=config.tubelet_size,
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.num_layers,
-            num_attention_heads=config.num_heads,
-            intermediate_size=4 * config.hidden_size,
-            use_mean_pooling=True,
-            id2label=dict(enumerate(label_names)),
-            label2id={name: i for i, name in enumerate(label_names)},
-        )
-    )
-    # In bfloat16 on CPUs the plain attention is five times faster than the fused one.
-    model.set_attn_implementation("eager" if config.precision == "bf16" else "sdpa")
-    return model
+    """A fresh video classifier of transformers that names its classes."""
+    classes = {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: i for i, name in enumerate(label_names)},
+    }
+    return FAMILIES[config.family].build(config, classes)
 
 
 def to_patches(frames: Tensor, config: BackboneConfig) -> Tensor:
@@ -70,7 +56,7 @@ def normalise(patches: Tensor) -> Tensor:
     return (patches.float() / 255.0 - mean) / std
 
 
-def as_backbone(model: Any, config: BackboneConfig) -> VideoMAEBackbone:
+def as_backbone(model: Any, config: BackboneConfig) -> HuggingFaceBackbone:
     """The model as everything else here runs it; the weights are the same, not a copy."""
     side = config.image_size
     preprocessing = Preprocessing(
@@ -79,22 +65,31 @@ def as_backbone(model: Any, config: BackboneConfig) -> VideoMAEBackbone:
         mean=(255 * MEAN[0], 255 * MEAN[1], 255 * MEAN[2]),
         std=(255 * STD[0], 255 * STD[1], 255 * STD[2]),
     )
-    return VideoMAEBackbone(model, preprocessing)
+    return FAMILIES[config.family].backbone(model, preprocessing)
 
 
-def embed_kept(backbone: VideoMAEBackbone, patches: Tensor, index: Tensor) -> Tokens:
+def embed_kept(backbone: HuggingFaceBackbone, patches: Tensor, index: Tensor) -> Tokens:
     """Some tokens as they enter the first block; the others are never computed.
 
     Args:
         backbone: of `as_backbone`.
         patches: normalised (B, K, P), the kept tubelets.
         index: int64 (B, K), their places on the token grid.
+
+    Returns:
+        (B, off_grid + K, D), what lies on no grid first.
     """
-    embeddings = backbone.model.videomae.embeddings
-    projection = embeddings.patch_embeddings.projection
-    tokens = F.linear(patches, projection.weight.flatten(1), projection.bias)
-    positions = embeddings.position_embeddings.to(patches.device)[0][index]
-    return Tokens(tokens + positions, index)
+    family = FAMILIES[backbone.model_type]
+    projection = family.projection(backbone.model)
+    values = F.linear(patches, projection.weight.flatten(1), projection.bias)
+    off_grid, on_grid = family.positions(backbone.model)
+    values = values + on_grid.to(patches.device)[index]
+    return Tokens(
+        torch.cat([off_grid.to(values.dtype).expand(len(values), -1, -1), values], dim=1),
+        F.pad(index, (len(off_grid), 0), value=-1),
+        prefix=backbone.prefix,
+        off_grid=backbone.off_grid,
+    )
 
 
 @torch.no_grad()
@@ -108,7 +103,7 @@ def start_from_principal_components(model: Any, patches: Tensor) -> None:
         model: changed in place.
         patches: normalised (n, P), a sample; n well above P.
     """
-    projection = model.videomae.embeddings.patch_embeddings.projection
+    projection = FAMILIES[model.config.model_type].projection(model)
     mean = patches.mean(0)
     centred = patches - mean
     variance, directions = torch.linalg.eigh(centred.T @ centred / len(patches))

@@ -122,7 +122,7 @@ class Trainer:
             hidden = self.backbone.encode(embed_kept(self.backbone, patches, index))
             loss = F.cross_entropy(self.backbone.head(hidden), labels)
             weight = config.actor_weight * max(0.0, 1.0 - self.step / config.actor_steps)
-            total = loss + weight * self._actor_loss(hidden.values, shown) if weight else loss
+            total = loss + weight * self._actor_loss(hidden.on_grid, shown) if weight else loss
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)

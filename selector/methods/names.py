@@ -6,6 +6,7 @@ joined by `+`, the second inside the blocks: `lite+tome`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ PROP_ATTN, PLAIN = "prop-attn", "plain"
 SELECTOR, ORACLE, BLOCK = "[NAME of a selector]", "[layer,method]", "[blocks.N]"
 TOME = "[inflect=-1..1,prop-attn,drop|hybrid=0.8|random-merge|random-drop]"
 PITOME = "[plain,prop-attn]"
-VID_TLDR = "[blocks=4]"
+VID_TLDR = "[blocks=4|merge=6:2:1]"
 THRESHOLD = "[tau=0.1|grey=6]"
 
 _BLOCK_NAME = re.compile(r"blocks\.(-?\d+)")
@@ -220,13 +221,31 @@ def read_pitome(given: Options | None, defaults: Options) -> Options:
 
 
 def read_vid_tldr(given: Options | None, defaults: Options) -> Options:
-    """How many blocks merge."""
-    if given is None:
-        return ()
-    name, _, value = given[0].partition("=")
-    if len(given) != 1 or name != "blocks" or not value.isdecimal() or not int(value):
-        raise ValueError("takes [blocks=NUMBER], the first blocks that merge")
-    return given
+    """How the first blocks share what is merged; see `VID_TLDR`."""
+    return () if given is None else (shares_name(vid_tldr_shares(given)),)
+
+
+def vid_tldr_shares(options: Options) -> tuple[int, ...]:
+    """What each of the first blocks merges, in proportion and in lowest terms."""
+    name, _, value = options[0].partition("=")
+    numbers = value.split(":")
+    shares = [int(number) for number in numbers if number.isdecimal() and int(number)]
+    if len(options) == 1 and len(shares) == len(numbers):
+        if name == "merge":
+            return tuple(share // math.gcd(*shares) for share in shares)
+        if name == "blocks" and len(shares) == 1:
+            return (1,) * shares[0]
+    raise ValueError(
+        f"takes {VID_TLDR}: how many of the first blocks merge, or what each of them does in "
+        "proportion"
+    )
+
+
+def shares_name(shares: Sequence[int]) -> str:
+    """The one option that gives these shares, which are in lowest terms."""
+    if set(shares) == {1}:
+        return f"blocks={len(shares)}"
+    return f"merge={':'.join(map(str, shares))}"
 
 
 def read_threshold(given: Options | None, defaults: Options) -> Options:

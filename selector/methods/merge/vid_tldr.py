@@ -21,9 +21,10 @@ from selector.methods.base import ClipBatch, Method
 from selector.methods.cost import Flow, TokenCounts
 from selector.methods.merge.matching import match, most_mergeable
 from selector.methods.merge.tome import comparisons
+from selector.methods.names import shares_name
 
-NUM_BLOCKS = 4
-"""Blocks that merge; the released models have one to four."""
+SHARES = (1, 1, 1, 1)
+"""Blocks that merge, all alike; the released models have one to four, alike or not."""
 _TINY = 1e-17
 
 
@@ -73,16 +74,18 @@ class VidTLDRReducer(Reducer):
 
 @dataclass(frozen=True)
 class VidTLDR(Method):
-    """Merges equally many pairs in each of the first blocks; its setting is that number.
+    """Merges pairs in the first blocks; its setting is their number in the block that merges most.
 
     Attributes:
-        num_blocks: blocks that merge.
+        shares: what each of the first blocks merges, in proportion, at least 1.
     """
 
-    num_blocks: int = NUM_BLOCKS
+    shares: tuple[int, ...] = SHARES
 
     def __str__(self) -> str:
-        return "vid-tldr" + (f"[blocks={self.num_blocks}]" if self.num_blocks != NUM_BLOCKS else "")
+        if self.shares == SHARES:
+            return "vid-tldr"
+        return f"vid-tldr[{shares_name(self.shares)}]"
 
     def fits(self, backbone: Backbone) -> str | None:
         """Any backbone whose blocks attend over all tokens of a clip."""
@@ -93,7 +96,7 @@ class VidTLDR(Method):
         return batch.backbone.num_layers
 
     def reducer(self, prepared: int, setting: int) -> VidTLDRReducer:
-        """Merge so many in each of the first blocks."""
+        """Merge so many in the first blocks, by their shares."""
         return VidTLDRReducer(self._schedule(setting, prepared))
 
     def knobs(self, flow: Flow) -> Sequence[int]:
@@ -114,4 +117,5 @@ class VidTLDR(Method):
         return comparisons(self.counts(setting, flow)) * flow.hidden_size / 1e9
 
     def _schedule(self, setting: int, num_layers: int) -> tuple[int, ...]:
-        return tuple(setting if layer < self.num_blocks else 0 for layer in range(num_layers))
+        pairs = [setting * share // max(self.shares) for share in self.shares]
+        return tuple(pairs[layer] if layer < len(pairs) else 0 for layer in range(num_layers))

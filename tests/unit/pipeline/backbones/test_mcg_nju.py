@@ -12,7 +12,7 @@ import torch
 from transformers import VideoMAEForVideoClassification
 
 from pipeline.backbones import load_backbone
-from pipeline.backbones.mcg_nju import Known, import_checkpoint
+from pipeline.backbones.mcg_nju import Known, _configuration, import_checkpoint
 from pipeline.errors import BackboneError, ConfigError
 from tests.checkpoints import save_videomae, save_vivit
 from tests.original_videomae import original_logits, original_weights
@@ -235,6 +235,31 @@ def test_published_sizes_are_assumed_and_said(tmp_path):
     assert torch.equal(stored, half["blocks.11.mlp.fc2.weight"].float())
     assert backbone.preprocessing.mean == pytest.approx((123.675, 116.28, 103.53))
     assert backbone.label_names is None
+
+
+@pytest.mark.parametrize(
+    ("width", "layers", "inner", "patch", "head_size"),
+    [
+        (384, 12, 1536, 16, 64),
+        (768, 12, 3072, 16, 64),
+        (1024, 24, 4096, 16, 64),
+        (1280, 32, 5120, 16, 80),
+        (1408, 40, 6144, 14, 88),
+    ],
+    ids=["S", "B", "L", "H", "V2-g"],
+)
+def test_heads_of_published_sizes_are_theirs(width, layers, inner, patch, head_size):
+    with torch.device("meta"):
+        shapes = {
+            "patch_embed.proj.weight": torch.empty(width, 3, 2, patch, patch),
+            "fc_norm.weight": torch.empty(width),
+            "head.weight": torch.empty(710, width),
+            **{f"blocks.{i}.mlp.fc1.weight": torch.empty(inner, width) for i in range(layers)},
+        }
+    fields, assumed = _configuration(Path("m.pth"), shapes, {}, Known())
+    assert width / fields["num_attention_heads"] == head_size
+    assert (fields["patch_size"], fields["intermediate_size"]) == (patch, inner)
+    assert assumed == [f"{width // head_size} heads", "16 frames", "224 pixels"]
 
 
 @pytest.mark.parametrize(

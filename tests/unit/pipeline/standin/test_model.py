@@ -1,5 +1,7 @@
 """The backbone over tubelets that were cut out first equals Hugging Face's over all of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,7 +17,9 @@ from pipeline.standin.model import (
     to_patches,
 )
 
-CONFIG = BackboneConfig(hidden_size=24, num_layers=2, num_heads=2)
+SIZES = {"hidden_size": 24, "num_layers": 2, "num_heads": 2}
+CONFIG = BackboneConfig(**SIZES)
+TIMESFORMER = BackboneConfig(family="timesformer", num_frames=8, tubelet_size=1, **SIZES)
 NAMES = ["a", "b", "c"]
 
 
@@ -25,12 +29,19 @@ def frames():
     return torch.randint(0, 256, (3, 16, 48, 48, 3), generator=generator).to(torch.uint8)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_all_tokens_give_the_plain_models_logits(frames, precision):
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, replace(CONFIG, precision="bf16"), TIMESFORMER],
+    ids=["videomae-fp32", "videomae-bf16", "timesformer"],
+)
+def test_all_tokens_give_the_plain_models_logits(frames, config):
     torch.manual_seed(0)
-    config = BackboneConfig(hidden_size=24, num_layers=2, num_heads=2, precision=precision)
     model = build_model(config, NAMES).eval()
-    patches = normalise(to_patches(frames, CONFIG))
+    if config is TIMESFORMER:  # a head that reads nothing of the positions would pass without
+        torch.nn.init.normal_(model.timesformer.embeddings.position_embeddings)
+        torch.nn.init.normal_(model.timesformer.embeddings.time_embeddings)
+    frames = frames[:, : config.num_frames]
+    patches = normalise(to_patches(frames, config))
     index = torch.arange(288).expand(3, -1)
     mean, std = (
         torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -56,11 +67,22 @@ def test_the_order_of_the_kept_tokens_does_not_matter(frames):
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_the_first_filters_are_white_on_the_patches_they_came_from(frames):
-    model = build_model(CONFIG, NAMES)
-    patches = normalise(to_patches(frames, CONFIG)).flatten(0, 1)
+def test_a_timesformer_starts_with_another_position_at_every_place():
+    torch.manual_seed(0)
+    backbone = as_backbone(build_model(TIMESFORMER, NAMES), TIMESFORMER)
+    nothing = torch.zeros(1, 288, 192)
+    tokens = embed_kept(backbone, nothing, torch.arange(288)[None])
+    assert tokens.place[0, :3].tolist() == [-1, 0, 1]
+    apart = torch.cdist(tokens.on_grid[0], tokens.on_grid[0]).fill_diagonal_(torch.inf)
+    assert apart.min() > 0.1
+
+
+@pytest.mark.parametrize("config", [CONFIG, TIMESFORMER], ids=["videomae", "timesformer"])
+def test_the_first_filters_are_white_on_the_patches_they_came_from(frames, config):
+    model = build_model(config, NAMES)
+    patches = normalise(to_patches(frames[:, : config.num_frames], config)).flatten(0, 1)
     start_from_principal_components(model, patches)
-    projection = model.videomae.embeddings.patch_embeddings.projection
+    projection = getattr(model, config.family).embeddings.patch_embeddings.projection
     outputs = patches @ projection.weight.flatten(1).T + projection.bias
     torch.testing.assert_close(outputs.mean(0), torch.zeros(24), atol=1e-3, rtol=0)
     torch.testing.assert_close(outputs.T.cov(correction=0), torch.eye(24) / 4, atol=1e-3, rtol=0)
@@ -69,6 +91,8 @@ def test_the_first_filters_are_white_on_the_patches_they_came_from(frames):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ({"family": "vit"}, "family must be one of videomae, timesformer, got 'vit'"),
+        ({"family": "timesformer"}, "tubelet_size must be 1, got 2"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"precision": "fp8"}, "precision must be one of fp32, bf16, got 'fp8'"),
         ({"hidden_size": 50}, r"hidden_size \(50\) must be a multiple of num_heads \(4\)"),

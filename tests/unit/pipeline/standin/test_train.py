@@ -1,6 +1,7 @@
 """The training of a tiny backbone: it starts, stops, resumes exactly, and leaves a checkpoint."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.standin import train
 from pipeline.standin.checkpoint import claimed
 from pipeline.standin.clips import load_clips
-from pipeline.standin.config import BackboneConfig
+from pipeline.standin.config import FAMILY_SIZES, BackboneConfig
 from pipeline.standin.loop import LOG, Schedule, read_log
 from pipeline.standin.train import Trainer, learning_rate
 
@@ -120,10 +121,17 @@ def test_training_learns_its_own_clips(clips, tmp_path):
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.1
 
 
-def test_the_checkpoint_loads_as_a_backbone(clips, tmp_path):
-    trainer, _ = run(TINY, clips, tmp_path)
-    backbone = load_backbone(str(tmp_path))
-    assert backbone.grid == TINY.grid
+@pytest.mark.parametrize("family", FAMILY_SIZES)
+def test_the_checkpoint_loads_as_a_backbone(family, data, tmp_path):
+    config = replace(TINY, family=family, **FAMILY_SIZES[family])
+    clips = [
+        load_clips(data, split, tmp_path / "cache", config, 0, lambda done, total: None)
+        for split in ("train", "validation")
+    ]
+    trainer, _ = run(config, clips, tmp_path / "backbone")
+    backbone = load_backbone(str(tmp_path / "backbone"))
+    assert backbone.model_type == family
+    assert backbone.grid == config.grid == (8, 6, 6)
     assert backbone.num_classes == len(NAMES)
     assert backbone.label_names == NAMES
     frames = np.array(clips[1].frames[:4])

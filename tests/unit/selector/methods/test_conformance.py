@@ -156,7 +156,9 @@ class TestInside(OnBackbones):
 
 
 class TestVidTLDR(OnBackbones):
-    @pytest.fixture(scope="class", params=cases((("vid-tldr", "vid-tldr[blocks=2]"), EVERYWHERE)))
+    @pytest.fixture(
+        scope="class", params=cases((("vid-tldr", "vid-tldr[merge=6:2:1]"), EVERYWHERE))
+    )
     @classmethod
     def case(cls, request):
         return request.param

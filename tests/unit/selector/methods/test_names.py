@@ -129,3 +129,23 @@ def test_a_constant_schedule_needs_no_mention():
 def test_a_random_class_has_several_seeds_and_the_runner_up_one():
     names = parse_methods("oracle-second,oracle-wrong", "embeddings", "gradcam")
     assert [name.is_random for name in names] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("inside", "name"),
+    [
+        ("merge=600:200:100", "merge=6:2:1"),
+        ("merge=5", "blocks=1"),
+        ("merge=2:2", "blocks=2"),
+        ("blocks=3", "blocks=3"),
+    ],
+)
+def test_shares_of_vid_tldr_are_in_lowest_terms(inside, name):
+    (found,) = parse_methods(f"vid-tldr[{inside}]", "embeddings", "gradcam")
+    assert str(found) == f"vid-tldr[{name}]"
+
+
+@pytest.mark.parametrize("inside", ["merge=6:0", "merge=6:", "merge=-1", "blocks=2:1", "6:2", ""])
+def test_wrong_shares_of_vid_tldr_are_refused(inside):
+    with pytest.raises(ConfigError, match=r"vid-tldr takes \[blocks=4\|merge=6:2:1\]: how many"):
+        parse_methods(f"vid-tldr[{inside}]", "embeddings", "gradcam")
