@@ -50,7 +50,12 @@ COMMANDS = {
             "export_lite",
         ),
     ),
-    "Data and backbones": ("datasets", "import_checkpoint", "train_backbone"),
+    "Data and backbones": (
+        "datasets",
+        "import_checkpoint",
+        "train_backbone",
+        "train_confidence",
+    ),
 }
 """Modules of this package, one a command, by the headings of `--help`; each has `register`."""
 
@@ -62,6 +67,7 @@ RESUMABLE = {
     "train-selector",
     "evaluate",
     "train-backbone",
+    "train-confidence",
 }
 """Commands that go on where they stopped when they are given again."""
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -22,8 +22,15 @@ STATE = "state.pt"
 SETTINGS = "training.json"
 
 
+class Settings(Protocol):
+    """What decides a training."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+
+
 @contextmanager
-def claimed(out: Path, config: BackboneConfig) -> Iterator[None]:
+def claimed(out: Path, config: Settings) -> Iterator[None]:
     """Makes `out` this training's folder, and nobody else's meanwhile.
 
     Raises:

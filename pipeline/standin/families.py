@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.backbones.huggingface import HuggingFaceBackbone
 from pipeline.backbones.timesformer import JOINT, TimesformerBackbone
@@ -33,11 +33,11 @@ class Family:
 
     backbone: type[HuggingFaceBackbone]
     build: Callable[[BackboneConfig, dict[str, Any]], Any]
-    projection: Callable[[Any], nn.Module]
+    projection: Callable[[Any], Any]
     positions: Callable[[Any], tuple[Tensor, Tensor]]
 
 
-def _sizes(config: BackboneConfig) -> dict[str, int]:
+def _sizes(config: BackboneConfig) -> dict[str, Any]:
     return {
         "image_size": config.image_size,
         "patch_size": config.patch_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -156,7 +156,27 @@ class Finetuner(Trainer):
         return vary(frames, self.config, seeded(self.config.seed, 3, step)), labels
 
 
-def vary(frames: Tensor, config: FinetuneConfig, generator: torch.Generator) -> Tensor:
+class Variation(Protocol):
+    """How much training clips are varied; see `FinetuneConfig`."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of what comes out, in pixels."""
+
+    @property
+    def smallest_crop(self) -> float:
+        """Share of the frame."""
+
+    @property
+    def flip(self) -> bool:
+        """Mirror half of the clips."""
+
+    @property
+    def colour(self) -> float:
+        """Change of brightness and contrast."""
+
+
+def vary(frames: Tensor, config: Variation, generator: torch.Generator) -> Tensor:
     """Random resized crops, mirror images where allowed, and colour; one draw a clip.
 
     Args:

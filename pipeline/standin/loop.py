@@ -41,6 +41,26 @@ class Schedule:
     validation_clips: int = 1000
 
 
+class Recipe(Protocol):
+    """What decides the learning rate, of any training's settings."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the constant part."""
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps before that."""
+
+    @property
+    def decay_share(self) -> float:
+        """Share of the steps after it."""
+
+
 class Training(Protocol):
     """What `advance` moves forward.
 

@@ -18,6 +18,7 @@ from pipeline.standin.clips import Clips
 from pipeline.standin.config import BackboneConfig
 from pipeline.standin.loop import (
     BETAS,
+    Recipe,
     Schedule,
     add_to_log,
     advance,
@@ -193,7 +194,7 @@ class Trainer:
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
 
-def learning_rate(config: BackboneConfig, step: int) -> float:
+def learning_rate(config: Recipe, step: int) -> float:
     """Warm-up, then constant, then down to zero with a half cosine over the last part.
 
     The constant part makes the number of steps a decision that can still be changed on the way.

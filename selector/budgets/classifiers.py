@@ -181,15 +181,25 @@ def _load_movinet(name: str, num_frames: int) -> tuple[nn.Module, ClassifierInpu
             "base state dict"
         )
     try:
-        model = load_movinet(name, read_pth(Path(weights), None, FIRST_KEY).weights)
+        found = read_pth(Path(weights), None, FIRST_KEY)
+        model = load_movinet(name, found.weights)
     except LiteError as error:
         raise ConfigError(
             f"cannot load the weights {weights!r} of MoViNet {name}: {error}"
         ) from error
-    # As published: every frame in 0..1, not normalised.
-    return model, ClassifierInput(
+    # What `train-confidence` writes says what it saw; the release's files do not.
+    trained = found.arguments
+    return model, movinet_input(
+        trained.get("num_frames", num_frames),
+        trained.get("input_size", VARIANTS[name].image_size),
+    )
+
+
+def movinet_input(num_frames: int, size: int) -> ClassifierInput:
+    """As published: every pixel in 0..1, not normalised."""
+    return ClassifierInput(
         num_frames=num_frames,
-        size=VARIANTS[name].image_size,
+        size=size,
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         channels_first=True,
