@@ -29,9 +29,9 @@ def video_id_of(index: int) -> str:
     return str(index + 1)
 
 
-def video_path(root: Path, index: int) -> Path:
+def video_path(root: Path, index: int, extension: str = "webm") -> Path:
     """Where video `index` lies."""
-    return root / VIDEO_FOLDER / f"{video_id_of(index)}.webm"
+    return root / VIDEO_FOLDER / f"{video_id_of(index)}.{extension}"
 
 
 def write_annotations(root: Path, scenes: Iterable[Scene]) -> None:

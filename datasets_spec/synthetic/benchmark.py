@@ -21,7 +21,7 @@ from datasets_spec.synthetic.annotations import (
     write_annotations,
     write_text,
 )
-from datasets_spec.synthetic.encode import write_webm
+from datasets_spec.synthetic.encode import DEFAULT_CODEC, find_codec, write_video
 from datasets_spec.synthetic.render import render
 from datasets_spec.synthetic.scene import draw_scene
 
@@ -37,6 +37,7 @@ def make(
     seed: int = 0,
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    codec: str = DEFAULT_CODEC,
 ) -> None:
     """Renders `num_videos` videos and their annotations below `out`; goes on where it stopped.
 
@@ -46,25 +47,30 @@ def make(
         seed: video `i` depends on `(seed, i)` alone.
         workers: rendering processes; 0 renders in this one, None uses every core.
         on_progress: called with (videos done, videos in all).
+        codec: one of `encode.CODECS`; the frames before encoding are the same.
 
     Raises:
-        DatasetSpecError: the folder holds something else, or cannot be written.
+        DatasetSpecError: the folder holds something else, or cannot be written; or the codec is
+            unknown or not available here.
     """
     root = Path(out)
     if num_videos < 1 or seed < 0:
         raise DatasetSpecError(
             f"need at least 1 video and a seed from 0, got {num_videos} videos and seed {seed}"
         )
+    extension = find_codec(codec).extension
     try:
-        _claim(root, {"version": VERSION, "num_videos": num_videos, "seed": seed})
-        missing = [i for i in range(num_videos) if not video_path(root, i).exists()]
+        recipe = {"version": VERSION, "num_videos": num_videos, "seed": seed, "codec": codec}
+        _claim(root, recipe)
+        paths = [video_path(root, i, extension) for i in range(num_videos)]
+        missing = [i for i, path in enumerate(paths) if not path.exists()]
         done = num_videos - len(missing)
         report = on_progress or (lambda done, total: None)
         report(done, num_videos)
-        for rendered in _render_all(root, seed, missing, workers):
+        for rendered in _render_all(root, seed, missing, workers, codec):
             done += rendered
             report(done, num_videos)
-        for leftover in (root / VIDEO_FOLDER).glob(".*.webm.*"):  # of a killed process
+        for leftover in (root / VIDEO_FOLDER).glob(f".*.{extension}.*"):  # of a killed process
             leftover.unlink()
         scenes = [draw_scene(seed, i) for i in range(num_videos)]
         write_actors(root, scenes)
@@ -73,13 +79,13 @@ def make(
         raise DatasetSpecError(f"cannot write the benchmark to {root}: {error}") from error
 
 
-def _claim(root: Path, recipe: dict[str, int]) -> None:
+def _claim(root: Path, recipe: dict[str, int | str]) -> None:
     """Makes the folder this recipe's, or raises."""
     path = root / RECIPE
     if path.exists():
         try:
-            found = json.loads(path.read_text())
-        except ValueError as error:
+            found = {"codec": DEFAULT_CODEC} | json.loads(path.read_text())  # older ones say none
+        except (ValueError, TypeError) as error:
             raise DatasetSpecError(f"{path} is damaged: {error}; use an empty folder") from error
         if found != recipe:
             differ = [f"{k} {found.get(k)} -> {v}" for k, v in recipe.items() if found.get(k) != v]
@@ -93,19 +99,21 @@ def _claim(root: Path, recipe: dict[str, int]) -> None:
     write_text(path, json.dumps(recipe))
 
 
-def _render_all(root: Path, seed: int, indices: list[int], workers: int | None) -> Iterator[int]:
+def _render_all(
+    root: Path, seed: int, indices: list[int], workers: int | None, codec: str
+) -> Iterator[int]:
     """Renders the videos and yields how many became ready."""
     tasks = [indices[i : i + _PER_TASK] for i in range(0, len(indices), _PER_TASK)]
     count = min(len(tasks), os.cpu_count() or 1 if workers is None else workers)
     if count == 0:
         for index in indices:
-            yield _render_some(root, seed, [index])
+            yield _render_some(root, seed, [index], codec)
         return
     # Spawned, not forked: the caller may have threads, whose locks a fork would copy.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
     try:
-        yield from _as_completed(pool, root, seed, tasks, 2 * count)
+        yield from _as_completed(pool, root, seed, tasks, codec, 2 * count)
     except BrokenProcessPool as error:
         raise DatasetSpecError("a rendering process died; the same command goes on") from error
     finally:
@@ -113,14 +121,19 @@ def _render_all(root: Path, seed: int, indices: list[int], workers: int | None) 
 
 
 def _as_completed(
-    pool: ProcessPoolExecutor, root: Path, seed: int, tasks: Iterable[list[int]], ahead: int
+    pool: ProcessPoolExecutor,
+    root: Path,
+    seed: int,
+    tasks: Iterable[list[int]],
+    codec: str,
+    ahead: int,
 ) -> Iterator[int]:
     """Keeps `ahead` tasks in the pool, so that an interruption waits for few of them."""
     rest = iter(tasks)
     pending: set[Future[int]] = set()
     while True:
         for task in islice(rest, ahead - len(pending)):
-            pending.add(pool.submit(_render_some, root, seed, task))
+            pending.add(pool.submit(_render_some, root, seed, task, codec))
         if not pending:
             return
         finished, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -128,9 +141,11 @@ def _as_completed(
             yield future.result()
 
 
-def _render_some(root: Path, seed: int, indices: list[int]) -> int:
+def _render_some(root: Path, seed: int, indices: list[int], codec: str) -> int:
+    written_by = find_codec(codec)
     for index in indices:
-        write_webm(video_path(root, index), render(draw_scene(seed, index)))
+        path = video_path(root, index, written_by.extension)
+        write_video(path, render(draw_scene(seed, index)), written_by)
     return len(indices)
 
 

@@ -101,6 +101,9 @@ def make(
     out: Annotated[Path, typer.Option(help="New or empty folder; resumes what it began.")],
     videos: Annotated[int, typer.Option(help="Of every 20, 14 train, 5 validate, 1 tests.")],
     seed: Annotated[int, typer.Option(help="Of every video, with its number.")] = 0,
+    codec: Annotated[
+        str, typer.Option(help="vp9 (SSv2's), or h264, which carries motion vectors.")
+    ] = "vp9",
     workers: Annotated[
         int | None, typer.Option(min=0, help="Rendering processes; 0 renders in this one.")
     ] = None,
@@ -112,7 +115,7 @@ def make(
     from datasets_spec.synthetic import make as make_synthetic
 
     with output.counted("videos") as report:
-        make_synthetic(out, videos, seed, workers, report)
+        make_synthetic(out, videos, seed, workers, report, codec)
     output.echo(f"{videos} videos in {out}; use them with")
     output.echo(f"  --dataset synthetic --data-root {out}")
 

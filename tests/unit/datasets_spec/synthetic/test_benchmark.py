@@ -19,6 +19,8 @@ from datasets_spec.synthetic.actors import read_actors, token_cover
 from datasets_spec.synthetic.annotations import video_path
 from datasets_spec.synthetic.render import render
 from datasets_spec.synthetic.scene import draw_scene
+from pipeline.decode import DecodeRequest
+from selector.methods.rank.motion_vectors import read_vectors
 
 COUNT, SEED = 40, 3
 
@@ -180,3 +182,45 @@ def test_token_cover_follows_the_labelled_actor(folder):
 def test_a_dataset_without_actors_says_so(tmp_path):
     with pytest.raises(DatasetSpecError, match="only datasets made by"):
         read_actors(tmp_path, "train")
+
+
+def test_h264_holds_the_same_frames_and_vectors_and_is_recorded(folder, tmp_path):
+    root = tmp_path / "h264"
+    make(root, 6, SEED, workers=0, codec="h264")
+    assert json.loads((root / "synthetic.json").read_text())["codec"] == "h264"
+    paths = [video_path(root, index, "mp4") for index in range(6)]
+    assert sorted(paths) == sorted((root / benchmark.VIDEO_FOLDER).iterdir())
+    for index, path in enumerate(paths):
+        assert read_vectors(DecodeRequest(path=str(path))).frame.size
+        with av.open(str(path)) as container:
+            assert container.streams.video[0].codec_context.name == "h264"
+            shown = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+        meant = render(draw_scene(SEED, index))
+        assert shown.shape == meant.shape
+        assert np.abs(shown.astype(int) - meant).mean() < 4
+    files = {split: read_videos(load_spec("synthetic"), root, split) for split in ("train",)}
+    assert files["train"][0].path.endswith("1.mp4")
+    first = contents(root)
+    make(root, 6, SEED, workers=0, codec="h264")
+    make(tmp_path / "again", 6, SEED, workers=0, codec="h264")
+    assert contents(root) == contents(tmp_path / "again") == first
+    with pytest.raises(DatasetSpecError, match="codec h264 -> vp9"):
+        make(root, 6, SEED, workers=0)
+
+
+def test_a_folder_that_names_no_codec_is_one_of_vp9(folder, tmp_path):
+    root = tmp_path / "old"
+    make(root, 2, SEED, workers=0)
+    recipe = json.loads((root / "synthetic.json").read_text())
+    del recipe["codec"]
+    (root / "synthetic.json").write_text(json.dumps(recipe))
+    make(root, 2, SEED, workers=0)
+
+
+def test_an_encoder_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(av, "codecs_available", {"libvpx-vp9"})
+    with pytest.raises(DatasetSpecError, match="has no encoder libx264, which h264 needs"):
+        make(tmp_path / "h264", 6, codec="h264")
+    with pytest.raises(DatasetSpecError, match="one of vp9, h264, got 'av1'"):
+        make(tmp_path / "av1", 6, codec="av1")
+    assert not list(tmp_path.iterdir())
