@@ -29,6 +29,7 @@ VERSION = 2
 """Raised whenever the same seed renders other videos than before."""
 RECIPE = "synthetic.json"
 _PER_TASK = 16
+Recipe = dict[str, int | str]
 
 
 def make(
@@ -60,7 +61,7 @@ def make(
         )
     extension = find_codec(codec).extension
     try:
-        recipe = {"version": VERSION, "num_videos": num_videos, "seed": seed, "codec": codec}
+        recipe: Recipe = {"version": VERSION, "num_videos": num_videos, "seed": seed, "codec": codec}
         _claim(root, recipe)
         paths = [video_path(root, i, extension) for i in range(num_videos)]
         missing = [i for i, path in enumerate(paths) if not path.exists()]
@@ -79,7 +80,7 @@ def make(
         raise DatasetSpecError(f"cannot write the benchmark to {root}: {error}") from error
 
 
-def _claim(root: Path, recipe: dict[str, int | str]) -> None:
+def _claim(root: Path, recipe: Recipe) -> None:
     """Makes the folder this recipe's, or raises."""
     path = root / RECIPE
     if path.exists():

@@ -82,6 +82,7 @@ def write_video(path: Path, frames: np.ndarray, codec: Codec) -> None:
     try:
         with av.open(str(temporary), "w", format=codec.container, options=_MUXER) as container:
             stream = container.add_stream(codec.encoder, FRAMES_PER_SECOND, options=codec.options)
+            assert isinstance(stream, av.VideoStream)  # as its encoder's name says
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p"
             stream.thread_count = 1
