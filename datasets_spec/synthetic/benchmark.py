@@ -61,7 +61,12 @@ def make(
         )
     extension = find_codec(codec).extension
     try:
-        recipe: Recipe = {"version": VERSION, "num_videos": num_videos, "seed": seed, "codec": codec}
+        recipe: Recipe = {
+            "version": VERSION,
+            "num_videos": num_videos,
+            "seed": seed,
+            "codec": codec,
+        }
         _claim(root, recipe)
         paths = [video_path(root, i, extension) for i in range(num_videos)]
         missing = [i for i, path in enumerate(paths) if not path.exists()]
