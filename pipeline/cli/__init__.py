@@ -48,6 +48,7 @@ COMMANDS = {
             "calibrate",
             "predict",
             "export_lite",
+            "serve",
         ),
     ),
     "Data and backbones": (

@@ -97,7 +97,7 @@ class DecodePool:
         if look_ahead < 1:
             raise ConfigError(f"look_ahead must be at least 1, got {look_ahead!r}")
         rest = iter(requests)
-        pending = deque(self._submit(request) for request in islice(rest, look_ahead))
+        pending = deque(self.submit(request) for request in islice(rest, look_ahead))
         return self._results(pending, rest)
 
     def _results(
@@ -106,20 +106,27 @@ class DecodePool:
         try:
             while pending:
                 result = pending.popleft().result()
-                pending.extend(self._submit(request) for request in islice(rest, 1))
+                pending.extend(self.submit(request) for request in islice(rest, 1))
                 yield result
         finally:
             for future in pending:
                 future.cancel()
 
-    def _submit(self, request: DecodeRequest) -> Future[Decoded]:
+    def submit(self, request: DecodeRequest) -> Future[Decoded]:
+        """Decode one request in a child process, as soon as one is free.
+
+        Its result is that of `imap`, and its exceptions are; one that waits may be cancelled.
+
+        Raises:
+            DriverError: the pool is closed.
+        """
         if self._closed.is_set():
             raise DriverError("the decode pool is closed")
         return self._threads.submit(self._decode, request)
 
     def _decode_inline(self, request: DecodeRequest) -> Decoded:
         if request.decoder == "decord":
-            return self._submit(request).result()
+            return self.submit(request).result()
         try:
             return decode_video(request)
         except DecodeError as error:

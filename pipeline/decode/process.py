@@ -66,6 +66,11 @@ class ChildProcess:
         """Its process id."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """End it now; harmless where it has ended."""
         self._process.kill()

@@ -20,6 +20,7 @@ from pipeline.clips.views import View
 from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest
 from pipeline.errors import ClipStatus, ConfigError, DecodeError
 from selector.deploy.model import LiteModel
+from selector.deploy.output import LiteOutput
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +84,9 @@ def predict_videos(
         if isinstance(decoded, DecodeError):
             yield decoded
         else:
-            yield _predict(model, decoded, keep_ratio, adaptive, top)
+            yield from predict_decoded(
+                model, [decoded], keep_ratio=keep_ratio, adaptive=adaptive, top=top
+            )
 
 
 def list_videos(places: Iterable[str]) -> list[str]:
@@ -117,21 +120,54 @@ def clip_request(
     )
 
 
-def _predict(
+def predict_decoded(
     model: LiteModel,
-    decoded: DecodedVideo,
+    videos: Sequence[DecodedVideo],
+    *,
+    keep_ratio: float | None = None,
+    adaptive: bool | None = None,
+    top: int = 5,
+) -> list[Prediction | DecodeError]:
+    """Classify videos in one batch.
+
+    Args:
+        model: what classifies.
+        videos: one or more, with as many views each as they like.
+        keep_ratio: as `LiteModel.forward` has it, for all of them.
+        adaptive: as `LiteModel.forward` has it.
+        top: classes to report.
+
+    Returns:
+        In the order of `videos`; an error where the model's logits are not finite.
+    """
+    adaptive = model.config.adapts(keep_ratio, adaptive)
+    clips = np.concatenate([video.clips for video in videos])
+    output = model(model.backbone.pixel_values(clips), keep_ratio, adaptive)
+    answers, start = [], 0
+    for video in videos:
+        views = slice(start, start + len(video.clips))
+        answers.append(_answer(model, video, output, views, keep_ratio, adaptive, top))
+        start = views.stop
+    return answers
+
+
+def _answer(
+    model: LiteModel,
+    video: DecodedVideo,
+    output: LiteOutput,
+    views: slice,
     keep_ratio: float | None,
-    adaptive: bool | None,
+    adaptive: bool,
     top: int,
 ) -> Prediction | DecodeError:
-    adaptive = model.config.adapts(keep_ratio, adaptive)
-    output = model(model.backbone.pixel_values(decoded.clips), keep_ratio, adaptive)
-    if not torch.isfinite(output.logits).all():
+    """What the rows `views` of a batch's output say of one video."""
+    logits = output.logits[views]
+    if not torch.isfinite(logits).all():
         return DecodeError(ClipStatus.MODEL_ERROR, "the model's logits are not finite")
-    probability = output.logits.softmax(dim=-1).mean(dim=0)
+    probability = logits.softmax(dim=-1).mean(dim=0)
     best = probability.topk(min(top, len(probability)))
     names = model.backbone.label_names
-    kept = output.budget.tolist()
+    kept = output.budget[views].tolist()
     grid = model.backbone.grid
     return Prediction(
         top=[
@@ -142,10 +178,10 @@ def _predict(
         num_tokens=grid.num_tokens,
         gmacs=_gmacs(model, kept, keep_ratio, adaptive),
         full_gmacs=len(kept) * model.cost(grid.num_tokens).total,
-        confidence=None if output.confidence is None else output.confidence.tolist(),
-        damaged=decoded.damaged,
-        frames=decoded.clips[0],
-        kept=output.kept[0].reshape(grid).cpu().numpy(),
+        confidence=None if output.confidence is None else output.confidence[views].tolist(),
+        damaged=video.damaged,
+        frames=video.clips[0],
+        kept=output.kept[views.start].reshape(grid).cpu().numpy(),
     )
 
 

@@ -89,7 +89,7 @@ def push_model(model: LiteModel, repo_id: str, private: bool | None, with_backbo
         ConfigError: the hub is out of reach, or refuses, or the model cannot be written.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     if not with_backbone and Path(model.backbone_name).expanduser().exists():
         raise ConfigError(
@@ -104,8 +104,12 @@ def push_model(model: LiteModel, repo_id: str, private: bool | None, with_backbo
         def upload() -> str:
             api.create_repo(repo_id, private=private, exist_ok=True)
             try:
-                card = Path(api.hf_hub_download(repo_id, CARD_NAME))
-                ignored = [] if may_replace_card(card) else [CARD_NAME]
+                # Not by the cache, which gives an old copy where the hub stumbles.
+                with tempfile.TemporaryDirectory() as cache:
+                    card = Path(api.hf_hub_download(repo_id, CARD_NAME, cache_dir=cache))
+                    ignored = [] if may_replace_card(card) else [CARD_NAME]
+            except LocalEntryNotFoundError:  # it may be there, and the hub did not say
+                raise
             except EntryNotFoundError:
                 ignored = []
             return str(

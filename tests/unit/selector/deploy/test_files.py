@@ -264,7 +264,7 @@ def test_pushing_uploads_a_complete_model(tiny_backbone, tmp_path, monkeypatch, 
         def create_repo(self, repo_id, *, private, exist_ok):
             calls["repo"] = (repo_id, private, exist_ok)
 
-        def hf_hub_download(self, repo_id, name):
+        def hf_hub_download(self, repo_id, name, *, cache_dir):
             if card is None:
                 raise EntryNotFoundError(name)
             (tmp_path / name).write_text(card)

@@ -1,0 +1,1 @@
+"""A model behind HTTP: uploads, decoders and the model's process, each of which may fail alone."""

@@ -1,0 +1,107 @@
+"""Uploading over HTTP to a stand-in of the hub, and loading what was uploaded from there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from transformers import AutoModelForVideoClassification, AutoVideoProcessor
+
+import selector  # noqa: F401  (registers)
+from pipeline.errors import ConfigError
+from selector.deploy.card import model_card
+from selector.deploy.config import LiteConfig
+from selector.deploy.model import LiteModel
+from tests.hub import running_hub
+from tests.lite_models import make_model, make_pixels
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with running_hub(monkeypatch, tmp_path / "cache") as hub:
+        yield hub
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    found: list[float] = []
+    monkeypatch.setattr("time.sleep", found.append)
+    return found
+
+
+def test_what_was_pushed_is_loaded_by_its_revision_with_the_same_logits(hub, tiny_backbone):
+    model = make_model(tiny_backbone, LiteConfig(spread=2.0, keep_ratio=0.25))
+    address = model.push_to_hub("me/lite", private=True)
+    commit = re.fullmatch(rf"{hub.url}/me/lite/commit/(\w{{40}})", address)[1]
+    assert hub.created[0]["visibility"] == "private"
+    assert hub.blobs, "the weights went by LFS"
+    expected = model(make_pixels(3)).logits
+    # Later pushes are other revisions; the first one stays what it was.
+    model.config = LiteConfig(spread=0.0, keep_ratio=0.75)
+    model.push_to_hub("me/lite")
+    other = model(make_pixels(3)).logits
+    assert (expected - other).abs().max() > 1e-4
+    for revision, logits in ((commit, expected), ("main", other)):
+        loaded = LiteModel.from_pretrained("me/lite", revision=revision)
+        assert torch.equal(loaded(make_pixels(3)).logits, logits)
+        auto = AutoModelForVideoClassification.from_pretrained("me/lite", revision=revision)
+        assert torch.equal(auto(make_pixels(3)).logits, logits)
+        assert auto.config.id2label[4] == "class 4"
+    assert AutoVideoProcessor.from_pretrained("me/lite").num_frames == 4
+
+
+def test_files_of_an_earlier_model_go_and_others_stay(hub, tiny_backbone):
+    lite = make_model(tiny_backbone)
+    lite.push_to_hub("me/lite")
+    _, files = hub.repos["me/lite"][-1]
+    mine = {"README.md": b"my own card", "notes.txt": b"mine", ".gitattributes": b""}
+    stale = {"backbone/model-00001-of-00002.safetensors": b"old", "selector.safetensors": b"old"}
+    hub.repos["me/lite"].append(("f" * 40, {**files, **mine, **stale}))
+    lite.push_to_hub("me/lite")
+    after = hub.repos["me/lite"][-1][1]
+    assert after.keys() == files.keys() | mine.keys()
+    assert {name: after[name] for name in mine} == mine
+    loaded = LiteModel.from_pretrained("me/lite")
+    assert torch.equal(loaded(make_pixels(2)).logits, lite(make_pixels(2)).logits)
+
+
+@pytest.mark.parametrize("was_seen", [False, True], ids=["first push", "card in the cache"])
+def test_a_hub_that_stumbles_over_the_card_does_not_cost_a_user_theirs(
+    hub, waits, tiny_backbone, was_seen
+):
+    lite = make_model(tiny_backbone)
+    lite.push_to_hub("me/lite")
+    if was_seen:
+        lite.push_to_hub("me/lite")  # downloads the card, which may be replaced
+    hub.repos["me/lite"].append(
+        ("f" * 40, {**hub.repos["me/lite"][-1][1], "README.md": b"my own card"})
+    )
+    hub.stumbles.append("resolve/main/README.md")
+    lite.push_to_hub("me/lite")
+    assert hub.stumbles == []
+    assert hub.repos["me/lite"][-1][1]["README.md"] == b"my own card"
+
+
+def test_a_hub_that_stays_away_is_one_error_and_nothing_is_uploaded(hub, waits, tiny_backbone):
+    hub.stumbles.extend(["api/repos/create"] * 99)
+    with pytest.raises(ConfigError, match="cannot upload to 'me/lite'.*out of reach"):
+        make_model(tiny_backbone).push_to_hub("me/lite")
+    assert hub.repos == {}
+
+
+def test_the_cards_metadata_is_what_the_hub_reads(tiny_backbone):
+    lite = make_model(tiny_backbone)
+    lite.backbone_name = "MCG-NJU/videomae-base: #1"  # what YAML would not take unquoted
+    card = ModelCard(model_card(lite))
+    assert card.data.to_dict() == {
+        "library_name": "transformers",
+        "pipeline_tag": "video-classification",
+        "license": "unknown",
+        "base_model": "MCG-NJU/videomae-base: #1",
+        "tags": ["lite_video", "video-classification", "token-reduction"],
+    }
+    assert yaml.safe_load(card.content.split("---\n")[1]) == card.data.to_dict()
+    assert card.text.lstrip().startswith("<!-- Written by lite-pipeline")
