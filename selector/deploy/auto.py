@@ -38,7 +38,6 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "subfolder": (None, ""),
     "variant": (None,),
     "quantization_config": (None,),
-    "adapter_kwargs": (None, {}),
     "state_dict": (None,),
     "return_dict": (None, True),
 }
@@ -104,6 +103,11 @@ class LiteForVideoClassification(PreTrainedModel):
         dtype = options.pop("dtype", options.pop("torch_dtype", None))
         device = _device(options.pop("device_map", None))
         ours = {name: options.pop(name) for name in _OURS if name in options}
+        # With peft installed, the auto class says here where it looked for an adapter; it says more
+        # where it found one.
+        adapter = options.pop("adapter_kwargs", None) or {}
+        if adapter.keys() - {"revision", "token"}:
+            options["adapter_kwargs"] = adapter
         unknown = [
             f"{name}={value!r}"
             for name, value in options.items()

@@ -210,6 +210,7 @@ def test_one_graph_for_any_batch_size(folder):
         ({"device_map": {"lite": 0, "head": 1}}, "lies on one device"),
         ({"id2label": {0: "a", 1: "b"}}, "head has 5 classes, and 2 names were given"),
         ({"keep_ration": 0.5}, "cannot be loaded with keep_ration=0.5"),
+        ({"adapter_kwargs": {"_adapter_model_path": "x"}}, "cannot be loaded with adapter_kwargs"),
     ],
 )
 def test_what_means_nothing_here_is_refused(folder, options, fault):
@@ -218,6 +219,12 @@ def test_what_means_nothing_here_is_refused(folder, options, fault):
         config.id2label = options.pop("id2label")
     with pytest.raises(ConfigError, match=fault):
         LiteForVideoClassification.from_pretrained(folder, config=config, **options)
+
+
+def test_where_an_adapter_was_looked_for_is_no_adapter(folder):
+    """What the auto class passes along once peft is installed."""
+    options = {"adapter_kwargs": {"revision": None, "token": "hf_x"}}
+    assert LiteForVideoClassification.from_pretrained(folder, **options).config.num_labels == 5
 
 
 def test_random_weights_are_refused(folder):

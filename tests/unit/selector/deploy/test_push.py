@@ -7,7 +7,8 @@ import re
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
 import selector  # noqa: F401  (registers)
@@ -17,6 +18,9 @@ from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from tests.hub import running_hub
 from tests.lite_models import make_model, make_pixels
+
+# The hub's client, of the library that it is built on.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 @pytest.fixture
@@ -68,20 +72,28 @@ def test_files_of_an_earlier_model_go_and_others_stay(hub, tiny_backbone):
     assert torch.equal(loaded(make_pixels(2)).logits, lite(make_pixels(2)).logits)
 
 
-@pytest.mark.parametrize("was_seen", [False, True], ids=["first push", "card in the cache"])
+@pytest.mark.parametrize("how", ["busy", "too slow"])
 def test_a_hub_that_stumbles_over_the_card_does_not_cost_a_user_theirs(
-    hub, waits, tiny_backbone, was_seen
+    hub, waits, tiny_backbone, monkeypatch, how
 ):
     lite = make_model(tiny_backbone)
     lite.push_to_hub("me/lite")
-    if was_seen:
-        lite.push_to_hub("me/lite")  # downloads the card, which may be replaced
+    download = HfApi.hf_hub_download
+    download(HfApi(), "me/lite", "README.md")  # into the cache: one that may be replaced
     hub.repos["me/lite"].append(
         ("f" * 40, {**hub.repos["me/lite"][-1][1], "README.md": b"my own card"})
     )
-    hub.stumbles.append("resolve/main/README.md")
+    faults = [] if how == "busy" else [LocalEntryNotFoundError("not here, and no network")]
+    hub.stumbles = ["resolve/main/README.md"] if how == "busy" else []
+
+    def slow(*arguments, **options):
+        if faults:
+            raise faults.pop() from TimeoutError("slow")
+        return download(*arguments, **options)
+
+    monkeypatch.setattr(HfApi, "hf_hub_download", slow)
     lite.push_to_hub("me/lite")
-    assert hub.stumbles == []
+    assert hub.stumbles == faults == []
     assert hub.repos["me/lite"][-1][1]["README.md"] == b"my own card"
 
 
