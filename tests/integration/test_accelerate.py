@@ -13,6 +13,7 @@ from transformers import AutoModelForVideoClassification
 from typer.testing import CliRunner
 
 from datasets_spec.synthetic.benchmark import make
+from pipeline.backbones.checkpoint import SHIPPED
 from pipeline.cli import app
 from selector.deploy.model import LiteModel
 from selector.evaluation.files import Evaluation
@@ -160,3 +161,36 @@ def test_without_labels_the_full_model_is_the_judge(rendered, tmp_path):
     assert measured["top1"] == pytest.approx((full == chosen).mean())
     assert "agreement with the full model" in " ".join(result.output.split())
     assert LiteModel.from_pretrained(out).id2label[0] == "Moving something left"
+
+
+@pytest.mark.slow
+def test_what_was_trained_is_taken_where_it_is_shown_to_be_better(rendered, tmp_path):
+    out = tmp_path / "model"
+    asked = ("--dataset", "synthetic", "--candidates", "lite", "--speedup", "4", "--adapt", "30s")
+    result = run(rendered, out, *asked)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "adapted to the masks of lite for" in said
+    measured = json.loads((out / "lite.json").read_text())["measured"]
+    (folder,) = (out / "work").glob("adapted-lite-*")
+    (after,) = (out / "work").glob("evaluation-lite-*")
+
+    def right(place, method):
+        rows = Evaluation(str(place)).rows()
+        rows = rows[(rows["method"] == method) & rows["keep_ratio"].isin(ratios)]
+        return (rows["prediction"] == rows["label"]).to_numpy()
+
+    ratios = [measured["keep_ratio"]]
+    before, trained = right(out / "work" / "evaluation-4", "lite"), right(after, "lite")
+    taken = (out / "backbone" / "model.safetensors").read_bytes()
+    if "adapted" in measured:
+        assert measured["top1"] == pytest.approx(trained.mean()) > before.mean()
+        assert measured["adapted"]["gain"][0] == pytest.approx(trained.mean() - before.mean())
+        assert measured["adapted"]["gain"][1] > 0
+        assert taken == (folder / "backbone" / "model.safetensors").read_bytes()
+        assert "with all tokens the adapted backbone has" in said
+    else:
+        assert measured["top1"] == pytest.approx(before.mean())
+        assert taken == (SHIPPED / "synthetic" / "model.safetensors").read_bytes()
+        assert "do not show to be better" in said or "no step was better" in said
+    assert LiteModel.from_pretrained(out).config.keep_ratio == measured["keep_ratio"]
