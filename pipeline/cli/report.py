@@ -30,6 +30,12 @@ def report(
         Path | None,
         typer.Option(help="Folder of the store's videos, for film strips; none without it."),
     ] = None,
+    adaptation: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of benchmarks/adaptation_matrix.py, whose rows become heat maps."
+        ),
+    ] = None,
     oracle: options.StoreOracle = None,
     seed: Annotated[int, typer.Option(help="Of the clips that are shown by chance.")] = 0,
 ) -> None:
@@ -43,16 +49,17 @@ def report(
     options.require_writable_file(out)
     from selector.deploy.model import LiteModel
     from selector.evaluation.files import Evaluation
-    from selector.evaluation.report.summary import summarise
-    from selector.report.page import render, sections
+    from selector.report.contents import sections
+    from selector.report.page import render
 
     opened = open_store(store)
     parts = sections(
         opened,
-        [summarise(Evaluation(folder)) for folder in evaluation or ()],
+        [Evaluation(folder) for folder in evaluation or ()],
         data_root=None if data_root is None else str(data_root),
         model=None if model is None else LiteModel.from_pretrained(model),
         oracle=oracle,
+        matrix=None if adaptation is None else str(adaptation),
         seed=seed,
     )
     title = f"Token values: {opened.config.dataset}"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from selector.evaluation.config import FULL
 from selector.evaluation.report.summary import Summary
 
 COLUMNS = (
     *("method", "keep_ratio", "num_kept", "gmacs", "gmacs_backbone", "clips_per_s"),
     *("top1", "top1_low", "top1_high", "top5", "needs_answer"),
 )
+
+FEW_METHODS = 10
+"""So many lines can be told apart in one diagram."""
 
 
 def accuracy_frame(summary: Summary) -> pd.DataFrame:
@@ -37,6 +43,29 @@ def accuracy_frame(summary: Summary) -> pd.DataFrame:
         best[where] = pareto(cost.to_numpy()[where], top1[where])
         frame[f"best_by_{name}"] = best
     return frame
+
+
+def chosen_methods(
+    frame: pd.DataFrame, selectors: Sequence[str], adaptive: Collection[str] = ()
+) -> list[str]:
+    """Methods for a diagram that shall stay readable, in the order of the frame.
+
+    Args:
+        frame: of `accuracy_frame`.
+        selectors: methods that rank by a trained selector.
+        adaptive: methods that are left out, where there are many: they have diagrams of their own.
+
+    Returns:
+        All, where there are few; else the full model, random, the uniform grid, the selectors, the
+        first oracle, and whatever no other line beats at some cost.
+    """
+    names = list(frame["method"].unique())
+    if len(names) <= FEW_METHODS:
+        return names
+    best = set(frame.loc[frame["best_by_gflops"] | frame["best_by_speed"], "method"])
+    oracle = [name for name in names if name.startswith("oracle[")][:1]
+    wanted = {FULL, "random", "uniform", *selectors, *oracle, *best}
+    return [name for name in names if name in wanted and name not in adaptive]
 
 
 def pareto(cost: npt.NDArray[np.float64], value: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

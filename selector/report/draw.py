@@ -12,6 +12,7 @@ from itertools import cycle
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,21 +22,28 @@ from selector.report.strips import Strip
 INK, GRID = "#1a1b1c", "#d0d1d2"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f6fd0", "#8a8a8a")
 """Told apart also by people who see no red or green (Okabe and Ito), on light and on dark."""
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX"  # one less than the colours, so that a pair comes again late
 ALL, EASY, HARD = COLOURS[0], COLOURS[2], COLOURS[1]
+WIDTH = 5.0
+"""Inches of a picture; a phone then shows its letters about as large as its text."""
+_SHORT_NAME = 26  # letters
 
 
 class Picture(Figure):
     """A figure whose points carry what a reader who rests on them is told."""
 
-    def __init__(self, width: float = 6.0, height: float = 4.0) -> None:
+    def __init__(self, width: float = WIDTH, height: float = 4.0) -> None:
         super().__init__(figsize=(width, height), layout="constrained")
         self.patch.set_alpha(0)
         self.tips: dict[str, str] = {}
+        self.layer: list[str] = []
+        """Names of what is hidden until the reader asks for it."""
 
-    def axes_of(self, x: str, y: str, where: int = 111, title: str = "") -> Axes:
+    def axes_of(
+        self, x: str, y: str, where: tuple[int, int, int] = (1, 1, 1), title: str = ""
+    ) -> Axes:
         """An empty diagram with its labels."""
-        ax = self.add_subplot(where)
+        ax = self.add_subplot(*where)
         ax.patch.set_alpha(0)
         ax.grid(color=GRID, linewidth=0.6)
         ax.set_axisbelow(True)
@@ -48,19 +56,30 @@ class Picture(Figure):
         ax.set_title(title, color=INK, fontsize="medium")
         return ax
 
-    def point(self, ax: Axes, x: float, y: float, tip: str, **style: object) -> None:
+    def point(self, ax: Axes, x: float, y: float, tip: str, **style: object) -> Artist:
         """A marker that says `tip`."""
+        [drawn] = ax.plot([x], [y], linestyle="none", **style)  # type: ignore[arg-type]
+        self.tip(drawn, tip)
+        return drawn
+
+    def tip(self, artist: Artist, text: str) -> None:
+        """Let what is drawn say a text."""
         name = f"tip-{len(self.tips)}"
-        self.tips[name] = tip
-        ax.plot([x], [y], gid=name, linestyle="none", **style)  # type: ignore[arg-type]
+        self.tips[name] = text
+        artist.set_gid(name)
+
+    def hide(self, artist: Artist) -> None:
+        """Put what is drawn into the layer that is off at first."""
+        if artist.get_gid() is None:
+            artist.set_gid(f"layer-{len(self.layer)}")
+        self.layer.append(str(artist.get_gid()))
 
     def legend_below(self, ax: Axes) -> None:
-        """The legend, outside of the diagram."""
-        many = len(ax.get_legend_handles_labels()[0]) > 3
-        if ax.get_legend_handles_labels()[0]:
-            self.legend(
-                loc="outside lower center", ncols=1 if many else 2, frameon=False, labelcolor=INK
-            )
+        """The legend, outside of the diagram: two columns, where the names leave room."""
+        _, names = ax.get_legend_handles_labels()
+        if names:
+            columns = 2 if max(map(len, names)) <= _SHORT_NAME else 1
+            self.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=INK)
 
 
 def accuracy(frame: pd.DataFrame, cost: str = "gmacs") -> Picture:
@@ -75,7 +94,7 @@ def accuracy(frame: pd.DataFrame, cost: str = "gmacs") -> Picture:
         "clips_per_s": "clips per second, measured, one worker",
         "keep_ratio": "keep ratio",
     }
-    picture = Picture(6.0, 4.2 + 0.22 * frame["method"].nunique())
+    picture = Picture(WIDTH, 3.6 + 0.2 * frame["method"].nunique())
     ax = picture.axes_of(titles[cost], "top-1 %")
     frame = frame.assign(x=frame[cost])
     if cost == "gmacs":  # what an oracle costs beside the blocks is no part of a model
@@ -132,41 +151,47 @@ def accuracy(frame: pd.DataFrame, cost: str = "gmacs") -> Picture:
     return picture
 
 
-def histogram(frame: pd.DataFrame, groups: Sequence[str] = ("all",)) -> Picture:
+def histogram(
+    frame: pd.DataFrame,
+    groups: Sequence[str] = ("all",),
+    scales: Sequence[str] = ("linear", "log"),
+) -> Picture:
     """Share of the tokens by their score, on plain and on logarithmic axes (Figure 3).
 
     Args:
         frame: `Analysis.histogram`.
         groups: of it.
+        scales: of it, side by side.
     """
-    picture = Picture(7.0, 3.6)
+    picture = Picture(WIDTH if len(scales) == 1 else 7.0, 3.6)
     colours = {"all": ALL, "easy": EASY, "hard": HARD}
-    for where, scale in ((121, "linear"), (122, "log")):
+    for place, scale in enumerate(scales, start=1):
         y = "share of the tokens, %" if scale == "linear" else "share of the tokens, over bin width"
-        ax = picture.axes_of("token value (1 = best of its clip)", y, where)
+        ax = picture.axes_of("token value (1 = best of its clip)", y, (1, len(scales), place))
         for group in groups:
             rows = frame[(frame["group"] == group) & (frame["scale"] == scale)]
-            width = rows["high"] - rows["low"]
-            height = 100 * rows["share"] if scale == "linear" else rows["share"] / width
             name = {"all": "all classes"}.get(group, f"{group} classes")
             if scale == "log":
+                height = rows["share"] / (rows["high"] - rows["low"])
                 seen = height > 0
-                middle = np.sqrt(rows["low"] * rows["high"])
-                ax.plot(middle[seen], height[seen], "o-", markersize=3, color=colours[group])
+                x = np.sqrt(rows["low"] * rows["high"])[seen]
+                colour = colours[group]
+                ax.plot(x, height[seen], "o-", markersize=3, color=colour, label=name)
             else:
                 edges = [*rows["low"], *rows["high"].tail(1)]
+                height = 100 * rows["share"]
                 ax.stairs(height, edges, fill=len(groups) == 1, color=colours[group], label=name)
         if scale == "log":
             ax.set_xscale("log")
             ax.set_yscale("log")
-        elif len(groups) > 1:
+        if len(groups) > 1 and place == 1:
             picture.legend_below(ax)
     return picture
 
 
 def lorenz(frame: pd.DataFrame, gini: float) -> Picture:
     """Lorenz curve of the token values, beside equality (dashed)."""
-    picture = Picture(5.0, 4.0)
+    picture = Picture()
     ax = picture.axes_of("share of the tokens, poorest first, %", "share of the value, %")
     ax.plot(100 * frame["tokens"], 100 * frame["value"], color=ALL, label=f"Gini {gini:.3f}")
     ax.plot([0, 100], [0, 100], "--", color=INK, linewidth=1, label="all tokens equal")
@@ -178,29 +203,37 @@ def class_drop(
     accuracy_of: Sequence[float], drop: Sequence[float], names: Sequence[str], title: str
 ) -> Picture:
     """Top-1 lost by each class against the full model's top-1 (Figure 5)."""
-    picture = Picture(5.0, 4.0)
+    picture = Picture()
     ax = picture.axes_of("top-1 of the full model, %", "top-1 lost, points", title=title)
     ax.axhline(0, color=INK, linewidth=0.8)
     for full, lost, name in zip(accuracy_of, drop, names, strict=True):
         tip = f"{name}: full model {100 * full:.1f} %, loses {100 * lost:+.1f} points"
-        picture.point(ax, 100 * full, 100 * lost, tip, marker="o", color=ALL, alpha=0.7)
+        picture.point(ax, 100 * full, 100 * lost, tip, marker="o", color=ALL)
     return picture
 
 
-def value_places(found: Places) -> Picture:
-    """Mean value over space and over time."""
-    picture = Picture(7.0, 3.2)
-    ax = picture.add_subplot(121)
+def value_over_space(found: Places) -> Picture:
+    """Mean value of each place of the frame."""
+    picture = Picture(WIDTH, 3.4)
+    ax = picture.add_subplot(1, 1, 1)
     drawn = ax.imshow(found.over_space, cmap="inferno", vmin=0)
-    ax.set_title("mean over clips and time", color=INK, fontsize="medium")
     ax.set_xticks([])
     ax.set_yticks([])
     bar = picture.colorbar(drawn, ax=ax)
     bar.ax.tick_params(colors=INK, labelcolor=INK)
+    return picture
+
+
+def value_over_time(found: Places) -> Picture:
+    """Mean value of each place in time, with its interval."""
     time = found.over_time
-    ax = picture.axes_of("place in time (token row)", "mean value", 122)
+    picture = Picture(WIDTH, 3.4)
+    ax = picture.axes_of("place in time (token row)", "mean value")
     ax.fill_between(time["t"], time["low"], time["high"], color=ALL, alpha=0.2, linewidth=0)
-    ax.plot(time["t"], time["mean"], "o-", color=ALL, markersize=4)
+    ax.plot(time["t"], time["mean"], color=ALL)
+    for row in time.to_dict("records"):
+        tip = f"token row {row['t']}: {row['mean']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+        picture.point(ax, row["t"], row["mean"], tip, marker="o", color=ALL, markersize=4)
     ax.set_ylim(bottom=0)
     ax.set_xticks(time["t"])
     return picture

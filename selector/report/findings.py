@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import math
 
-import pandas as pd
-
-from selector.analysis.store import RELATIVE, Analysis
+from selector.analysis.store import Analysis
+from selector.budgets.levels import MIXTURE
 from selector.evaluation.report.summary import Summary
 from selector.report.places import Places
 
+SAID_RATIOS = (0.5, 0.3)
+"""Keep ratios of whose cost the headline speaks."""
+
 
 def of_store(analysis: Analysis, found: Places) -> list[str]:
-    """How unequal tokens are, whether their tail is Pareto, classes, and the edge."""
+    """How unequal tokens are, and the edge."""
     pooled = analysis.pooled
     said = [
         f"The best 10 % of the tokens hold {100 * pooled['top10_share']:.1f} % of the value "
         f"(Gini {pooled['gini']:.3f}; 0 = all equal, 1 = one has all)."
         if not math.isnan(pooled["gini"])
-        else "No token has any value: every map is flat, and there is nothing to compare.",
-        _tail(analysis.tails),
+        else "No token has any value: every map is flat, and there is nothing to compare."
     ]
-    trends = analysis.trends
-    half = trends[trends["measure"] == "half_share"].to_dict("records")
-    if half:
-        row = half[0]
-        said.append(
-            f"Easier classes {_direction(row['low'], row['high'])} by the share of tokens with "
-            f"half of the best or more: Spearman over {row['num_classes']} classes "
-            f"{row['spearman']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]."
-        )
-    else:
-        said.append("Too few classes with a label, or too alike, to compare easy with hard ones.")
     if not math.isnan(found.edge_value):
         said.append(
             f"The outermost ring of tokens holds {100 * found.edge_value:.1f} % of the value; it "
@@ -41,44 +31,51 @@ def of_store(analysis: Analysis, found: Places) -> list[str]:
 
 
 def of_evaluation(summary: Summary) -> list[str]:
-    """Every comparison with random that stands after Holm's correction, or that none does."""
-    named = [d for d in summary.paired if d.against == "random" and d.keep_ratio is not None]
-    said = [
-        f"{d.method} at keep ratio {d.keep_ratio:g} is {abs(100 * d.difference):.1f} points "
-        f"{'above' if d.difference > 0 else 'below'} random "
-        f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}]."
-        for d in named
-        if d.stands
-    ]
+    """The best usable line of some budgets, and how many comparisons with random stand."""
+    said = []
+    for ratio in SAID_RATIOS:
+        rows = [row for row in summary.table if row.keep_ratio == ratio and row.gmacs is not None]
+        adaptive = {setting.method for setting in summary.adaptive}
+        rows = [row for row in rows if row.method not in adaptive]
+        if not rows:
+            continue
+        best = max(rows, key=lambda row: row.top1)
+        low, high = 100 * best.difference_low, 100 * best.difference_high
+        said.append(
+            f"At the cost of keep ratio {ratio:g}, {best.method} is the most accurate of "
+            f"{len(rows)} methods that see no label: {100 * best.top1:.1f} % "
+            f"[{100 * best.top1_low:.1f}, {100 * best.top1_high:.1f}], "
+            f"{100 * best.difference:+.1f} points [{low:+.1f}, {high:+.1f}] against all tokens"
+            + (" (chosen on these same videos)." if len(rows) > 1 else ".")
+        )
+    named = [d for d in summary.paired if d.against == "random" and d.method != "full"]
     if not named:
         said.append("Nothing was compared with random: it was not evaluated.")
-    elif not said:
-        said.append(f"None of {len(named)} comparisons with random stands at 5 %.")
-    elif len(said) < len(named):
-        said.append(f"The other {len(named) - len(said)} comparisons with random do not stand.")
+        return said
+    above = sum(d.stands and d.difference > 0 for d in named)
+    below = sum(d.stands and d.difference < 0 for d in named)
+    said.append(
+        f"Of {len(named)} comparisons with random at equal cost, {above} stand above it and "
+        f"{below} below (5 %, Holm)."
+    )
     return said
 
 
-def _tail(tails: pd.DataFrame) -> str:
-    within = tails[tails["values"] == RELATIVE] if len(tails) else tails
-    if within.empty:
-        return "There are too few positive values to fit a tail."
-    row = within.iloc[0]
-    low, high = row["shape_low"], row["shape_high"]
-    if (within["shape_low"] > 0).all():
-        kind = "heavier than exponential at every cut-off, as a Pareto tail is"
-    elif (within["shape_high"] < 0).all():
-        kind = "lighter than exponential at every cut-off, so no Pareto tail"
-    else:
-        kind = "not told apart from exponential at every cut-off"
-    return (
-        f"Within clips the tail is {kind}: shape "
-        f"{row['shape']:+.3f} [{low:+.3f}, {high:+.3f}] over "
-        f"the best {100 * row['share']:.3g} % of the positive values."
-    )
-
-
-def _direction(low: float, high: float) -> str:
-    if high < 0:
-        return "have thinner tails, as the paper says,"
-    return "have thicker tails" if low > 0 else "have no clearly thinner or thicker tails"
+def of_adaptive(summary: Summary) -> list[str]:
+    """Whether adapting the budget gains anything on fixed budgets of the same mean cost."""
+    found = [d for d in summary.paired if d.against == MIXTURE]
+    gains = [d for d in found if d.stands and d.difference > 0]
+    loses = sum(d.stands and d.difference < 0 for d in found)
+    if not found:
+        return []
+    if not gains:
+        return [
+            f"None of {len(found)} adaptive budgets is above a random mixture of fixed ones of its "
+            f"cost; {loses} are below."
+        ]
+    best = max(gains, key=lambda d: d.difference)
+    return [
+        f"{len(gains)} of {len(found)} adaptive budgets are above a random mixture of fixed ones "
+        f"of their cost, {loses} below; the most is {best.method} from {best.keep_ratio:g}: "
+        f"{100 * best.difference:+.1f} points [{100 * best.low:+.1f}, {100 * best.high:+.1f}]."
+    ]

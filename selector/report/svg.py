@@ -29,11 +29,14 @@ def inline_svg(picture: Picture, alt: str, number: int) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.S)
     svg = svg.replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
     for name, tip in picture.tips.items():
-        shown = escape(tip)
+        shown, over = escape(tip), " over" if name in picture.layer else ""
         svg = svg.replace(
             f'<g id="{name}">',
-            f'<g class="tip" tabindex="0" role="img" aria-label="{shown}"><title>{shown}</title>',
+            f'<g class="tip{over}" tabindex="0" role="img" aria-label="{shown}">'
+            f"<title>{shown}</title>",
         )
+    for name in picture.layer:
+        svg = svg.replace(f'<g id="{name}">', '<g class="over">')
     svg = re.sub(r'(<g) id="[a-zA-Z]\w*_\d+"', r"\1", svg)  # the same in every picture
     opened = f'<svg class="plot" role="img" aria-label="{escape(alt)}"'
     return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2).replace("<svg", opened, 1)

@@ -1,0 +1,336 @@
+"""What the page about a store and its evaluations holds, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pipeline.errors import ClipStatus, DecodeError
+from pipeline.store.reader import Store
+from selector.analysis.store import Analysis, analyze_store
+from selector.evaluation.config import FULL
+from selector.evaluation.files import Evaluation
+from selector.evaluation.report.summary import Summary, summarise
+from selector.report import adaptation, adaptive, draw, findings
+from selector.report.accuracy import accuracy_frame, chosen_methods
+from selector.report.beside_published import relative
+from selector.report.commands import build_command, evaluate_command
+from selector.report.page import Plot, Section, Table
+from selector.report.places import Places, agreement, places
+from selector.report.principles import ClipShare, verdicts
+from selector.report.strips import Videos, choose, strip
+from selector.statistics import mean_interval
+
+if TYPE_CHECKING:
+    from selector.deploy.model import LiteModel
+
+
+def sections(
+    store: Store,
+    evaluations: Sequence[Evaluation] = (),
+    *,
+    data_root: str | None = None,
+    model: LiteModel | None = None,
+    oracle: str | None = None,
+    matrix: str | None = None,
+    seed: int = 0,
+) -> list[Section]:
+    """Everything that the page says, in its order.
+
+    Args:
+        store: a store, whatever its clips came to.
+        evaluations: to show, each with its own sections.
+        data_root: folder of the videos, for film strips.
+        model: whose kept tokens the strips show.
+        oracle: whose maps; None for the first.
+        matrix: folder of an adaptation matrix, see `adaptation.read_matrix`.
+        seed: of the clips that strips show by chance.
+    """
+    clips = store.clips()
+    ok = clips[clips["status"] == ClipStatus.OK.value]
+    headline = Section("In short")
+    analysis = found = share = None
+    if ok.empty:
+        headline.text.append(
+            "No clip of this store has a map, so there is nothing to say about token values. "
+            "The failures are below."
+        )
+    else:
+        analysis, found = analyze_store(store, oracle=oracle), places(store, oracle)
+        share = _clip_share(ok, store.column("top10_share", oracle))
+        headline.text += findings.of_store(analysis, found)
+    summaries = [summarise(evaluation) for evaluation in evaluations]
+    parts = [headline]
+    for evaluation, summary in zip(evaluations, summaries, strict=True):
+        name = f": {summary.dataset}, {summary.split}" if len(evaluations) > 1 else ""
+        headline.text += findings.of_evaluation(summary)
+        principles = Section(f"The five principles{name}", ["By the rows of this page alone."])
+        principles.verdicts = verdicts(analysis, share, summary)
+        if evaluation.config.backbone_digest != store.config.backbone_digest:
+            principles.text.append(
+                "The store and this evaluation are of different backbones: principles 4 and 5 "
+                "join numbers of two models."
+            )
+        parts += [principles, _accuracy(summary, name)]
+        if summary.lite_methods:
+            parts.append(_adaptive(summary, name))
+    if not evaluations:
+        headline.text.append(
+            "No evaluation was given, so nothing is said about accuracy. `lite-pipeline evaluate` "
+            "makes one; give its folder with --eval."
+        )
+        parts.append(Section("The five principles", verdicts=verdicts(analysis, share, None)))
+    parts.append(_adaptation(matrix))
+    if analysis is not None and found is not None:
+        parts += [_values(analysis), _classes(analysis, summaries), _places(found)]
+        parts += [_agreement(store), _strips(store, ok, data_root, model, oracle, seed)]
+    return [*parts, _failures(clips), _made(store, evaluations, data_root)]
+
+
+def _clip_share(ok: pd.DataFrame, column: str) -> ClipShare | None:
+    """Mean over videos; a clip whose map is flat has no share and is left out."""
+    by_video = ok.dropna(subset=[column]).groupby("video_id")[column].mean().to_numpy(float)
+    if not len(by_video):
+        return None
+    low, high = mean_interval(by_video[:, None])[:, 0]
+    return ClipShare(float(by_video.mean()), float(low), float(high))
+
+
+def _accuracy(summary: Summary, name: str) -> Section:
+    frame = accuracy_frame(summary)
+    methods = chosen_methods(
+        frame, summary.lite_methods, {setting.method for setting in summary.adaptive}
+    )
+    some = frame[frame["method"].isin(methods)]
+    part = Section(
+        f"Accuracy against cost{name}",
+        [
+            f"{summary.dataset}, {summary.split}: {summary.num_videos} videos, views "
+            f"{summary.views}; bands are 95 % intervals over the videos. "
+            f"{summary.num_failed} failed, {summary.num_missing} still to do."
+        ],
+        plots=[Plot(draw.accuracy(some), "Top-1 against GFLOPs of one view, by method")],
+        tables=[
+            Table("Every line", _percent(frame), folded=True),
+            Table("Every comparison", _comparisons(summary), folded=True),
+        ],
+    )
+    timed = frame["clips_per_s"].notna().any()
+    if timed:
+        alt = "Top-1 against measured clips per second, by method"
+        part.plots.append(Plot(draw.accuracy(some, "clips_per_s"), alt))
+    else:
+        part.text.append("No speed was measured.")
+    alt = "Top-1 against cost, both relative to the full model's"
+    layer = "show the paper's numbers (VideoMAE-B on SSv2 and K400)"
+    part.plots.append(Plot(relative(frame, methods), alt, layer))
+    if len(methods) < frame["method"].nunique():
+        part.text.append(
+            "Drawn: random and the uniform grid, the trained selectors, the first oracle, and what "
+            "is best at some cost with a fixed budget. All methods are in the table and below."
+        )
+        part.more.append(Plot(draw.accuracy(frame), "All methods, against GFLOPs"))
+        if timed:
+            alt = "All methods, against measured clips per second"
+            part.more.append(Plot(draw.accuracy(frame, "clips_per_s"), alt))
+    return part
+
+
+def _percent(frame: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies as they are read; what follows from the others is left out."""
+    shown = frame.drop(columns=["needs_answer"])
+    accuracies = ["top1", "top1_low", "top1_high", "top5"]
+    shown[accuracies] = (100 * shown[accuracies]).round(1)
+    return shown.rename(columns={name: f"{name} %" for name in accuracies})
+
+
+def _comparisons(summary: Summary) -> pd.DataFrame:
+    rows = [
+        {
+            "method": pair.method,
+            "keep_ratio": pair.keep_ratio,
+            "against": pair.against,
+            "points": round(100 * pair.difference, 1),
+            "low": round(100 * pair.low, 1),
+            "high": round(100 * pair.high, 1),
+            "stands (Holm)": pair.stands,
+        }
+        for pair in summary.paired
+    ]
+    return pd.DataFrame(rows)
+
+
+def _adaptive(summary: Summary, name: str) -> Section:
+    part = Section(f"Budgets of LITE++{name}")
+    adapted = [s for s in summary.lite_methods if len(adaptive.budgets_frame(summary, s))]
+    if not adapted:
+        part.text = ["No adaptive budget could be made of these rows.", *summary.out_of_reach]
+        return part
+    part.text = [
+        "Who gets how many tokens, picked on one half of the videos and judged on the other; and "
+        "what that is worth beside fixed budgets of the same selector at the same mean cost. "
+        "Upright lines and the band are 95 % intervals over the videos.",
+        *findings.of_adaptive(summary),
+    ]
+    for selector in adapted:
+        plots = part.plots if selector == adapted[0] else part.more
+        frame = adaptive.budgets_frame(summary, selector)
+        plots.append(Plot(adaptive.shares(frame), f"Videos by the budget they get, {selector}"))
+        alt = f"Top-1 at the mean cost, adaptive against fixed budgets, {selector}"
+        plots.append(Plot(adaptive.worth(summary, selector), alt))
+        part.tables.append(Table(f"Videos by budget, {selector}", frame, folded=True))
+    if summary.out_of_reach:
+        frame = pd.DataFrame({"": summary.out_of_reach})
+        part.tables.append(Table("Budgets that cannot meet the goal", frame, folded=True))
+    return part
+
+
+def _adaptation(matrix: str | None) -> Section:
+    part = Section("Adapting the backbone")
+    if matrix is None:
+        part.text = [
+            "No adaptation matrix was given: benchmarks/adaptation_matrix.py makes one; give its "
+            "folder with --adaptation."
+        ]
+        return part
+    frame = adaptation.read_matrix(matrix)
+    part.text = adaptation.said(frame)
+    for ratio in frame.loc[frame["test"] != FULL, "keep_ratio"].unique():
+        alt = f"Top-1 at keep ratio {ratio:g}: masks of the training (rows), of the test (columns)"
+        some = frame[frame["test"] != FULL]
+        part.plots.append(Plot(adaptation.heat_map(some, ratio), alt))
+    part.tables.append(Table("Every cell", frame, folded=True))
+    return part
+
+
+def _values(analysis: Analysis) -> Section:
+    tails = analysis.tails
+    names = ["values", "share", "num_tokens", "shape", "shape_low", "shape_high"]
+    fits = tails[names] if len(tails) else pd.DataFrame(columns=names)
+    histogram = analysis.histogram
+    return Section(
+        "How unequal tokens are",
+        ["A score of 1 is the best token of its clip. Shape: 0 = exponential, above 0 = heavier."],
+        plots=[
+            Plot(draw.histogram(histogram, scales=["linear"]), "Share of the tokens by value"),
+            Plot(draw.histogram(histogram, scales=["log"]), "The same on logarithmic axes"),
+            Plot(draw.lorenz(analysis.lorenz, analysis.pooled["gini"]), "Lorenz curve"),
+        ],
+        tables=[
+            Table("Tail fits; 95 % jackknife over videos", fits, folded=True),
+            Table("All tokens", pd.DataFrame([analysis.pooled]), folded=True),
+        ],
+    )
+
+
+def _classes(analysis: Analysis, summaries: Sequence[Summary]) -> Section:
+    part = Section("Easy and hard classes")
+    if "easy" in set(analysis.histogram["group"]):
+        part.text.append(
+            "Easy and hard are the thirds of the classes with the highest and lowest top-1. The "
+            f"Kolmogorov-Smirnov distance of their scores is {analysis.easy_hard_distance:.3f} "
+            "(0 = alike, 1 = apart)."
+        )
+        picture = draw.histogram(analysis.histogram, ("easy", "hard"), ["log"])
+        alt = "Share of the tokens by value, easy against hard classes, logarithmic axes"
+        part.plots.append(Plot(picture, alt))
+    else:
+        part.text.append("Too few classes with a label, or too alike, for two groups.")
+    if len(analysis.trends):
+        title = "Spearman of top-1 with each measure of the tail"
+        part.tables.append(Table(title, analysis.trends))
+    for summary in summaries:
+        names = dict(enumerate(summary.label_names))
+        for trend in summary.classes:
+            title = f"{trend.method} at keep ratio {trend.keep_ratio:g}"
+            labels = [names.get(i, f"class {i}") for i in trend.class_ids]
+            picture = draw.class_drop(trend.accuracy, trend.drop, labels, title)
+            shown = trend.method == "random" or trend.method in summary.lite_methods[:1]
+            into = part.plots if shown else part.more
+            into.append(Plot(picture, f"Top-1 lost by class, {title}"))
+    return part
+
+
+def _places(found: Places) -> Section:
+    alt = "Mean over time, with its 95 % interval over videos"
+    return Section(
+        "Where value sits",
+        plots=[
+            Plot(draw.value_over_space(found), "Mean token value over clips and time, by place"),
+            Plot(draw.value_over_time(found), alt),
+        ],
+        tables=[Table("Over time", found.over_time, folded=True)],
+    )
+
+
+def _agreement(store: Store) -> Section:
+    frame = agreement(store)
+    if frame.empty:
+        said = "This store has one oracle: `build-oracle --oracle`, repeated, makes several."
+        return Section("Agreement of oracles", [said])
+    said = "Mean rank correlation of the maps of a clip; 95 % interval over videos."
+    return Section("Agreement of oracles", [said], tables=[Table("Pairs", frame)])
+
+
+def _strips(
+    store: Store,
+    ok: pd.DataFrame,
+    data_root: str | None,
+    model: LiteModel | None,
+    oracle: str | None,
+    seed: int,
+) -> Section:
+    part = Section(
+        "Clips", ["Best, median and worst by the probability of the label, and by seed."]
+    )
+    if data_root is None:
+        part.text = ["Film strips need the videos: give their folder with --data-root."]
+        return part
+    videos = Videos(store, data_root)
+    for why, clip in choose(ok, seed).items():
+        try:
+            part.strips.append(strip(store, clip, why, videos, model, oracle))
+        except DecodeError as error:
+            part.text.append(f"{why}, clip {clip}: {error}")
+    return part
+
+
+def _failures(clips: pd.DataFrame) -> Section:
+    failed = clips[clips["status"] != ClipStatus.OK.value]
+    if failed.empty:
+        return Section("Failures", [f"None of {len(clips)} committed clips failed."])
+    counts = failed["status"].value_counts().rename_axis("status").reset_index(name="clips")
+    examples = failed[["video_id", "status", "error"]].head(10)
+    return Section(
+        "Failures",
+        [f"{len(failed)} of {len(clips)} committed clips failed."],
+        tables=[Table("By status", counts), Table("The first ten", examples)],
+    )
+
+
+def _made(store: Store, evaluations: Sequence[Evaluation], data_root: str | None) -> Section:
+    config, done = store.config, store.summary()
+    commands = [("The store:", build_command(config, str(store.root), data_root))]
+    for evaluation in evaluations:
+        asked, out = evaluation.config, str(evaluation.root)
+        name = f"The evaluation on {asked.dataset}, {asked.split}:"
+        commands.append((name, evaluate_command(asked, out, data_root)))
+    rows = [
+        ("store", str(store.root)),
+        ("fingerprint", config.fingerprint()),
+        ("clips", ", ".join(f"{n} {status}" for status, n in done.items())),
+        ("backbone", config.backbone),
+        ("weights", config.backbone_digest),
+        ("oracles", ", ".join(store.oracles)),
+        *(("evaluation", f"{e.root}, {e.config.fingerprint()}") for e in evaluations),
+        *((name, version(name)) for name in ("lite-pipeline", "torch", "transformers")),
+    ]
+    return Section(
+        "How it was made",
+        ["Written out from what the folders recorded; the versions are those of this page."],
+        commands=commands,
+        tables=[Table("", pd.DataFrame(rows, columns=["", " "]))],
+    )

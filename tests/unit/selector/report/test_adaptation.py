@@ -1,0 +1,59 @@
+"""The adaptation matrix as it is read: means over seeds, gains on the same videos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import StoreError
+from selector.report.adaptation import heat_map, read_matrix, said
+
+
+def write(folder: Path, train: str, seed: int, right: dict[str, list[int]]) -> None:
+    rows = folder / "rows"
+    rows.mkdir(parents=True, exist_ok=True)
+    packed = {test: np.packbits(bits).tobytes().hex() for test, bits in right.items()}
+    videos = len(next(iter(right.values())))
+    content = {"train": train, "seed": seed, "videos": videos, "right": packed}
+    (rows / f"{train}-{seed}.json").write_text(json.dumps(content))
+
+
+def bits(number: int) -> list[int]:
+    """Of ten videos, so many are right."""
+    return [1] * number + [0] * (10 - number)
+
+
+def test_means_and_gains_by_hand(tmp_path: Path):
+    write(tmp_path, "none", 0, {"full@1": bits(9), "lite@0.5": bits(4), "random@0.5": bits(6)})
+    for seed, number in enumerate((7, 9)):
+        right = {"full@1": bits(8), "lite@0.5": bits(number), "random@0.5": bits(6)}
+        write(tmp_path, "lite", seed, right)
+    frame = read_matrix(tmp_path).set_index(["train", "test"])
+    cell = frame.loc["lite", "lite"]
+    assert (cell["num_seeds"], cell["num_videos"]) == (2, 10)
+    assert cell["top1"] == pytest.approx(0.8)
+    assert cell["gain"] == pytest.approx(0.4)
+    assert cell["gain_low"] < 0.4 < cell["gain_high"]
+    assert frame.loc["lite", "full"]["gain"] == pytest.approx(-0.1)
+    lines = said(frame.reset_index())
+    assert "lite masks under lite: +40.0 points" in lines[0]
+    assert "With all tokens, lite masks change top-1 by -10.0 points" in lines[1]
+    picture = heat_map(frame.reset_index().query("test != 'full'"), 0.5)
+    shown = [text.get_text() for text in picture.axes[0].texts]
+    assert sorted(shown) == ["40.0", "60.0", "60.0", "80.0"]
+
+
+def test_what_is_no_matrix(tmp_path: Path):
+    with pytest.raises(StoreError, match=r"no rows .*adaptation_matrix.py"):
+        read_matrix(tmp_path)
+    write(tmp_path, "none", 0, {"lite@0.5": bits(4)})
+    assert "nothing compares" in said(read_matrix(tmp_path))[0]
+    write(tmp_path, "lite", 0, {"lite@0.5": [1, 0, 1]})
+    with pytest.raises(StoreError, match=r"\[3, 10\] videos"):
+        read_matrix(tmp_path)
+    (tmp_path / "rows" / "lite-0.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"lite-0.json is no row"):
+        read_matrix(tmp_path)

@@ -1,0 +1,186 @@
+"""Verdicts on the five principles, from rows whose answer is known."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from selector.evaluation.report.paired import PairedDifference
+from selector.evaluation.report.steering import Steering
+from selector.report.principles import (
+    FAILS,
+    HOLDS,
+    IN_PART,
+    OPEN,
+    ClipShare,
+    cues_do_not_help,
+    dropping_helps,
+    easy_needs_less,
+    few_tokens_hold_most,
+    random_is_hard_to_beat,
+    verdicts,
+)
+
+UP, DOWN, LEVEL = 0.05, -0.05, 0.0
+
+
+def pair(method: str, difference: float, against: str = "random", ratio: float = 0.5):
+    return PairedDifference(
+        method=method,
+        keep_ratio=ratio,
+        against=against,
+        other=against,
+        difference=difference,
+        low=difference - 0.01,
+        high=difference + 0.01,
+        p_value=0.001 if difference else 0.8,
+    )
+
+
+def summary(*pairs: PairedDifference, classes=(), steering=(), adaptive=(), num_videos=900):
+    return SimpleNamespace(
+        paired=list(pairs),
+        classes=list(classes),
+        steering=list(steering),
+        adaptive=[SimpleNamespace(method=name) for name in adaptive],
+        num_videos=num_videos,
+    )
+
+
+@pytest.mark.parametrize(
+    ("gaps", "verdict"),
+    [
+        ({"tome": DOWN, "uniform": LEVEL}, HOLDS),
+        ({"tome": DOWN, "uniform": UP}, IN_PART),
+        ({"tome": UP, "uniform": UP, "motion": DOWN}, FAILS),
+        # What was trained, or sees the label, is no rival; nor is another draw by chance.
+        ({"lite": UP, "oracle[embeddings,gradcam]": UP, "random-tube": UP, "tome": DOWN}, HOLDS),
+        ({"lite": UP}, OPEN),
+    ],
+)
+def test_random(gaps: dict[str, float], verdict: str):
+    found = random_is_hard_to_beat(summary(*(pair(name, gap) for name, gap in gaps.items())))
+    assert found.verdict == verdict
+    if gaps.get("uniform") == UP:
+        assert "uniform (up to +5.0 points [+4.0, +6.0] at 0.5)" in " ".join(found.because)
+    if verdict == OPEN:
+        assert "lite-pipeline evaluate" in found.because[0]
+
+
+def test_an_adaptive_budget_is_no_rival():
+    rows = summary(pair("tome", DOWN), pair("lite++", UP), adaptive=["lite++"])
+    assert random_is_hard_to_beat(rows).verdict == HOLDS
+
+
+@pytest.mark.parametrize(
+    ("gaps", "verdict"),
+    [
+        ({"attention": LEVEL, "motion": DOWN}, HOLDS),
+        ({"attention": UP, "motion": DOWN}, IN_PART),
+        ({"attention[blocks.-1]": UP}, FAILS),
+        ({"uniform": UP}, OPEN),
+    ],
+)
+def test_cues(gaps: dict[str, float], verdict: str):
+    assert cues_do_not_help(summary(*(pair(n, g) for n, g in gaps.items()))).verdict == verdict
+
+
+def test_dropping_tokens():
+    def judged(label: float, guessed: float | None, *steering: Steering):
+        rows = [pair("oracle[blocks.5.output,gradcam]", label, "full")]
+        if guessed is not None:
+            rows.append(pair("oracle-predicted[blocks.5.output,gradcam]", guessed, "full"))
+        return dropping_helps(summary(*rows, steering=steering))
+
+    assert judged(UP, UP).verdict == HOLDS
+    assert judged(UP, DOWN).verdict == IN_PART
+    alone = judged(UP, None)
+    assert alone.verdict == IN_PART
+    assert "oracle-second, was not evaluated" in alone.because[-1]
+    assert judged(DOWN, None).verdict == FAILS
+    assert dropping_helps(None).verdict == dropping_helps(summary()).verdict == OPEN
+    control = Steering(
+        method="oracle-second[blocks.5.output,gradcam]",
+        keep_ratio=0.5,
+        num_right=(40, 200),
+        flipped=(30, 50),
+        num_second=(8, 20),
+        repaired=(8, 15),
+    )
+    assert "25 % of 200 right" in judged(UP, None, control).because[-1]
+    assert "75 % of 20 wrong" in judged(UP, None, control).because[-1]
+
+
+def analysed(*shapes: tuple[float, float], trend: tuple[float, float] | None = None):
+    tails = [
+        {"values": "relative", "share": 0.1, "shape": sum(s) / 2, "shape_low": s[0]}
+        | {"shape_high": s[1]}
+        for s in shapes
+    ]
+    trends = [] if trend is None else [("half_share", 9, sum(trend) / 2, *trend)]
+    columns = ["measure", "num_classes", "spearman", "low", "high"]
+    return SimpleNamespace(tails=pd.DataFrame(tails), trends=pd.DataFrame(trends, columns=columns))
+
+
+FEW, MANY = ClipShare(0.7, 0.68, 0.72), ClipShare(0.2, 0.18, 0.22)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "share", "verdict"),
+    [
+        ([(0.1, 0.2), (0.1, 0.3)], FEW, HOLDS),
+        ([(0.1, 0.2), (-0.1, 0.3)], FEW, IN_PART),
+        ([(-0.3, -0.2)], FEW, IN_PART),
+        ([(0.1, 0.2)], MANY, IN_PART),
+        ([(-0.3, 0.2)], MANY, FAILS),
+        ([], FEW, OPEN),
+        ([], MANY, FAILS),
+    ],
+)
+def test_pareto(shapes, share: ClipShare, verdict: str):
+    found = few_tokens_hold_most(analysed(*shapes), share)
+    assert found.verdict == verdict
+    assert f"{100 * share.mean:.1f} % of its value" in found.because[0]
+
+
+def trend(low: float, high: float):
+    return SimpleNamespace(
+        method="random",
+        keep_ratio=0.5,
+        spearman=(low + high) / 2,
+        spearman_low=low,
+        spearman_high=high,
+        class_ids=tuple(range(10)),
+    )
+
+
+BELOW, ACROSS = (-0.8, -0.2), (-0.5, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("tail", "loss", "verdict"),
+    [
+        (BELOW, BELOW, HOLDS),
+        (BELOW, ACROSS, IN_PART),
+        (ACROSS, BELOW, IN_PART),
+        (ACROSS, ACROSS, FAILS),
+        (BELOW, None, IN_PART),
+        (ACROSS, None, OPEN),
+        (None, None, OPEN),
+    ],
+)
+def test_easy_videos(tail, loss, verdict: str):
+    classes = [] if loss is None else [trend(*loss)]
+    found = easy_needs_less(analysed(trend=tail), summary(classes=classes))
+    assert found.verdict == verdict
+    few = easy_needs_less(analysed(trend=tail), summary(classes=classes, num_videos=70))
+    assert ("only 7 videos a class" in " ".join(few.because)) == (loss is not None)
+
+
+def test_nothing_at_all():
+    found = verdicts(None, None, None)
+    assert [verdict.number for verdict in found] == [1, 2, 3, 4, 5]
+    assert {verdict.verdict for verdict in found} == {OPEN}
+    assert all(verdict.because for verdict in found)
