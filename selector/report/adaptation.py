@@ -91,7 +91,8 @@ def heat_map(frame: pd.DataFrame, keep_ratio: float) -> Picture:
         table[trained.index(row["train"]), tested.index(row["test"])] = 100 * row["top1"]
     picture = Picture(height=1.8 + 0.42 * len(trained))
     ax = picture.add_subplot(1, 1, 1)
-    drawn = ax.imshow(table, cmap="viridis", aspect="auto")
+    middle = (np.nanmin(table) + np.nanmax(table)) / 2
+    ax.imshow(table, cmap="viridis", aspect="auto")
     ax.set_xticks(range(len(tested)), tested, rotation=30, ha="right", color=INK)
     names = ["not adapted" if name == NONE else name for name in trained]
     ax.set_yticks(range(len(trained)), names, color=INK)
@@ -104,7 +105,7 @@ def heat_map(frame: pd.DataFrame, keep_ratio: float) -> Picture:
     for row in cells:
         x, y = tested.index(row["test"]), trained.index(row["train"])
         value = 100 * row["top1"]
-        colour = "#000000" if drawn.norm(value) > 0.55 else "#ffffff"
+        colour = "#000000" if value > middle else "#ffffff"
         text = ax.text(x, y, f"{value:.1f}", ha="center", va="center", color=colour)
         tip = f"adapted with {row['train']}, tested with {row['test']}: {value:.1f} %"
         if row["train"] != NONE and not np.isnan(row["gain"]):
