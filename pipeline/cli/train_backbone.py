@@ -47,6 +47,7 @@ def train_backbone(
     steps: Annotated[int, typer.Option(help="Optimiser steps; may change on resume.")] = 6000,
     layers: Annotated[int, typer.Option(help="Transformer blocks, from scratch.")] = 6,
     width: Annotated[int, typer.Option(help="Channels of a token, from scratch.")] = 96,
+    patch: Annotated[int, typer.Option(help="Side of a token, in pixels, from scratch.")] = 8,
     batch_size: Annotated[int, typer.Option(help="Clips per step.")] = 64,
     lr: Annotated[float, typer.Option(help="Learning rate before the last part.")] = 2e-3,
     keep_ratio_range: Annotated[
@@ -80,6 +81,7 @@ def train_backbone(
         steps=steps,
         num_layers=layers,
         hidden_size=width,
+        patch_size=patch,
         batch_size=batch_size,
         learning_rate=lr,
         keep_low=low,
@@ -98,9 +100,10 @@ def train_backbone(
             )
         make = _rendered(config, spec, data_root, out, device, threads)
     else:
-        if init and (family, layers, width) != ("videomae", 6, 96):
+        if init and (family, layers, width, patch) != ("videomae", 6, 96, 8):
             raise ConfigError(
-                "--family, --layers and --width are of the checkpoint where --init names one"
+                "--family, --layers, --width and --patch are of the checkpoint where --init names "
+                "one"
             )
         splits = (split, validation_split)
         config, make = _footage(

@@ -11,7 +11,6 @@ import torch
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.errors import ConfigError
 from selector.methods.registry import METHODS, Parts, make_method, parse_method
-from selector.training.files import save_selector
 from tests.checkpoints import save_timesformer, save_videomae, save_vivit, save_vjepa2
 from tests.conformance.methods import MethodTests
 from tests.lite_models import make_selector
@@ -116,17 +115,19 @@ class OnBackbones(MethodTests):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def method(cls, case, backbone, folder, tmp_path_factory):
-        selector = tmp_path_factory.mktemp("selector")
-        save_selector(make_selector(backbone, str(folder)), selector)
-        parts = Parts(backbone, selectors={"lite": str(selector)})
-        return make_method(parse_method(case[0]), parts)
+    def method(cls, case, backbone, folder):
+        name = parse_method(case[0])
+        trained = {name.selected_by: make_selector(backbone, str(folder))}
+        return make_method(name, Parts(backbone, selectors=trained if name.selected_by else {}))
 
 
 class TestBefore(OnBackbones):
     @pytest.fixture(
         scope="class",
-        params=cases((BEFORE, EVERYWHERE), (SOME_BEFORE, ["divided", "vivit", "rotary"])),
+        params=cases(
+            (BEFORE, ["mean", "joint"]),
+            (SOME_BEFORE, ["first token", "divided", "vivit", "rotary"]),
+        ),
     )
     @classmethod
     def case(cls, request):
