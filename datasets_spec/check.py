@@ -21,6 +21,7 @@ from datasets_spec.read import (
     label_names,
     list_splits,
     read_rows,
+    report_crossing_groups,
     usable_rows,
     videos_of,
 )
@@ -49,7 +50,7 @@ class SplitCheck:
     empty: tuple[str, ...] = ()
     """Files of zero bytes; they become rows of status decode_error."""
     problems: tuple[Problem, ...] = ()
-    """Lines that a build refuses."""
+    """Lines, and groups in several splits, that a build refuses."""
     error: str | None = None
     """Why the split could not be read at all."""
 
@@ -62,11 +63,12 @@ class SplitCheck:
         """Why a build of this split would be refused, whatever its options."""
         if self.error is not None:
             return [self.error]
-        if self.problems:
-            number = len(self.problems)
+        crossing = self.of_kind("crossing_groups")
+        number = len(self.problems) - len(crossing)
+        if number:
             lines = "1 unusable line" if number == 1 else f"{number} unusable lines"
-            return [f"split {self.split!r} has {lines}"]
-        return [] if self.num_videos else [f"split {self.split!r} lists no videos"]
+            return [f"split {self.split!r} has {lines}", *crossing]
+        return crossing if self.num_videos else [f"split {self.split!r} lists no videos"]
 
     def of_kind(self, kind: str) -> list[str]:
         """Messages of the problems of a kind."""
@@ -219,6 +221,7 @@ def _read(
     try:
         listed = read_rows(spec, root, split, found.add)
         rows = usable_rows(spec, listed, names, found.add)
+        report_crossing_groups(spec, root, split, rows, found.add)
         videos = videos_of(spec, rows, names, split, listing)
     except DatasetSpecError as error:
         return _Read(SplitCheck(split=split, error=str(error)), [], found.skipped)

@@ -29,6 +29,9 @@ from datasets_spec.walk import count_skipped, worth_saying
 MAX_TEXT = 4096
 """Characters of an id, a label or a path: the longest path that Linux opens."""
 
+_SHOWN = 5
+"""Names in a message."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +52,8 @@ def read_split(spec: DatasetSpec, data_root: str | Path, split: str) -> Split:
 
     Raises:
         DatasetSpecError: no such split or annotation file, a malformed line, an unknown label,
-            the same video twice, or no video at all; says file, line and value.
+            the same video twice, a group in another split, too, or no video at all; says file, line
+            and value.
     """
     root = check_root(data_root)
     split = canonical_split(spec, split)
@@ -63,6 +67,7 @@ def read_split(spec: DatasetSpec, data_root: str | Path, split: str) -> Split:
     listed = read_rows(spec, root, split, report)
     names = label_names(spec, root, report)
     rows = usable_rows(spec, listed, names, report)
+    report_crossing_groups(spec, root, split, rows, report)
     if not rows:
         raise DatasetSpecError(f"{spec.name}: split {split!r} of {root} lists no videos")
     if worth_saying(skipped):
@@ -78,16 +83,6 @@ def read_split(spec: DatasetSpec, data_root: str | Path, split: str) -> Split:
 def read_videos(spec: DatasetSpec, data_root: str | Path, split: str) -> list[Video]:
     """The videos of a split; see `read_split`."""
     return read_split(spec, data_root, split).videos
-
-
-def read_groups(spec: DatasetSpec, data_root: str | Path, split: str) -> dict[str, str]:
-    """The group of each video of a split whose annotation gives one, by `video_id`.
-
-    Raises:
-        DatasetSpecError: no such split or annotation file.
-    """
-    rows = read_rows(spec, check_root(data_root), canonical_split(spec, split), ignore)
-    return {row.video_id: row.group for row in rows if row.group is not None}
 
 
 def read_label_names(spec: DatasetSpec, data_root: str | Path) -> list[str]:
@@ -206,10 +201,43 @@ def videos_of(
     classes = ClassIndex(names)
     paths = place_rows(spec, rows, names, split, listing)
     videos = [
-        Video(row.video_id, path, classes.find(row), split)
+        Video(row.video_id, path, classes.find(row), split, row.group)
         for row, path in zip(rows, paths, strict=True)
     ]
     return sorted(videos, key=lambda video: video.video_id)
+
+
+def report_crossing_groups(
+    spec: DatasetSpec, root: Path, split: str, rows: Sequence[Row], report: Report
+) -> None:
+    """Report groups that have some videos in this split and others in another.
+
+    What is learnt from the ones would be judged by the others, which are too much like them.
+
+    Args:
+        spec: the dataset.
+        root: its folder.
+        split: as the specification spells it.
+        rows: of the split.
+        report: receives one problem for each other split.
+    """
+    mine = {row.video_id: row.group for row in rows if row.group is not None}
+    for other in list_splits(spec, root) if mine else ():
+        listed = read_rows(spec, root, other, ignore)  # its own faults, reading it will say
+        theirs = {row.video_id: row.group for row in listed if row.group is not None}
+        # A split that holds the other's videos (`all`) tears no group apart.
+        crossing = {mine[v] for v in mine.keys() - theirs} & {
+            theirs[v] for v in theirs.keys() - mine
+        }
+        if crossing:
+            first = sorted(crossing)[:_SHOWN]
+            more = f" and {len(crossing) - len(first)} more" if len(crossing) > len(first) else ""
+            message = (
+                f"{spec.name} in {root}: groups in split {split!r} and in {other!r}: "
+                f"{', '.join(first)}{more}; move each to one split, since videos of one group are "
+                "too alike to judge by"
+            )
+            report(Problem("crossing_groups", message))
 
 
 def _all_rows(spec: DatasetSpec, root: Path, report: Report) -> list[Row]:

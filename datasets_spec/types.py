@@ -27,6 +27,8 @@ class Video:
     """Class id, the index into `read_label_names`; None where the dataset holds it back."""
     split: str
     """Name of the split as the specification spells it."""
+    group: str | None = None
+    """What it was cut from, or who is in it; None where the annotation does not say."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Problem:
     """Something in an annotation file that cannot be used."""
 
     kind: str
-    """`malformed`, `duplicate` or `unknown_label`."""
+    """`malformed`, `duplicate`, `unknown_label` or `crossing_groups`."""
     message: str
     """File, line, value, and what was expected."""
 

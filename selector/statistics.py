@@ -1,7 +1,9 @@
 """Statistics that several rooms need: rank correlation, and how far chance could move a number.
 
 The bootstrap draws videos with replacement, the same draws for every column, so that the difference
-of two columns keeps what their videos have in common. Where all outcomes are equal it has nothing
+of two columns keeps what their videos have in common. Videos of one group (cut from one recording,
+say) are no independent draws: where groups are given, whole groups are drawn (the cluster
+bootstrap), and a test is over the groups' sums. Where all outcomes are equal it has nothing
 to resample and would call them certain; there Wilson's bound stands in.
 """
 
@@ -15,6 +17,8 @@ import numpy.typing as npt
 from scipy.stats import rankdata, ttest_1samp
 
 Floats = npt.NDArray[np.float64]
+Groups = npt.NDArray[np.object_]
+"""(V,) name of each video's group."""
 
 NUM_DRAWS = 2000
 LEVEL = 0.95
@@ -42,20 +46,31 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> Floats:
     return rho
 
 
-def draws(num_videos: int, num_draws: int = NUM_DRAWS, seed: int = 0) -> Iterator[Floats]:
+def draws(
+    num_videos: int, num_draws: int = NUM_DRAWS, seed: int = 0, groups: Groups | None = None
+) -> Iterator[Floats]:
     """Weights of the videos in each resample, some resamples at a time: (R, V).
 
-    Every row sums to one; a video's weight is how often it was drawn, over V.
+    Every row sums to one; a video's weight is how often it, or its group, was drawn, over all.
     """
     rng = np.random.default_rng(seed)
     step = max(1, _VALUES_AT_ONCE // num_videos)
+    unit = np.arange(num_videos) if groups is None else _numbers(groups)
+    num_units = int(unit.max()) + 1
     for first in range(0, num_draws, step):
         rows = min(step, num_draws - first)
-        weights = np.zeros((rows, num_videos))
-        for row in weights:
-            drawn = rng.integers(0, num_videos, num_videos)
-            row += np.bincount(drawn, minlength=num_videos)
-        yield weights / num_videos
+        times = np.zeros((rows, num_units))
+        for row in times:
+            drawn = rng.integers(0, num_units, num_units)
+            row += np.bincount(drawn, minlength=num_units)
+        weights = times[:, unit]
+        yield weights / weights.sum(axis=1, keepdims=True)
+
+
+def _numbers(groups: Groups) -> npt.NDArray[np.int64]:
+    """(V,) names to numbers from 0."""
+    found: npt.NDArray[np.int64] = np.unique(groups.astype(str), return_inverse=True)[1]
+    return found
 
 
 def interval(samples: Floats) -> Floats:
@@ -78,8 +93,9 @@ def mean_interval(
     bounds: tuple[float, float] = (0.0, 1.0),
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
+    groups: Groups | None = None,
 ) -> Floats:
-    """Interval of the mean of each column, over the videos: (2, M), low and high.
+    """Interval of the mean of each column, over the videos or groups: (2, M), low and high.
 
     Args:
         values: (V, M).
@@ -87,10 +103,13 @@ def mean_interval(
             many others as Wilson's bound allows might have been either.
         num_draws: resamples.
         seed: of the resampling; the same for every column.
+        groups: (V,) of the videos; None where each is its own.
     """
-    found = interval(np.concatenate([w @ values for w in draws(len(values), num_draws, seed)]))
+    weights = draws(len(values), num_draws, seed, groups)
+    found = interval(np.concatenate([w @ values for w in weights]))
     equal = np.ptp(values, axis=0) == 0
-    value, unseen = values[0, equal], 1 - wilson(len(values), len(values))[0]
+    num_units = len(values) if groups is None else len(np.unique(groups.astype(str)))
+    value, unseen = values[0, equal], 1 - wilson(num_units, num_units)[0]
     found[:, equal] = [
         value - unseen * (value - bounds[0]),
         value + unseen * (bounds[1] - value),
@@ -98,13 +117,19 @@ def mean_interval(
     return found
 
 
-def paired_p_values(gaps: Floats) -> Floats:
+def paired_p_values(gaps: Floats, groups: Groups | None = None) -> Floats:
     """Two-sided p-value of no mean difference, of each column: the paired t-test.
 
     Args:
         gaps: (V, M) difference of each video. Where all are equal the t-test has no scale, and a
             sign test stands in.
+        groups: (V,) of the videos; the test is then of the groups' summed differences.
     """
+    if groups is not None:
+        number = _numbers(groups)
+        sums = np.zeros((number.max() + 1, gaps.shape[1]))
+        np.add.at(sums, number, gaps)
+        gaps = sums
     num, equal = len(gaps), np.ptp(gaps, axis=0) == 0
     found = np.where(gaps[0] == 0, 1.0, 2.0 ** (1 - num))
     if not equal.all():

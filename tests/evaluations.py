@@ -16,6 +16,7 @@ from pipeline.errors import ClipStatus
 from pipeline.store.root import Root
 from selector.evaluation.config import FULL, EvalConfig
 from selector.evaluation.files import Evaluation, EvaluationInfo, begun
+from selector.evaluation.layout import with_groups
 from selector.evaluation.run import EvalResult, evaluate
 from selector.evaluation.shard_rows import ShardRows
 from selector.methods.registry import parse_methods
@@ -79,6 +80,7 @@ def make_evaluation(
     shards: Sequence[int] | None = None,
     mass: np.ndarray | None = None,
     spent: np.ndarray | None = None,
+    groups: Sequence[str | None] = (),
     **changes: Any,
 ) -> Evaluation:
     """An evaluation with given logits (clips, conditions, classes).
@@ -92,9 +94,12 @@ def make_evaluation(
         shards: which are committed; None means all.
         mass: (clips, conditions) share of predicted mass that is kept, NaN for none.
         spent: (clips,) tokens kept, and GMACs, under conditions where the content decides.
+        groups: one per video, None where it is not known.
         changes: fields of `EvalConfig`.
     """
     plan = make_plan(labels, views, changes.get("shard_size", SHARD_SIZE))
+    named = {f"v{i:05d}": group for i, group in enumerate(groups) if group is not None}
+    plan = with_groups(plan, named)
     changes |= {"num_segments": views[0], "num_crops": views[1]}
     info = make_info(plan, logits.shape[2], **changes)
     assert logits.shape[:2] == (plan.num_rows, len(info.config.conditions))

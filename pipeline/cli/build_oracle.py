@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli import options, output
 from pipeline.cli.options import HOW, WHAT
-from pipeline.cli.status import echo_accuracy
+from pipeline.cli.status import echo_accuracy, echo_padded
 from pipeline.cli.table import Column, echo_table
 from pipeline.config import DEFAULT_LAYER, TARGETS, OracleConfig, OracleName, RunConfig
 from pipeline.errors import ClipStatus, ConfigError
@@ -182,6 +182,7 @@ def _echo_result(result: BuildResult, store: str) -> None:
         if count or status == ClipStatus.OK
     ]
     echo_table([Column(""), Column("", right=True)], counts)
+    echo_padded(result.num_padded)
     echo_accuracy(result.accuracy, result.label_names)
     for loss in result.given_up:
         output.echo(f"shard {loss.shard} given up after {loss.attempt} attempts: {loss.reason}")

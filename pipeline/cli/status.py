@@ -36,6 +36,7 @@ def status(store: options.StorePlace, as_json: options.AsJson = False) -> None:
             "store": str(opened.root),
             "complete": not summary[PENDING],
             "clips": {"total": opened.num_clips, "done": done, **summary},
+            "padded": opened.num_padded(),
             "shards": {"total": opened.num_shards, "committed": shards},
             "fingerprint": config.fingerprint(),
             "config": config.to_dict(),
@@ -62,9 +63,21 @@ def status(store: options.StorePlace, as_json: options.AsJson = False) -> None:
     echo_table([Column(""), Column("")], [*facts.items()])
     counts = [(name, str(count)) for name, count in summary.items()]
     echo_table([Column(""), Column("", right=True)], counts, indent=2)
+    echo_padded(opened.num_padded())
     echo_accuracy(accuracy, opened.label_names)
     if summary[PENDING]:
         output.echo("not complete: run the same build-oracle again, it goes on where it stopped")
+
+
+def echo_padded(num_padded: int) -> None:
+    """Warn of clips that repeat frames; nothing where there are none."""
+    if num_padded:
+        output.echo(
+            f"WARNING: {num_padded} clips are of videos with fewer frames than a clip takes, so "
+            "that some repeat (`padded` in the clips table); how long a video is may give its "
+            "class away",
+            err=True,
+        )
 
 
 def echo_accuracy(accuracy: Accuracy | None, names: list[str]) -> None:

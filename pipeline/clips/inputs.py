@@ -27,6 +27,8 @@ class Inputs(Generic[Config]):
     config: Config
     """What was asked for, with the fields of `ClipConfig` closed."""
     plan: pa.Table
+    groups: dict[str, str]
+    """The group of each video whose annotation gives one, by `video_id`."""
     label_names: list[str]
     backbone: Backbone
     """On PyTorch's meta device: what it is, without its weights."""
@@ -82,4 +84,10 @@ def read_inputs(
         num_crops=crops,
         class_agreement=classes.agreement.value,
     )
-    return Inputs(config=config, plan=plan, label_names=classes.names, backbone=backbone)
+    return Inputs(
+        config=config,
+        plan=plan,
+        groups={v.video_id: v.group for v in found.videos if v.group is not None},
+        label_names=classes.names,
+        backbone=backbone,
+    )

@@ -44,6 +44,8 @@ class BuildResult:
     store: str
     summary: dict[str, int]
     """Clips of the whole store per status, with `pending`."""
+    num_padded: int
+    """Clips whose video has fewer frames than they, so that some repeat."""
     accuracy: Accuracy | None
     """The stored predictions against the labels; None where there are none."""
     label_names: list[str]
@@ -152,6 +154,7 @@ def build(
     return BuildResult(
         store=str(root),
         summary=opened.summary(),
+        num_padded=opened.num_padded(),
         accuracy=measure_accuracy(opened),
         label_names=opened.label_names,
         given_up=given_up,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets_spec import DatasetSpec
-from datasets_spec.read import list_splits, read_groups, read_split
+from datasets_spec.read import read_split
 from datasets_spec.types import Video
 from pipeline.decode import DecodeRequest
 from pipeline.errors import ConfigError
@@ -59,8 +59,8 @@ def read_plan(spec: DatasetSpec, data_root: Path, train: str, validation: str) -
     """The videos of both splits, checked against each other.
 
     Raises:
-        DatasetSpecError: the dataset, a split or its annotations.
-        ConfigError: a video or a group in both splits, a class without training videos, a video
+        DatasetSpecError: the dataset, a split or its annotations, or a group in several splits.
+        ConfigError: a video in both splits, a class without training videos, a video
             without a label; names them.
     """
     one, other = (read_split(spec, data_root, split) for split in (train, validation))
@@ -74,23 +74,8 @@ def read_plan(spec: DatasetSpec, data_root: Path, train: str, validation: str) -
             f"{where}: in split {train!r} and in {validation!r}: {_some(both)}; "
             "name two splits that share no video"
         )
-    _refuse_crossing_groups(spec, data_root, train)
     require_every_class(one.label_names, [v.label for v in one.videos if v.label is not None])
     return Plan(one.videos, other.videos, one.label_names)
-
-
-def _refuse_crossing_groups(spec: DatasetSpec, data_root: Path, train: str) -> None:
-    """Of every other split, those that evaluations will use too; `all` holds the training's own."""
-    mine = read_groups(spec, data_root, train)
-    for split in list_splits(spec, data_root) if mine else ():
-        theirs = read_groups(spec, data_root, split)
-        crossing = set(mine.values()) & set(theirs.values())
-        if crossing and not mine.keys() & theirs.keys():
-            raise ConfigError(
-                f"{spec.name} in {data_root}: groups in split {train!r} and in {split!r}: "
-                f"{_some(crossing)}; move each to one split, since videos of one group are too "
-                "alike to judge by"
-            )
 
 
 def require_every_class(label_names: Sequence[str], labels: Sequence[int]) -> None:

@@ -297,6 +297,10 @@ class Store:
         kept = {s: n for s, n in found.items() if n or s == ClipStatus.OK.value}
         return kept | {PENDING: self.num_clips - sum(found.values())}
 
+    def num_padded(self) -> int:
+        """Committed clips whose video is too short for them, so that some frames repeat."""
+        return int(self.clips(columns=["padded"], status=ClipStatus.OK)["padded"].sum())
+
     def _beside(self, shard: int, commit: Commit, read: Callable[[Commit], T]) -> T | None:
         """What `read` finds of a shard beside its commit record; None if that is gone meanwhile.
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.errors import StoreError
 from pipeline.store.commits import Commits, commit_bytes
@@ -122,7 +123,7 @@ class Evaluation:
         self.root.put(self.info.commit_path(shard), data)
 
     def read_shard(self, shard: int, columns: Collection[str] | None = None) -> pa.Table:
-        """One shard's rows, clip-major.
+        """One shard's rows, clip-major; without `padded` where an older release wrote them.
 
         Raises:
             StoreError: not committed, damaged, or not a rectangle of clips and conditions.
@@ -130,6 +131,9 @@ class Evaluation:
         where, again = self.info.commit_path(shard), "run the same evaluation again"
         try:
             commit = self._commits.read(shard)
+            if commit is not None and columns is not None and layout.PADDED in columns:
+                there = pq.read_schema(pa.BufferReader(commit.data)).names
+                columns = [name for name in columns if name != layout.PADDED or name in there]
             table = None if commit is None else commit.table(columns)
         except StoreError as error:
             raise StoreError(f"{error}: remove it and {again}") from error

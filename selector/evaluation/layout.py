@@ -2,7 +2,8 @@
 
     OUT/
       evaluation.json              what is evaluated, with what (`EvaluationInfo`)
-      plan.parquet                 the store's PLAN_SCHEMA; one row per clip, frozen at creation
+      plan.parquet                 the store's PLAN_SCHEMA, and `group` where the dataset
+                                   says groups; one row per clip, frozen at creation
       results/shard-00042.parquet  one row per clip and condition; the commit record of the shard
       runs/                        lock and timings; never part of the committed data
 
@@ -11,6 +12,8 @@ Rows are clip-major: all conditions of a clip stand together, in the order of
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -21,6 +24,12 @@ SCHEMA_VERSION = 4
 EVALUATION_JSON = "evaluation.json"
 RESULTS = "results"
 TIMINGS = f"{RUNS}/timings"
+
+GROUP = "group"
+"""Column of the plan: what a clip's video was cut from; null where that is not known."""
+
+PADDED = "padded"
+"""Column of the results that those of older releases lack."""
 
 TOP = 5
 """Classes listed per row."""
@@ -49,6 +58,7 @@ _FIELDS = [
     # Share of the clip's summed predicted scores that the kept tokens hold; null when failed, and
     # for methods that predict no scores.
     pa.field("mass", pa.float32()),
+    pa.field(PADDED, pa.bool_()),  # too short: the clip repeats frames; false when not decoded
 ]
 # Where views are averaged their class probabilities are needed. As logarithms, float16 keeps them
 # to 0.05 % near one, and does not tie the small ones at zero. Held as float32 with the low bits
@@ -66,3 +76,16 @@ def results_schema(num_views: int) -> pa.Schema:
 def timings_path(shard: int) -> str:
     """Path of the seconds that a shard took, by what they went to."""
     return f"{TIMINGS}/shard-{shard:05d}.json"
+
+
+def with_groups(plan: pa.Table, groups: Mapping[str, str]) -> pa.Table:
+    """The plan with the column `group`, or as it is where no video has one.
+
+    Args:
+        plan: of PLAN_SCHEMA.
+        groups: by `video_id`.
+    """
+    if not groups:
+        return plan
+    found = [groups.get(video) for video in plan["video_id"].to_pylist()]
+    return plan.append_column(pa.field(GROUP, pa.string()), pa.array(found, pa.string()))

@@ -7,8 +7,10 @@ Axes: V videos (or views, where they are apart), M conditions, n clips of a shar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ClipStatus, ConfigError, StoreError
+from selector.evaluation import layout
 from selector.evaluation.config import FULL, Condition, EvalConfig
 from selector.evaluation.files import Evaluation
-from selector.evaluation.layout import TOP
+from selector.evaluation.layout import PADDED, TOP
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class Outcomes:
     """(V,) row of the plan; a video's first."""
     labels: npt.NDArray[np.int64]
     """(V,)"""
+    groups: npt.NDArray[np.object_] | None = None
+    """(V,) what each video was cut from, itself where that is not known; None where the dataset
+    says no groups. Videos of one group are alike, so chance is over groups."""
     label_rank: npt.NDArray[np.int64]
     """(V, M) place of the label among the classes, 0 = first."""
     confidence: npt.NDArray[np.float64]
@@ -62,6 +68,9 @@ class Outcomes:
     """Method to the videos left out that the full model did and it did not; only those above 0."""
     num_missing: int
     """Videos of the plan that are not, or not wholly, evaluated yet."""
+    padded: npt.NDArray[np.bool_]
+    """(V,) videos that are too short for a clip, so that some frames repeat; False where an older
+    release did not say."""
 
     @property
     def top1(self) -> npt.NDArray[np.float64]:
@@ -106,14 +115,18 @@ def read_outcomes(
     mass = np.zeros((num_videos, m))
     views = np.zeros((num_videos, m), np.int64)
     seen = np.zeros(num_videos, np.int64)
+    padded = np.zeros(num_videos, np.bool_)
     labels = np.zeros(num_videos, np.int64)
     labels[video] = plan["label"].to_numpy()
     uneven = [i for i, condition in enumerate(config.conditions) if condition.keep_ratio is None]
     spent = np.zeros((len(_COSTS), num_videos, len(uneven)))
     num_classes, average = len(evaluation.info.label_names), _ViewAverage()
     for shard in evaluation.shards():
-        table = evaluation.read_shard(shard, [*_columns(num_views), *(_COSTS if uneven else ())])
+        wanted = [*_columns(num_views), PADDED, *(_COSTS if uneven else ())]
+        table = evaluation.read_shard(shard, wanted)
         at = video[table["clip_id"].to_numpy().reshape(-1, m)[:, 0]]
+        if PADDED in table.column_names:
+            np.logical_or.at(padded, at, table[PADDED].to_numpy().reshape(-1, m)[:, 0])
         ok = pc.equal(table["status"], ClipStatus.OK.value).to_numpy().reshape(-1, m)
         np.add.at(views, at, ok)
         np.add.at(mass, at, np.where(ok, table["mass"].to_numpy().reshape(-1, m), 0.0))
@@ -141,6 +154,7 @@ def read_outcomes(
         video_ids=names[first][good],
         clip_ids=first[good],
         labels=labels[good],
+        groups=_groups(plan, first[good]),
         label_rank=rank[good],
         confidence=confidence[good],
         mass=mass[good] / np.maximum(views[good], 1),
@@ -148,7 +162,62 @@ def read_outcomes(
         num_failed=int((whole & ~good).sum()),
         failed_by=_failed_by(config, lost[whole]),
         num_missing=int((~whole).sum()),
+        padded=padded[good],
     )
+
+
+def pool(parts: Sequence[Outcomes]) -> Outcomes:
+    """Outcomes of several evaluations as one: the folds of a cross-validation, say.
+
+    Args:
+        parts: of the same conditions, on videos that no two of them share.
+
+    Raises:
+        ConfigError: other conditions, or a video twice.
+    """
+    first = parts[0]
+    if any((p.conditions, p.without) != (first.conditions, first.without) for p in parts):
+        raise ConfigError("only evaluations of the same methods, seeds and keep ratios go together")
+
+    def joined(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    names = joined("video_ids")
+    if len(np.unique(names)) < len(names):
+        raise ConfigError("the same video is in two of the evaluations")
+    grouped = all(part.groups is not None for part in parts)
+    return Outcomes(
+        conditions=first.conditions,
+        without=first.without,
+        video_ids=names,
+        clip_ids=joined("clip_ids"),
+        labels=joined("labels"),
+        groups=joined("groups") if grouped else None,
+        label_rank=joined("label_rank"),
+        confidence=joined("confidence"),
+        mass=joined("mass"),
+        measured={
+            column: Measured(
+                *(
+                    np.concatenate([getattr(part.measured[column], name) for part in parts])
+                    for name in _COSTS
+                )
+            )
+            for column in first.measured
+        },
+        num_failed=sum(part.num_failed for part in parts),
+        failed_by=dict(sum((Counter(part.failed_by) for part in parts), Counter[str]())),
+        num_missing=sum(part.num_missing for part in parts),
+        padded=joined("padded"),
+    )
+
+
+def _groups(plan: pa.Table, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.object_] | None:
+    if layout.GROUP not in plan.column_names:
+        return None
+    found = pc.coalesce(plan[layout.GROUP], plan["video_id"])
+    groups: npt.NDArray[np.object_] = found.to_numpy()[rows]
+    return groups
 
 
 def _failed_by(config: EvalConfig, lost: npt.NDArray[np.bool_]) -> dict[str, int]:

@@ -20,6 +20,7 @@ from pipeline.shards.progress import Progress
 from pipeline.shards.run import run_job, with_what_is_seen
 from pipeline.shards.scheduler import Loss
 from pipeline.store.root import Root
+from selector.evaluation import layout
 from selector.evaluation.config import EvalConfig
 from selector.evaluation.files import Evaluation, EvaluationInfo, begun
 from selector.evaluation.worker import EvalWorker
@@ -78,7 +79,8 @@ def prepare(asked: EvalConfig, run: RunConfig) -> tuple[EvaluationInfo, pa.Table
         keep_ratios=keep_ratios,
         left_out=_unreachable(methods, keep_ratios, budgets),
     )
-    return _info(config, plan.num_rows, inputs.label_names, methods, budgets), plan
+    info = _info(config, plan.num_rows, inputs.label_names, methods, budgets)
+    return info, layout.with_groups(plan, inputs.groups)
 
 
 def evaluate(

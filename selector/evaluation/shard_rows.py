@@ -16,7 +16,7 @@ from scipy.special import log_softmax
 from pipeline.errors import ClipStatus, printable
 from pipeline.store.layout import MAX_ERROR_CHARS
 from selector.evaluation.files import EvaluationInfo
-from selector.evaluation.layout import TOP, results_schema
+from selector.evaluation.layout import PADDED, TOP, results_schema
 
 NOT_FINITE = "logits are not finite"
 
@@ -41,6 +41,7 @@ class ShardRows:
         self._second_prob = np.full(shape, np.nan, np.float32)
         self._true_prob = np.full(shape, np.nan, np.float32)
         self._mass = np.full(shape, np.nan, np.float32)
+        self._padded = np.zeros(shape[0], np.bool_)
         self._num_kept = _filled(info.num_kept, shape, 0)
         self._gmacs = _filled(info.gmacs, shape, np.nan)
         self._gmacs_backbone = _filled(info.gmacs_backbone, shape, np.nan)
@@ -81,6 +82,10 @@ class ShardRows:
         self._true_prob[good, condition] = np.exp(log_probs[np.arange(len(good)), labels])
         if self._log_probs is not None:
             self._log_probs[good, condition] = log_probs.astype(np.float16)
+
+    def set_padded(self, clip: int, padded: bool) -> None:
+        """Records whether a clip repeats frames."""
+        self._padded[clip] = padded
 
     def set_mass(
         self, clips: Sequence[int], conditions: Sequence[int], mass: npt.NDArray[np.float64]
@@ -140,6 +145,7 @@ class ShardRows:
             "second_prob": pa.array(self._second_prob.ravel(), mask=failed),
             "true_prob": pa.array(self._true_prob.ravel(), mask=failed),
             "mass": pa.array(self._mass.ravel(), mask=failed | np.isnan(self._mass.ravel())),
+            PADDED: np.repeat(self._padded, m),
         }
         if self._log_probs is not None:
             columns["log_probs"] = _lists(self._log_probs, failed)

@@ -108,6 +108,8 @@ class EvalWorker(ShardWorker[_Job]):
         """All conditions on one batch."""
         with torch.no_grad():
             clips = self._embed(batch, job)
+            for position, facts in batch.facts.items():
+                job.rows.set_padded(position, facts["padded"])
             job.watch.timing.clips += len(clips)
             self._forward(clips.tokens, None, 0, batch, job)
             for conditions in self._methods:

@@ -27,11 +27,12 @@ from selector.methods.rank import chance
 from selector.methods.registry import Parts, make_method, parse_method
 from selector.methods.spread import DEFAULT_SPREAD, even_lattice, spread_offsets
 from selector.training.files import save_selector, selector_digest
-from tests.builds import file_hashes, make_dataset
+from tests.builds import file_hashes, make_dataset, run_build
 from tests.checkpoints import save_videomae
 from tests.evaluations import run_evaluation
 from tests.lite_models import make_selector
 from tests.plain import layers, plain_logits, token_maps
+from tests.videos import write_video
 
 NUM_VIDEOS, MISSING = 11, 3
 
@@ -187,6 +188,29 @@ def test_a_missing_video_changes_no_other_row(finished, tmp_path, tiny_backbone)
     assert (rows["status"] == "ok").all()
     others = rows["clip_id"] != MISSING
     assert rows[others].equals(before[others])
+
+
+def test_short_videos_and_groups_are_known_from_the_folder_alone(tmp_path, tiny_backbone):
+    data = make_dataset(tmp_path / "data", 6, missing=(3,))
+    write_video(data / "v001.mp4", 2, 24, 32)  # of the 4 frames of a clip
+    table = (data / "videos.csv").read_text().splitlines()
+    groups = ["group", "a", "a", "b", "b", "", "c"]
+    (data / "videos.csv").write_text(
+        "".join(f"{row},{group}\n" for row, group in zip(table, groups, strict=True))
+    )
+    run_evaluation(tmp_path / "out", data, tiny_backbone, "uniform")
+    outcomes = read_outcomes(Evaluation(str(tmp_path / "out")))
+    assert outcomes.video_ids.tolist() == ["v000", "v001", "v002", "v004", "v005"]
+    assert outcomes.groups.tolist() == ["a", "a", "b", "v004", "c"]
+    assert outcomes.padded.tolist() == [False, True, False, False, False]
+    said = CliRunner().invoke(app, ["evaluate", "--out", str(tmp_path / "out"), "--table-only"])
+    shown = " ".join(said.stdout.split())
+    assert "SHORT: 1 of these videos" in shown
+    assert "FEW GROUPS: intervals of 4" in shown
+    store = tmp_path / "store"
+    assert run_build(store, data, tiny_backbone).num_padded == 1
+    said = CliRunner().invoke(app, ["status", "--store", str(store)])
+    assert "WARNING: 1 clips are of videos with fewer frames" in said.stderr
 
 
 class Dies(EvalWorker):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from selector.evaluation.config import FULL
 from selector.evaluation.report.table import Entry
-from selector.statistics import NUM_DRAWS, draws, interval, spearman
+from selector.statistics import NUM_DRAWS, Groups, draws, interval, spearman
 
 ANALYSIS_RATIO = 0.5
 """The paper's Figure 5."""
@@ -25,7 +25,7 @@ ANALYSIS_RATIO = 0.5
 class ClassTrend:
     """How one method's drop depends on a class's full accuracy.
 
-    Intervals are over videos, and NaN where all resamples agree.
+    Intervals are over videos or groups, and NaN where all resamples agree.
     """
 
     method: str
@@ -51,6 +51,7 @@ def class_trends(
     keep_ratio: float = ANALYSIS_RATIO,
     num_draws: int = NUM_DRAWS,
     seed: int = 0,
+    groups: Groups | None = None,
 ) -> list[ClassTrend]:
     """One trend per method that was evaluated at `keep_ratio`; none with fewer than 3 classes.
 
@@ -60,6 +61,7 @@ def class_trends(
         keep_ratio: where the drop is taken.
         num_draws: resamples.
         seed: of the resampling.
+        groups: (V,) of the videos, which are resampled by group then.
     """
     chosen = [line for line in lines if line.keep_ratio == keep_ratio and line.method != FULL]
     class_ids, at = np.unique(labels, return_inverse=True)
@@ -71,7 +73,7 @@ def class_trends(
     observed = _trend(_per_class(np.full((1, len(labels)), 1 / len(labels)), member, right))
     samples = [
         _trend(_per_class(weights, member, right))
-        for weights in draws(len(labels), num_draws, seed)
+        for weights in draws(len(labels), num_draws, seed, groups)
     ]
     low, high = interval(np.concatenate(samples))  # (methods, 2)
     accuracy = _per_class(np.ones((1, len(labels))), member, right)[0]

@@ -19,7 +19,7 @@ from selector.budgets.levels import mixture_at
 from selector.evaluation.config import FULL
 from selector.evaluation.report.table import Entry
 from selector.methods.names import PRIOR_SPREAD
-from selector.statistics import LEVEL, holm, mean_interval, paired_p_values
+from selector.statistics import LEVEL, Groups, holm, mean_interval, paired_p_values
 
 BEST = "best"
 """Asks for the comparison of every line with the best other one of its budget."""
@@ -145,13 +145,22 @@ def _best(line: Entry, fixed: Sequence[Entry]) -> Entry | None:
     return max(peers, key=lambda peer: float(peer.top1.mean()), default=None)
 
 
-def paired(chosen: Sequence[Pair], num_draws: int, seed: int) -> list[PairedDifference]:
-    """The differences of all pairs, over the same resamples."""
+def paired(
+    chosen: Sequence[Pair], num_draws: int, seed: int, groups: Groups | None = None
+) -> list[PairedDifference]:
+    """The differences of all pairs, over the same resamples.
+
+    Args:
+        chosen: the pairs, all over the same V videos.
+        num_draws: resamples.
+        seed: of the resampling.
+        groups: (V,) of the videos, which are resampled and tested by group then.
+    """
     if not chosen:
         return []
     gaps = np.stack([a.top1.mean(axis=1) - b.top1.mean(axis=1) for a, b, _ in chosen], axis=1)
-    low, high = mean_interval(gaps, (-1.0, 1.0), num_draws, seed)
-    p_values = paired_p_values(gaps)
+    low, high = mean_interval(gaps, (-1.0, 1.0), num_draws, seed, groups)
+    p_values = paired_p_values(gaps, groups)
     families = np.array([pair.family for pair in chosen])
     for family in set(families.tolist()):
         p_values[families == family] = holm(p_values[families == family])

@@ -33,8 +33,12 @@ class Summary:
     views: str
     num_videos: int
     """Videos that every number is over."""
+    num_groups: int | None
+    """Groups that these are of, which every interval is over; None where the dataset says none."""
     num_failed: int
     """Videos left out because some method could do no view of theirs."""
+    num_padded: int
+    """Videos that are too short for a clip, so that some frames repeat."""
     failed_by: dict[str, int]
     """Method to how many of those the full model did and it did not."""
     without: tuple[str, ...]
@@ -104,6 +108,7 @@ def summarise(
     lite_methods = tuple(m for m in config.lite_methods if m not in without)
     adaptive, out_of_reach = adaptive_results(outcomes, evaluation.info, goal)
     lines = [*fixed, *(result.entry for result in adaptive)]
+    groups = outcomes.groups
     return Summary(
         out=str(evaluation.root),
         dataset=config.dataset,
@@ -111,21 +116,23 @@ def summarise(
         backbone=config.backbone,
         views=f"{config.num_segments}x{config.num_crops}",
         num_videos=len(outcomes.video_ids),
+        num_groups=None if groups is None else len(set(groups.tolist())),
         num_failed=outcomes.num_failed,
+        num_padded=int(outcomes.padded.sum()),
         failed_by=outcomes.failed_by,
         without=tuple(sorted(without)),
         num_missing=outcomes.num_missing,
         lite_methods=lite_methods,
         against=compared,
-        table=make_table(lines, num_draws, seed),
+        table=make_table(lines, num_draws, seed, groups),
         thresholds={
             condition.method: setting["grey_levels"]
             for condition, setting in zip(config.conditions, evaluation.info.settings, strict=True)
             if condition.keep_ratio is None and condition.method in known
         },
-        paired=paired(pairs(fixed, compared, lite_methods, adaptive), num_draws, seed),
+        paired=paired(pairs(fixed, compared, lite_methods, adaptive), num_draws, seed, groups),
         steering=[s for s in steering(evaluation, set(outcomes.video_ids)) if s.method in known],
-        classes=class_trends(fixed, outcomes.labels, class_ratio, num_draws, seed),
+        classes=class_trends(fixed, outcomes.labels, class_ratio, num_draws, seed, groups),
         goal=goal,
         adaptive=[result.setting for result in adaptive],
         out_of_reach=out_of_reach,

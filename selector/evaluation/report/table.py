@@ -1,4 +1,4 @@
-"""Accuracy against cost: one row per method and keep ratio, with intervals over videos."""
+"""Accuracy against cost: one row per method and keep ratio, intervals over videos or groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from selector.evaluation.config import FULL
 from selector.evaluation.files import EvaluationInfo
 from selector.evaluation.results import Outcomes
-from selector.statistics import NUM_DRAWS, mean_interval
+from selector.statistics import NUM_DRAWS, Groups, mean_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,19 +100,25 @@ def _cost(outcomes: Outcomes, info: EvaluationInfo, column: int) -> dict[str, An
     }
 
 
-def make_table(lines: Sequence[Entry], num_draws: int = NUM_DRAWS, seed: int = 0) -> list[TableRow]:
-    """Means and 95 % intervals over videos; all entries see the same resamples.
+def make_table(
+    lines: Sequence[Entry],
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+    groups: Groups | None = None,
+) -> list[TableRow]:
+    """Means and 95 % intervals over videos or groups; all entries see the same resamples.
 
     Args:
         lines: one of them is the full model.
         num_draws: resamples.
         seed: of the resampling.
+        groups: (V,) of the videos, which are resampled by group then.
     """
     full = next(line for line in lines if line.method == FULL)
     right = np.stack([line.top1.mean(axis=1) for line in lines], axis=1)
     against = right - full.top1.mean(axis=1)[:, None]
-    low, high = mean_interval(right, (0.0, 1.0), num_draws, seed)
-    less, more = mean_interval(against, (-1.0, 1.0), num_draws, seed)
+    low, high = mean_interval(right, (0.0, 1.0), num_draws, seed, groups)
+    less, more = mean_interval(against, (-1.0, 1.0), num_draws, seed, groups)
     itself = [line is full for line in lines]
     less[itself] = more[itself] = 0.0
     return [

@@ -15,6 +15,7 @@ from datasets_spec import (
     read_label_names,
     read_videos,
 )
+from datasets_spec.check import check_dataset
 
 SPEC = load_spec("csv")
 
@@ -141,3 +142,30 @@ def test_a_row_of_another_split_in_a_splits_own_table(write: Any) -> None:
 def test_a_line_separator_inside_a_text_ends_no_line(write: Any) -> None:
     root = write({"videos.jsonl": '{"path": "a\u2028b.mp4", "label": 0}\n'})
     assert read_videos(SPEC, root, "all")[0].path == "a\u2028b.mp4"
+
+
+CROSSING = """path,label,split,group
+a.mp4,x,train,home
+b.mp4,y,train,yard
+c.mp4,x,test,home
+d.mp4,y,test,
+"""
+
+
+def test_a_group_in_two_splits_is_refused_by_name_and_not_in_all(write: Any) -> None:
+    root = write({"videos.csv": CROSSING})
+    for split, other in (("train", "test"), ("test", "train")):
+        with pytest.raises(DatasetSpecError, match=f"{split!r} and in {other!r}: home;"):
+            read_videos(SPEC, root, split)
+    assert [v.group for v in read_videos(SPEC, root, "all")] == ["home", "yard", "home", None]
+    obstacles = check_dataset(SPEC, root).obstacles()
+    assert sum("home" in said for said in obstacles) == 2, obstacles
+    assert not any("unusable" in said for said in obstacles)
+
+
+def test_a_video_that_two_splits_share_tears_no_group_apart(write: Any) -> None:
+    both = {
+        "train.csv": "path,label,group\na.mp4,x,g\n",
+        "test.csv": "path,label,group\na.mp4,x,g\n",
+    }
+    assert len(read_videos(SPEC, write(both), "train")) == 1

@@ -78,6 +78,45 @@ def test_weights_sum_to_one():
     np.testing.assert_allclose(weights.sum(1), 1)
 
 
+GROUPS = np.array([*"aaaaabbcddddddeffgh" * 9], object)
+GROUPS += np.repeat([f"{i}" for i in range(9)], 19).astype(object)
+ALIKE = np.random.default_rng(4).normal(0.3, 1, 72)[
+    np.unique(GROUPS.astype(str), return_inverse=True)[1]
+]
+"""One value for all videos of a group, 72 groups of 1 to 6 videos."""
+
+
+def test_the_interval_over_groups_is_scipys_bootstrap_of_their_sums():
+    number = np.unique(GROUPS.astype(str), return_inverse=True)[1]
+    sums, sizes = np.bincount(number, ALIKE), np.bincount(number)
+    theirs = stats.bootstrap(
+        (sums, sizes),
+        lambda total, size, axis: total.sum(axis) / size.sum(axis),
+        paired=True,
+        method="percentile",
+        n_resamples=5000,
+        random_state=3,
+    ).confidence_interval
+    low, high = mean_interval(ALIKE[:, None], (-9, 9), 5000, groups=GROUPS)[:, 0]
+    half = (theirs.high - theirs.low) / 2
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.05 * half)
+    low, high = mean_interval(ALIKE[:, None], (-9, 9), 5000)[:, 0]
+    assert (high - low) / 2 < 0.7 * half  # as if all 171 videos told something new
+
+
+def test_the_test_over_groups_is_the_textbooks_on_their_sums():
+    sums = [ALIKE[group == GROUPS].sum() for group in dict.fromkeys(GROUPS)]
+    found = paired_p_values(ALIKE[:, None], GROUPS)
+    assert found == pytest.approx([stats.ttest_1samp(sums, 0).pvalue])
+    assert paired_p_values(ALIKE[:, None])[0] < found[0] / 5
+
+
+def test_equal_outcomes_of_few_groups_are_as_uncertain_as_few_videos():
+    groups = np.repeat(["a", "b", "c"], 20).astype(object)
+    few = mean_interval(share_of(3, 3))
+    np.testing.assert_allclose(mean_interval(share_of(60, 60), groups=groups), few)
+
+
 @pytest.mark.parametrize(("right", "num"), [(0, 1), (1, 1), (12, 12), (0, 40), (7, 20), (500, 501)])
 def test_wilsons_bound_is_scipys(right, num):
     theirs = stats.binomtest(right, num).proportion_ci(method="wilson")

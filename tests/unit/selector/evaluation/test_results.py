@@ -8,7 +8,7 @@ import pytest
 from pipeline.cli.evaluate_report import echo_summary
 from pipeline.errors import ConfigError, StoreError
 from selector.evaluation.report.summary import summarise
-from selector.evaluation.results import read_outcomes
+from selector.evaluation.results import pool, read_outcomes
 from tests.evaluations import make_evaluation
 
 LABELS = [0, 1, 2, 3, 4, 0, 1]
@@ -146,6 +146,50 @@ def test_a_video_cut_by_a_missing_shard_is_missing(tmp_path):
     # Clips 5 to 9 are missing: videos 2 (clips 4, 5), 3 and 4.
     assert outcomes.video_ids.tolist() == ["v00000", "v00001", "v00005", "v00006"]
     assert (outcomes.num_failed, outcomes.num_missing) == (0, 3)
+
+
+GROUPS = ["a", "a", None, "b", "b", "a", None]
+
+
+def test_a_video_without_a_group_is_its_own(tmp_path):
+    evaluation = make_evaluation(tmp_path, make_logits(7), LABELS, groups=GROUPS, failed=[(1, 0)])
+    assert read_outcomes(evaluation).groups.tolist() == ["a", "v00002", "b", "b", "a", "v00006"]
+    assert summarise(evaluation).num_groups == 4
+
+
+def test_intervals_are_over_groups_where_there_are_some(tmp_path, capsys):
+    logits = make_logits(7 * 6).repeat(3, axis=0)  # every clip three times
+    labels = np.arange(42).repeat(3) % 5
+    grouped = make_evaluation(
+        tmp_path / "g", logits, labels, groups=[f"{i // 3}" for i in range(126)]
+    )
+    apart = make_evaluation(tmp_path / "a", logits, labels)
+    once = make_evaluation(tmp_path / "o", logits[::3], labels[::3])
+    found, wide, narrow = (summarise(e) for e in (grouped, once, apart))
+    for row, same, other in zip(found.table, wide.table, narrow.table, strict=True):
+        width = row.top1_high - row.top1_low
+        assert width == pytest.approx(same.top1_high - same.top1_low, rel=0.15)
+        assert width > 1.4 * (other.top1_high - other.top1_low)
+    assert [p.p_value for p in found.paired] == pytest.approx([p.p_value for p in wide.paired])
+    echo_summary(found)
+    assert "over the 42 groups of the videos" in " ".join(capsys.readouterr().out.split())
+
+
+def test_pooled_folds_are_the_whole(tmp_path):
+    logits = make_logits(7)
+    whole = read_outcomes(make_evaluation(tmp_path / "w", logits, LABELS, groups=GROUPS))
+    half = [
+        make_evaluation(tmp_path / str(k), logits, LABELS, groups=GROUPS, shards=[k])
+        for k in (0, 1)
+    ]
+    found = pool([read_outcomes(part) for part in half])
+    for name in ("video_ids", "labels", "groups", "label_rank", "confidence", "padded"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    with pytest.raises(ConfigError, match="the same video"):
+        pool([whole, found])
+    other = make_evaluation(tmp_path / "x", logits[:, :2], LABELS, num_seeds=1)
+    with pytest.raises(ConfigError, match="same methods"):
+        pool([whole, read_outcomes(other)])
 
 
 def test_nothing_committed_is_an_error(tmp_path):

@@ -1,0 +1,242 @@
+"""What the folds of `real_videos.py` say together: tables in Markdown, intervals over groups."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import open_store
+from pipeline.config import DEFAULT_LAYER, OracleConfig
+from pipeline.decode import DecodeRequest, decode_video
+from selector.analysis.store import analyze_store
+from selector.budgets.adaptive import MAX_LOSS, AdaptiveGoal, adaptive_results
+from selector.evaluation.config import FULL
+from selector.evaluation.files import Evaluation
+from selector.evaluation.report.paired import Pair, PairedDifference, paired, pairs
+from selector.evaluation.report.table import Entry, entries, make_table
+from selector.evaluation.results import Outcomes, pool, read_outcomes
+from selector.evaluation.timing import Timing
+from selector.statistics import NUM_DRAWS, draws, interval, spearman
+
+RENDERED_TABLE = Path(__file__).resolve().parents[1] / "BENCHMARKS.md"
+AGAINST = (FULL, "random", "prior-spread")
+SEEN, UNSEEN = "lite-spread[classes seen]", "lite-spread[classes not seen]"
+_DEFAULT_ORACLE = f"[{DEFAULT_LAYER},{OracleConfig.method}]"
+_TIMED = 24
+"""Videos of each fold whose decoding is timed."""
+
+
+def print_tables(folds: Sequence[Path], num_folds: int, halves: tuple[str, str]) -> None:
+    """Everything that the finished folds say.
+
+    Args:
+        folds: their folders.
+        num_folds: how many there are to be.
+        halves: names of the selectors that saw every other class each.
+    """
+    evaluations = [Evaluation(str(fold / "evaluation")) for fold in folds]
+    parts = [read_outcomes(evaluation) for evaluation in evaluations]
+    outcomes, info = pool(parts), evaluations[0].info
+    assert outcomes.groups is not None
+    timing = Timing()
+    for evaluation in evaluations:
+        timing.add(evaluation.timing())
+    lines = entries(outcomes, info, timing.clips_per_s(info.config))
+    lines += by_classes(lines, outcomes, halves)
+    adaptive, _ = adaptive_results(outcomes, info, AdaptiveGoal(max_loss=MAX_LOSS))
+    chosen = pairs(lines, AGAINST, (), adaptive)
+    at = {(line.method, line.keep_ratio): line for line in lines}
+    chosen += [
+        Pair(line, at[SEEN, line.keep_ratio], SEEN) for line in lines if line.method == UNSEEN
+    ]
+    found = paired(chosen, NUM_DRAWS, 0, outcomes.groups)
+    print(
+        f"\n{len(folds)} of {num_folds} folds: {len(outcomes.video_ids)} clips of "
+        f"{len(np.unique(outcomes.groups.astype(str)))} groups, {outcomes.num_failed} failed, "
+        f"{outcomes.num_missing} missing"
+    )
+    every = [*lines, *(result.entry for result in adaptive)]
+    rows = {(r.method, r.keep_ratio): r for r in make_table(every, groups=outcomes.groups)}
+    full = rows[FULL, 1.0]
+    each = [100 * float(part.top1[:, 0].mean()) for part in parts]
+    print(
+        f"all tokens: {100 * full.top1:.1f} [{100 * full.top1_low:.1f}, {100 * full.top1_high:.1f}]"
+        f" %; by fold {', '.join(f'{value:.1f}' for value in each)}"
+    )
+    fixed = [line for line in lines if line.method != FULL]
+    pivot("Top-1 in percent", fixed, lambda m, r: f"{100 * rows[m, r].top1:.1f}")
+    for other in (*AGAINST, SEEN):
+        gaps = {(p.method, p.keep_ratio): p for p in found if p.against == other}
+        pivot(f"Against {other}", fixed, lambda m, r, gaps=gaps: difference(gaps.get((m, r))))
+    print("\nAdaptive budgets: top-1, GFLOPs, against the base, against a mixture of that cost")
+    for result in adaptive:
+        key = result.entry.method, result.entry.keep_ratio
+        own = [p for p in found if (p.method, p.keep_ratio) == key]
+        said = "; ".join(f"{p.against} {difference(p)}" for p in own)
+        row = rows[key]
+        print(f"- {key[0]} from {key[1]:g}: {100 * row.top1:.1f}, {row.gmacs:.4f}; {said}")
+    print_order(lines, outcomes)
+    print_tails(folds)
+    print_times(folds, evaluations, timing)
+
+
+def by_classes(lines: Sequence[Entry], outcomes: Outcomes, halves: tuple[str, str]) -> list[Entry]:
+    """Each clip judged with the selector that saw its class, and with the one that did not.
+
+    Both saw equally many classes, so they differ in that alone.
+    """
+    own = outcomes.labels % 2 == 0  # of the first half
+    first, second = (
+        {line.keep_ratio: line for line in lines if line.method == f"lite-spread[{half}]"}
+        for half in halves
+    )
+    made = []
+    for method, mine in ((SEEN, own), (UNSEEN, ~own)):
+        for ratio, line in first.items():
+            other = second[ratio]
+            made.append(
+                replace(
+                    line,
+                    method=method,
+                    top1=np.where(mine[:, None], line.top1, other.top1),
+                    top5=np.where(mine[:, None], line.top5, other.top5),
+                )
+            )
+    return made
+
+
+def pivot(title: str, lines: Sequence[Entry], cell: Callable[[str, float | None], str]) -> None:
+    """Methods by keep ratios; the last column is of methods without one."""
+    ratios = sorted({line.keep_ratio for line in lines if line.keep_ratio}, reverse=True)
+    there = {(line.method, line.keep_ratio) for line in lines}
+    print(f"\n{title}\n\n| tokens' cost | {' | '.join(f'{r:g}' for r in ratios)} | own |")
+    print("|---" * (len(ratios) + 2) + "|")
+    for method in dict.fromkeys(line.method for line in lines):
+        cells = [cell(method, r) if (method, r) in there else "" for r in (*ratios, None)]
+        if any(cells):
+            print(f"| {short(method)} | {' | '.join(cells)} |")
+
+
+def difference(pair: PairedDifference | None) -> str:
+    """With its interval, and a star where it stands."""
+    if pair is None:
+        return ""
+    low, middle, high = (100 * value for value in (pair.low, pair.difference, pair.high))
+    return f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]{'*' if pair.stands else ''}"
+
+
+def short(method: str) -> str:
+    """As the table of the rendered benchmark calls it."""
+    return method.replace(_DEFAULT_ORACLE, "")
+
+
+def rendered_top1(page: Path = RENDERED_TABLE) -> dict[tuple[str, float], float]:
+    """Top-1 by method and cost of "Every method at every cost", read from the page itself."""
+    found: dict[tuple[str, float], float] = {}
+    ratios: list[float] = []
+    for line in page.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        if cells[0] == "tokens' cost" and not ratios:
+            ratios = [float(c) for c in cells[1:] if re.fullmatch(r"\.\d+", c)]
+        elif ratios and not line.startswith("|"):
+            break
+        elif ratios:
+            for ratio, cell in zip(ratios, cells[1:], strict=False):
+                if re.fullmatch(r"[\d.]+", cell):
+                    found[cells[0], ratio] = float(cell)
+    return found
+
+
+def print_order(lines: Sequence[Entry], outcomes: Outcomes) -> None:
+    """Whether the rendered benchmark orders the methods as these videos do."""
+    rendered = rendered_top1()
+    print("\nOrder of the methods here and on the rendered benchmark, Spearman")
+    print("\n| tokens' cost | methods | all | without oracles | methods |\n|---|---|---|---|---|")
+    ratios = sorted({line.keep_ratio for line in lines if line.keep_ratio}, reverse=True)
+    for ratio in ratios:
+        shared = [
+            line
+            for line in lines
+            if line.keep_ratio == ratio and (short(line.method), ratio) in rendered
+        ]
+        if len(shared) < 3:
+            continue
+        cells = []
+        for some in (shared, [line for line in shared if not line.method.startswith("oracle")]):
+            here = np.stack([line.top1.mean(axis=1) for line in some], axis=1)
+            there = np.array([rendered[short(line.method), ratio] for line in some])
+            cells.append((len(some), correlation(here, there, outcomes)))
+        (num, text), (num_own, own) = cells
+        print(f"| {ratio:g} | {num} | {text} | {own} | {num_own} |")
+
+
+def correlation(
+    here: npt.NDArray[np.float64], there: npt.NDArray[np.float64], outcomes: Outcomes
+) -> str:
+    """Spearman of (V, M) outcomes' means with (M,), its interval over groups of the videos."""
+    weights = np.concatenate(list(draws(len(here), groups=outcomes.groups)))
+    samples = spearman(weights @ here, np.broadcast_to(there, (len(weights), len(there))))
+    low, high = interval(samples[:, None])[:, 0]
+    observed = spearman(here.mean(axis=0)[None], there[None])[0]
+    return f"{observed:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def print_tails(folds: Sequence[Path]) -> None:
+    """How unequal the token values of the held-out clips are, as `analyze` has it."""
+    print("\nToken values of the held-out clips, means over the folds (smallest, largest)")
+    print("\n| oracle | best 10 % hold, % | Gini | exactly 0, % | tail shape, all | within clips |")
+    print("|---" * 6 + "|")
+    for oracle in map(str, open_store(str(folds[0] / "store-test")).config.oracles):
+        rows = []
+        for fold in folds:
+            found = analyze_store(open_store(str(fold / "store-test")), oracle=oracle)
+            tails = found.tails.sort_values("share", ascending=False).groupby("values").first()
+            shapes = [float(tails["shape"].get(kind, np.nan)) for kind in ("raw", "relative")]
+            of = found.pooled
+            rows.append([100 * of["top10_share"], of["gini"], 100 * of["zero_share"], *shapes])
+        values = np.array(rows)
+        digits = (1, 3, 1, 3, 3)
+        cells = [
+            f"{v.mean():.{d}f} ({v.min():.{d}f}, {v.max():.{d}f})"
+            for v, d in zip(values.T, digits, strict=True)
+        ]
+        print(f"| {oracle} | {' | '.join(cells)} |")
+
+
+def print_times(folds: Sequence[Path], evaluations: Sequence[Evaluation], timing: Timing) -> None:
+    """Processor time of one clip: decoding, embedding, the selector, the blocks."""
+    spent = []
+    for fold, evaluation in zip(folds, evaluations, strict=True):
+        config = evaluation.config
+        for path in evaluation.plan()["path"].to_pylist()[:_TIMED]:
+            request = DecodeRequest(
+                path=str(fold / "data" / path), size=48, short_side=48, sampling=config.sampling
+            )
+            of_file = []
+            for _ in range(3):
+                began = time.process_time()
+                decode_video(request)
+                of_file.append(time.process_time() - began)
+            spent.append(min(of_file))
+    decode = 1000 * float(np.mean(spent))
+    config = evaluations[0].config
+    embed = 1000 * timing.embed / timing.clips
+    print("\nProcessor time of a clip in ms, and its share: decoding, embedding, selector, blocks")
+    for method, ratio in ((FULL, 1.0), ("lite-spread", 0.5), ("lite-spread", 0.1)):
+        column = next(
+            i
+            for i, c in enumerate(config.conditions)
+            if (c.method, c.keep_ratio) == (method, ratio)
+        )
+        rank = 1000 * timing.rank.get(method, 0.0) / timing.clips
+        blocks = 1000 * timing.forward[str(column)] / timing.clips
+        parts = (decode, embed, rank, blocks)
+        whole = sum(parts)
+        said = ", ".join(f"{part:.2f} ({100 * part / whole:.0f} %)" for part in parts)
+        print(f"- {method} at {ratio:g}: {said}; {whole:.2f} in all")
