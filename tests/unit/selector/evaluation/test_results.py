@@ -192,6 +192,13 @@ def test_pooled_folds_are_the_whole(tmp_path):
         pool([whole, read_outcomes(other)])
 
 
+def test_rows_of_an_older_release_say_nothing_of_short_videos(tmp_path):
+    evaluation = make_evaluation(tmp_path, make_logits(7), LABELS)
+    for shard in evaluation.shards():
+        evaluation.commit(shard, evaluation.read_shard(shard).drop_columns(["padded"]))
+    assert read_outcomes(evaluation).padded.tolist() == [False] * 7
+
+
 def test_nothing_committed_is_an_error(tmp_path):
     evaluation = make_evaluation(tmp_path, make_logits(7), LABELS, shards=[])
     with pytest.raises(StoreError, match="no committed results"):
