@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -167,6 +168,14 @@ def evaluate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print everything as JSON.", rich_help_panel=SHOWN)
     ] = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Also write the table to this file, all digits.", rich_help_panel=SHOWN),
+    ] = None,
+    latex: Annotated[
+        Path | None,
+        typer.Option(help="Also write the table to this file, for a paper.", rich_help_panel=SHOWN),
+    ] = None,
 ) -> None:
     """Measure accuracy against cost for every method and keep ratio.
 
@@ -183,7 +192,12 @@ def evaluate(
         published=published,
         brief=brief,
         as_json=as_json,
+        csv=csv,
+        latex=latex,
     )
+    for file in (csv, latex):
+        if file is not None:
+            options.require_writable_file(file)
     if published is not None:
         from selector.evaluation.report.published import require_published
 
@@ -250,9 +264,13 @@ def _show(
     published: int | None,
     brief: bool,
     as_json: bool,
+    csv: Path | None,
+    latex: Path | None,
 ) -> None:
     from pipeline.cli.evaluate_report import echo_brief, echo_published, echo_summary
+    from pipeline.store.root import Root
     from selector.budgets.adaptive import AdaptiveGoal
+    from selector.evaluation.report import export
     from selector.evaluation.report.published import beside
     from selector.evaluation.report.summary import summarise
     from selector.methods.names import split_names
@@ -267,6 +285,10 @@ def _show(
         without=without,
         against=None if against is None else split_names(against),
     )
+    for file, written in ((csv, export.to_csv), (latex, export.to_latex)):
+        if file is not None:
+            Root(file.absolute().parent).put(file.name, written(summary).encode())
+            output.note(f"table in {file}")
     if as_json:
         content = summary.to_dict()
         if published is not None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.errors import ConfigError
 from selector.evaluation.config import FULL
+from selector.evaluation.report.export import escape_latex
 from selector.evaluation.report.published import PUBLISHED, beside
 from selector.evaluation.report.summary import Summary
 from selector.evaluation.report.table import TableRow
@@ -228,12 +229,7 @@ def _text(name: str, value: object) -> str:
     return digits.get(name, "{:.2f}").format(value)
 
 
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    sign: f"\\{sign}" for sign in "&%$#_{}"
-}
-
-
 def _latex(text: str) -> str:
     # A bracket first in a row would be the optional argument of the \\ before it.
-    escaped = "".join(_LATEX.get(sign, sign) for sign in text)
+    escaped = escape_latex(text)
     return f"{{}}{escaped}" if escaped.startswith("[") else escaped
