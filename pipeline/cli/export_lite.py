@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,13 @@ def export_lite(
     keep_ratio: Annotated[
         float | None, typer.Option(help="Of --onnx: share of the tokens; by default the model's.")
     ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            help="Of the base model, for the model's card, as the hub names it: apache-2.0.",
+        ),
+    ] = None,
     without_backbone: Annotated[
         bool,
         typer.Option("--without-backbone", help="Only name the checkpoint, do not copy its files."),
@@ -60,6 +68,8 @@ def export_lite(
     if evaluation is not None:
         spread = _better_spread(model, evaluation, spread, keep_ratio)
     lite = options.load_lite(model, backbone, method, spread=spread)
+    if licence is not None:
+        lite.config = replace(lite.config, license=licence)
     if out is not None:
         lite.save_pretrained(out, with_backbone=not without_backbone)
         output.echo(f"model in {out}: use it with `lite-pipeline predict VIDEO --model {out}`")

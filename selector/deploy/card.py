@@ -37,8 +37,8 @@ def model_card(model: LiteModel) -> str:
         "---",
         "library_name: transformers",
         "pipeline_tag: video-classification",
-        # Of the base model, which decides; a checkpoint does not carry it.
-        "license: unknown",
+        # Of the base model, which decides.
+        f"license: {json.dumps(config.license or 'unknown')}",
         *([] if is_local else [f"base_model: {json.dumps(base)}"]),
         "tags: [lite_video, video-classification, token-reduction]",
         "---",
@@ -84,7 +84,9 @@ def model_card(model: LiteModel) -> str:
         "",
         "## Licence",
         "",
-        "That of the base model, which was not given and is unknown here.",
+        f"That of the base model: {config.license}."
+        if config.license is not None
+        else "That of the base model, which was not given and is unknown here.",
         "",
     ]
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ class LiteConfig:
     """Whether the adaptive budget is what a call without a keep ratio gets."""
     measured: dict[str, Any] | None = None
     """What was measured when method and keep ratio were chosen; for the reader only."""
+    license: str | None = None
+    """Of the base model, as the hub names licences (`apache-2.0`, `cc-by-nc-4.0`); None: unknown.
+
+    A checkpoint does not carry it. For the model's card only.
+    """
 
     def __post_init__(self) -> None:
         num_kept(1, self.keep_ratio)
@@ -81,6 +87,11 @@ class LiteConfig:
             raise ConfigError(f"spread must be at least 0 and finite, got {self.spread!r}")
         if self.sampling is not None:
             Sampling.parse(self.sampling)
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
+            raise ConfigError(
+                f"license must be a name of the hub's list, such as apache-2.0, got "
+                f"{self.license!r}; other stands for what is not on it"
+            )
 
     @property
     def selects(self) -> bool:

@@ -6,12 +6,13 @@ import re
 
 import pytest
 import torch
-import yaml
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
+from typer.testing import CliRunner
 
 import selector  # noqa: F401  (registers)
+from pipeline.cli import app
 from pipeline.errors import ConfigError
 from selector.deploy.card import model_card
 from selector.deploy.config import LiteConfig
@@ -104,16 +105,29 @@ def test_a_hub_that_stays_away_is_one_error_and_nothing_is_uploaded(hub, waits, 
     assert hub.repos == {}
 
 
-def test_the_cards_metadata_is_what_the_hub_reads(tiny_backbone):
-    lite = make_model(tiny_backbone)
+@pytest.mark.parametrize("known", [None, "cc-by-nc-4.0", "no"])
+def test_the_cards_metadata_is_what_the_hub_reads(tiny_backbone, known):
+    lite = make_model(tiny_backbone, LiteConfig(license=known))
     lite.backbone_name = "MCG-NJU/videomae-base: #1"  # what YAML would not take unquoted
     card = ModelCard(model_card(lite))
     assert card.data.to_dict() == {
         "library_name": "transformers",
         "pipeline_tag": "video-classification",
-        "license": "unknown",
+        "license": known or "unknown",
         "base_model": "MCG-NJU/videomae-base: #1",
         "tags": ["lite_video", "video-classification", "token-reduction"],
     }
-    assert yaml.safe_load(card.content.split("---\n")[1]) == card.data.to_dict()
     assert card.text.lstrip().startswith("<!-- Written by lite-pipeline")
+    assert ("not given and is unknown" in card.text) == (known is None)
+
+
+def test_a_licence_that_is_given_stays_with_the_model(tiny_backbone, tmp_path):
+    make_model(tiny_backbone).save_pretrained(tmp_path / "model")
+    words = ["export-lite", "--model", str(tmp_path / "model"), "--out", str(tmp_path / "given")]
+    done = CliRunner().invoke(app, [*words, "--license", "mit"])
+    assert done.exit_code == 0, done.output
+    auto = AutoModelForVideoClassification.from_pretrained(tmp_path / "given")
+    auto.save_pretrained(tmp_path / "again")
+    assert ModelCard.load(tmp_path / "again" / "README.md").data.license == "mit"
+    wrong = CliRunner().invoke(app, [*words, "--license", "MIT License"])
+    assert (wrong.exit_code, "such as apache-2.0, got 'MIT License'" in wrong.stderr) == (1, True)
