@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForVideoClassification, PreTrainedModel
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, reason_of
 from selector.deploy.transformers_config import LiteVideoConfig, transformers_config
 
 _OURS = ("revision", "backbone", "spread", "method")
@@ -228,14 +228,23 @@ def _device(device_map: Any) -> str:
     if device_map == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if isinstance(device_map, int) and not isinstance(device_map, bool):
-        return f"cuda:{device_map}"
+        device_map = f"cuda:{device_map}"
     try:
-        return str(torch.device(device_map))
+        device = torch.device(device_map)
     except (RuntimeError, TypeError):
+        device = torch.device("meta")
+    if device.type == "meta":  # where there are no weights
         raise ConfigError(
             f"a LITE model lies on one device: device_map takes 'auto', a device, or {{'': "
             f"device}}, got {device_map!r}"
-        ) from None
+        )
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # no such device, no driver, not built for it
+        raise ConfigError(
+            f"device_map={device_map!r} cannot be used here: {reason_of(error)}"
+        ) from error
+    return str(device)
 
 
 def _name_classes(lite: Any, config: Any) -> None:

@@ -103,6 +103,14 @@ def test_the_auto_class_gives_the_same_model(lite, folder):
     assert torch.equal(as_tuple[0], expected.logits)
 
 
+@pytest.mark.parametrize("place", ["cpu", torch.device("cpu")])
+def test_the_device_is_the_one_asked_for(folder, place):
+    for device_map in (place, {"": place}):
+        model = AutoModelForVideoClassification.from_pretrained(folder, device_map=device_map)
+        assert model.device == torch.device("cpu")
+        assert {weight.device for weight in model.parameters()} == {torch.device("cpu")}
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, "float16"])
 def test_the_precision_is_the_one_asked_for(folder, dtype):
     model = AutoModelForVideoClassification.from_pretrained(folder, dtype=dtype)
@@ -126,6 +134,9 @@ def test_casting_a_loaded_model_is_loading_it_so(folder, tmp_path, cast):
     model.save_pretrained(tmp_path)
     again = AutoModelForVideoClassification.from_pretrained(tmp_path)
     assert again.dtype == precision
+    # The folder's own, said or not; plain transformers takes float32 where it is not said.
+    auto = AutoModelForVideoClassification.from_pretrained(tmp_path, dtype="auto")
+    assert auto.dtype == precision
     assert torch.equal(again(make_pixels(3)).logits, output.logits)
 
 
@@ -208,6 +219,10 @@ def test_one_graph_for_any_batch_size(folder):
         ({"attn_implementation": "flash_attention_2"}, "cannot be loaded with attn_implementation"),
         ({"dtype": torch.float64}, "runs in torch.float32, torch.bfloat16"),
         ({"device_map": {"lite": 0, "head": 1}}, "lies on one device"),
+        ({"device_map": "balanced"}, "lies on one device"),
+        ({"device_map": "meta"}, "lies on one device"),
+        ({"device_map": -1}, "lies on one device.*'cuda:-1'"),
+        ({"device_map": {"": 99}}, "device_map='cuda:99' cannot be used here: "),
         ({"id2label": {0: "a", 1: "b"}}, "head has 5 classes, and 2 names were given"),
         ({"keep_ration": 0.5}, "cannot be loaded with keep_ration=0.5"),
         ({"adapter_kwargs": {"_adapter_model_path": "x"}}, "cannot be loaded with adapter_kwargs"),
