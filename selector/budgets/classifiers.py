@@ -188,11 +188,11 @@ def _load_movinet(name: str, num_frames: int) -> tuple[nn.Module, ClassifierInpu
             f"cannot load the weights {weights!r} of MoViNet {name}: {error}"
         ) from error
     # What `train-confidence` writes says what it saw; the release's files do not.
-    trained = found.arguments
-    return model, movinet_input(
-        trained.get("num_frames", num_frames),
-        trained.get("input_size", VARIANTS[name].image_size),
-    )
+    seen = {"num_frames": num_frames, "input_size": VARIANTS[name].image_size}
+    seen |= {key: found.arguments[key] for key in seen if key in found.arguments}
+    if not all(isinstance(value, int) and value > 0 for value in seen.values()):
+        raise ConfigError(f"{weights!r} says that its MoViNet was trained on {seen}: no such clip")
+    return model, movinet_input(seen["num_frames"], seen["input_size"])
 
 
 def movinet_input(num_frames: int, size: int) -> ClassifierInput:
