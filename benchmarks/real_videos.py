@@ -130,7 +130,9 @@ class Run:
                 raise SystemExit(f"{done} is of another command: name another --out\n{said}")
             return
         print("$ lite-pipeline", shlex.join(said), flush=True)
-        app(said, standalone_mode=False)  # in this process: importing torch costs more than a step
+        # In this process: importing torch costs more than many a step.
+        if code := app(said, standalone_mode=False):
+            raise SystemExit(code)
         done.write_text(shlex.join(said))
 
 

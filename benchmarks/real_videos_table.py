@@ -25,65 +25,101 @@ from selector.evaluation.timing import Timing
 from selector.statistics import NUM_DRAWS, draws, interval, spearman
 
 RENDERED_TABLE = Path(__file__).resolve().parents[1] / "BENCHMARKS.md"
-AGAINST = (FULL, "random", "prior-spread")
+AGAINST = (FULL, "random", "prior-spread[hirescam]")
+OWN = "lite-spread[hirescam]"
 SEEN, UNSEEN = "lite-spread[classes seen]", "lite-spread[classes not seen]"
 _DEFAULT_ORACLE = f"[{DEFAULT_LAYER},{OracleConfig.method}]"
 _TIMED = 24
 """Videos of each fold whose decoding is timed."""
 
 
-def print_tables(folds: Sequence[Path], num_folds: int, halves: tuple[str, str]) -> None:
+def print_tables(folds: Sequence[Path], halves: tuple[str, str]) -> None:
     """Everything that the finished folds say.
 
     Args:
-        folds: their folders.
-        num_folds: how many there are to be.
+        folds: their folders, finished or not.
         halves: names of the selectors that saw every other class each.
     """
-    evaluations = [Evaluation(str(fold / "evaluation")) for fold in folds]
-    parts = [read_outcomes(evaluation) for evaluation in evaluations]
-    outcomes, info = pool(parts), evaluations[0].info
+    done = [fold for fold in folds if (fold / "evaluation.done").is_file()]
+    print(f"{len(done)} of {len(folds)} folds are finished")
+    if done:
+        print_evaluations([Evaluation(str(fold / "evaluation")) for fold in done])
+    built = [fold for fold in done if (fold / "build-test.done").is_file()]
+    if built:
+        print_tails(built)
+    if done:
+        print_times(done)
+    carried = [fold for fold in done if (fold / "transfer.done").is_file()]
+    if carried:
+        print(f"\nTransfer, {len(carried)} folds")
+        print_transfer([Evaluation(str(fold / "transfer")) for fold in carried], halves)
+
+
+def print_evaluations(evaluations: Sequence[Evaluation]) -> None:
+    """Accuracy, differences, adaptive budgets, and the order of the methods."""
+    lines, outcomes = pooled(evaluations)
     assert outcomes.groups is not None
-    timing = Timing()
-    for evaluation in evaluations:
-        timing.add(evaluation.timing())
-    lines = entries(outcomes, info, timing.clips_per_s(info.config))
-    lines += by_classes(lines, outcomes, halves)
-    adaptive, _ = adaptive_results(outcomes, info, AdaptiveGoal(max_loss=MAX_LOSS))
-    chosen = pairs(lines, AGAINST, (), adaptive)
-    at = {(line.method, line.keep_ratio): line for line in lines}
-    chosen += [
-        Pair(line, at[SEEN, line.keep_ratio], SEEN) for line in lines if line.method == UNSEEN
-    ]
-    found = paired(chosen, NUM_DRAWS, 0, outcomes.groups)
     print(
-        f"\n{len(folds)} of {num_folds} folds: {len(outcomes.video_ids)} clips of "
-        f"{len(np.unique(outcomes.groups.astype(str)))} groups, {outcomes.num_failed} failed, "
-        f"{outcomes.num_missing} missing"
+        f"{len(outcomes.video_ids)} clips of {len(np.unique(outcomes.groups.astype(str)))} groups, "
+        f"{outcomes.num_failed} failed, {outcomes.num_missing} missing, "
+        f"{outcomes.padded.sum()} short"
     )
-    every = [*lines, *(result.entry for result in adaptive)]
-    rows = {(r.method, r.keep_ratio): r for r in make_table(every, groups=outcomes.groups)}
-    full = rows[FULL, 1.0]
-    each = [100 * float(part.top1[:, 0].mean()) for part in parts]
+    adaptive, _ = adaptive_results(outcomes, evaluations[0].info, AdaptiveGoal(max_loss=MAX_LOSS))
+    rows = make_table([*lines, *(result.entry for result in adaptive)], groups=outcomes.groups)
+    at = {(row.method, row.keep_ratio): row for row in rows}
+    full = at[FULL, 1.0]
+    each = [100 * float(read_outcomes(e).top1[:, 0].mean()) for e in evaluations]
     print(
         f"all tokens: {100 * full.top1:.1f} [{100 * full.top1_low:.1f}, {100 * full.top1_high:.1f}]"
         f" %; by fold {', '.join(f'{value:.1f}' for value in each)}"
     )
-    fixed = [line for line in lines if line.method != FULL]
-    pivot("Top-1 in percent", fixed, lambda m, r: f"{100 * rows[m, r].top1:.1f}")
-    for other in (*AGAINST, SEEN):
-        gaps = {(p.method, p.keep_ratio): p for p in found if p.against == other}
-        pivot(f"Against {other}", fixed, lambda m, r, gaps=gaps: difference(gaps.get((m, r))))
+    found = paired(pairs(lines, AGAINST, (), adaptive), NUM_DRAWS, 0, outcomes.groups)
+    print_accuracy(lines, outcomes, found, AGAINST)
     print("\nAdaptive budgets: top-1, GFLOPs, against the base, against a mixture of that cost")
     for result in adaptive:
         key = result.entry.method, result.entry.keep_ratio
         own = [p for p in found if (p.method, p.keep_ratio) == key]
         said = "; ".join(f"{p.against} {difference(p)}" for p in own)
-        row = rows[key]
-        print(f"- {key[0]} from {key[1]:g}: {100 * row.top1:.1f}, {row.gmacs:.4f}; {said}")
+        print(f"- {key[0]} from {key[1]:g}: {100 * at[key].top1:.1f}, {at[key].gmacs:.4f}; {said}")
     print_order(lines, outcomes)
-    print_tails(folds)
-    print_times(folds, evaluations, timing)
+
+
+def print_transfer(evaluations: Sequence[Evaluation], halves: tuple[str, str]) -> None:
+    """Selectors that learnt elsewhere, against the fold's own and against random tokens."""
+    lines, outcomes = pooled(evaluations)
+    lines += by_classes(lines, outcomes, halves)
+    at = {(line.method, line.keep_ratio): line for line in lines}
+    others = (FULL, "random", OWN)
+    chosen = pairs(lines, others, (), [])
+    chosen += [
+        Pair(line, at[SEEN, line.keep_ratio], SEEN) for line in lines if line.method == UNSEEN
+    ]
+    found = paired(chosen, NUM_DRAWS, 0, outcomes.groups)
+    print_accuracy(lines, outcomes, found, (*others, SEEN))
+
+
+def pooled(evaluations: Sequence[Evaluation]) -> tuple[list[Entry], Outcomes]:
+    """The lines of all folds together."""
+    outcomes, timing = pool([read_outcomes(e) for e in evaluations]), Timing()
+    for evaluation in evaluations:
+        timing.add(evaluation.timing())
+    info = evaluations[0].info
+    return entries(outcomes, info, timing.clips_per_s(info.config)), outcomes
+
+
+def print_accuracy(
+    lines: Sequence[Entry],
+    outcomes: Outcomes,
+    found: Sequence[PairedDifference],
+    others: Sequence[str],
+) -> None:
+    """Top-1, and against each of some other methods."""
+    rows = {(r.method, r.keep_ratio): r for r in make_table(lines, groups=outcomes.groups)}
+    reduced = [line for line in lines if line.method != FULL]
+    pivot("Top-1 in percent", reduced, lambda m, r: f"{100 * rows[m, r].top1:.1f}")
+    for other in others:
+        gaps = {(p.method, p.keep_ratio): p for p in found if p.against == other}
+        pivot(f"Against {other}", reduced, lambda m, r, gaps=gaps: difference(gaps.get((m, r))))
 
 
 def by_classes(lines: Sequence[Entry], outcomes: Outcomes, halves: tuple[str, str]) -> list[Entry]:
@@ -209,10 +245,12 @@ def print_tails(folds: Sequence[Path]) -> None:
         print(f"| {oracle} | {' | '.join(cells)} |")
 
 
-def print_times(folds: Sequence[Path], evaluations: Sequence[Evaluation], timing: Timing) -> None:
+def print_times(folds: Sequence[Path]) -> None:
     """Processor time of one clip: decoding, embedding, the selector, the blocks."""
-    spent = []
-    for fold, evaluation in zip(folds, evaluations, strict=True):
+    spent, timing = [], Timing()
+    for fold in folds:
+        evaluation = Evaluation(str(fold / "evaluation"))
+        timing.add(evaluation.timing())
         config = evaluation.config
         for path in evaluation.plan()["path"].to_pylist()[:_TIMED]:
             request = DecodeRequest(
@@ -225,7 +263,6 @@ def print_times(folds: Sequence[Path], evaluations: Sequence[Evaluation], timing
                 of_file.append(time.process_time() - began)
             spent.append(min(of_file))
     decode = 1000 * float(np.mean(spent))
-    config = evaluations[0].config
     embed = 1000 * timing.embed / timing.clips
     print("\nProcessor time of a clip in ms, and its share: decoding, embedding, selector, blocks")
     for method, ratio in ((FULL, 1.0), ("lite-spread", 0.5), ("lite-spread", 0.1)):

@@ -130,13 +130,13 @@ def calibrate(
     levels, goal = rows.levels, wanted.goal
     _check_labels(rows, candidate.base)
     try:
-        picked, outcome, fitted = _pick(levels, candidate, goal, rows.video_ids)
+        picked, outcome, fitted = _pick(levels, candidate, goal, rows.units)
     except ConfigError as error:
         name = f"{levels.method}{candidate.name} from {levels.keep_ratios[candidate.base]:g}"
         raise ConfigError(f"no budget for {name}: {error}") from error
     tokens = dict(zip(levels.keep_ratios, levels.num_kept.tolist(), strict=True))
     shares = shares_of(levels, candidate.give(levels, picked))
-    held_out = _held_out(levels, candidate.base, fitted, rows.video_ids)
+    held_out = _held_out(levels, candidate.base, fitted, rows.units)
     found = Calibrated(
         config=replace(rows.model, confidence=confidence, budget=candidate.budget(levels, picked)),
         outcome=outcome,
@@ -184,7 +184,7 @@ def _check_labels(rows: CalibrationRows, base: int) -> None:
 
 
 def _pick(
-    levels: Levels, candidate: Candidate, goal: Goal, video_ids: Any
+    levels: Levels, candidate: Candidate, goal: Goal, units: Any
 ) -> tuple[tuple[float, ...], Outcome, CrossFit]:
     """The parameters, what they do on these rows, and what each half does under the other's.
 
@@ -200,7 +200,7 @@ def _pick(
             f"the best of them gives every clip the same {levels.num_kept[given[0]]} tokens, as a "
             f"fixed keep ratio of {levels.keep_ratios[given[0]]:g} does without looking"
         )
-    fitted = cross_fit(levels, candidate, goal, halves(video_ids))
+    fitted = cross_fit(levels, candidate, goal, halves(units))
     gmacs = float(fitted.gmacs.mean())
     if goal.max_loss is not None and gmacs >= outcome.base_gmacs:
         raise ConfigError(
@@ -210,12 +210,12 @@ def _pick(
     return picked, outcome, fitted
 
 
-def _held_out(levels: Levels, base: int, fitted: CrossFit, video_ids: Any) -> HeldOut:
+def _held_out(levels: Levels, base: int, fitted: CrossFit, units: Any) -> HeldOut:
     ratio = levels.keep_ratios[base]
     right = levels.mixed("", ratio, fitted.given, fitted.gmacs).top1
     mixture = levels.random_mixture(ratio, fitted.gmacs).top1
     gaps = np.concatenate([right - levels.is_right[:, [base]], right - mixture], axis=1)
-    low, high = mean_interval(_of_videos(gaps, video_ids), (-1.0, 1.0))
+    low, high = mean_interval(_of_units(gaps, units), (-1.0, 1.0))
     difference, gain = gaps.mean(axis=0).tolist()
     return HeldOut(
         gmacs=float(fitted.gmacs.mean()),
@@ -229,11 +229,11 @@ def _held_out(levels: Levels, base: int, fitted: CrossFit, video_ids: Any) -> He
     )
 
 
-def _of_videos(values: Floats, video_ids: Any) -> Floats:
-    """(V, K) of rows to (videos, K), with the same mean."""
-    video, names = pd.factorize(video_ids)
+def _of_units(values: Floats, units: Any) -> Floats:
+    """(V, K) of rows to (videos or groups, K), with the same mean."""
+    unit, names = pd.factorize(units)
     sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, video, values)
+    np.add.at(sums, unit, values)
     return sums * (len(names) / len(values))
 
 

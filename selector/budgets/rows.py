@@ -39,6 +39,8 @@ class CalibrationRows:
     """Of the model's own method."""
     video_ids: npt.NDArray[np.object_]
     """(V,)"""
+    units: npt.NDArray[np.object_]
+    """(V,) what is one independent draw: the video's group where the dataset says one, else it."""
     clip_ids: Ints
     """(V,) rows of the evaluation's plan."""
     num_failed: int
@@ -77,6 +79,7 @@ class CalibrationRows:
             self,
             levels=self.levels.of(kept),
             video_ids=self.video_ids[kept],
+            units=self.units[kept],
             clip_ids=self.clip_ids[kept],
         )
         rows._check_enough()
@@ -143,6 +146,7 @@ def calibration_rows(
             views=config.num_segments * config.num_crops,
         ),
         video_ids=outcomes.video_ids,
+        units=outcomes.video_ids if outcomes.groups is None else outcomes.groups,
         clip_ids=outcomes.clip_ids,
         num_failed=outcomes.num_failed,
         num_trained_on=int(trained.sum()),

@@ -131,9 +131,13 @@ def test_the_intervals_are_over_videos_and_not_over_their_views(tmp_path):
         confidence=one.levels.confidence[again],
         mass=one.levels.mass[again],
     )
-    four = replace(one, levels=levels, video_ids=one.video_ids[again], clip_ids=again)
+    videos = one.video_ids[again]
+    four = replace(one, levels=levels, video_ids=videos, units=videos, clip_ids=again)
     wanted = BudgetRequest(goal=Goal(max_loss=0.05, certainty=None), kind="mass")
     few, many = (calibrate(rows, wanted).held_out for rows in (one, four))
+    # Clips of one group are the same to it as views of one video.
+    names = np.array([f"clip {i}" for i in range(len(four.video_ids))], object)
+    assert calibrate(replace(four, video_ids=names), wanted).held_out == many
     assert vars(many) == pytest.approx(vars(few))
     assert few.difference_high - few.difference_low > 0.01
 
