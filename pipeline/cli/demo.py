@@ -18,6 +18,7 @@ from pipeline.cli import options, output
 
 WIDTH = 80  # what a terminal has, and the README shows
 _SPACE = "\N{NO-BREAK SPACE}"  # where a line must not be broken
+REPORT = "report.html"
 SEED = 2026  # any but the one whose videos the shipped backbone was trained on
 
 
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
         both part of this package. Nothing is downloaded.
         """
         options.require_writable_folder(out)
+        options.require_drawing("jinja2")
         begun = time.monotonic()
         command = typer.main.get_command(app)
         quiet, verbose = output.settings.quiet, output.settings.verbose
@@ -54,7 +56,8 @@ def register(app: typer.Typer) -> None:
                 if failed:  # it said why
                     raise typer.Exit(failed)
             output.echo()
-            output.echo(f"done in {time.monotonic() - begun:.0f} s. Look at:")
+            seconds = time.monotonic() - begun
+            output.echo(f"done in {seconds:.0f} s: open {out / REPORT}. Look at:")
             for title, arguments in next_steps(out):
                 output.echo()
                 output.echo(f"# {title}")
@@ -97,6 +100,13 @@ def steps(out: Path, workers: int, small: bool) -> list[tuple[str, list[str]]]:
                 "evaluate",
                 *[*data, "--split", "validation", "--out", evaluation, *chosen, *shards],
                 "--brief",
+            ],
+        ),
+        (
+            "all of it on one page, which opens without a network",
+            [
+                *["report", "--store", store, "--eval", evaluation, "--data-root", videos],
+                *["--model", selector, "--out", str(out / REPORT)],
             ],
         ),
     ]

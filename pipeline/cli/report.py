@@ -47,22 +47,24 @@ def report(
         raise ConfigError(f"{out} must end in .html")
     options.require_drawing("jinja2")
     options.require_writable_file(out)
+    from pipeline.store.root import Root
     from selector.deploy.model import LiteModel
     from selector.evaluation.files import Evaluation
     from selector.report.contents import sections
     from selector.report.page import render
 
     opened = open_store(store)
-    parts = sections(
-        opened,
-        [Evaluation(folder) for folder in evaluation or ()],
-        data_root=None if data_root is None else str(data_root),
-        model=None if model is None else LiteModel.from_pretrained(model),
-        oracle=oracle,
-        matrix=None if adaptation is None else str(adaptation),
-        seed=seed,
-    )
+    with output.counted("shards read") as on_progress:
+        parts = sections(
+            opened,
+            [Evaluation(folder) for folder in evaluation or ()],
+            data_root=None if data_root is None else str(data_root),
+            model=None if model is None else LiteModel.from_pretrained(model),
+            oracle=oracle,
+            matrix=None if adaptation is None else str(adaptation),
+            seed=seed,
+            on_progress=on_progress,
+        )
     title = f"Token values: {opened.config.dataset}"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render(title, parts), encoding="utf-8")
+    Root(out.absolute().parent).put(out.name, render(title, parts).encode())
     output.echo(f"{out} ({out.stat().st_size / 1e6:.1f} MB)")

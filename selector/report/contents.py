@@ -19,7 +19,7 @@ from selector.report.accuracy import accuracy_frame, chosen_methods
 from selector.report.beside_published import relative
 from selector.report.commands import build_command, evaluate_command
 from selector.report.page import Plot, Section, Table
-from selector.report.places import Places, agreement, places
+from selector.report.places import OnProgress, Places, agreement, places
 from selector.report.principles import ClipShare, verdicts
 from selector.report.strips import Videos, choose, strip
 from selector.statistics import mean_interval
@@ -37,6 +37,7 @@ def sections(
     oracle: str | None = None,
     matrix: str | None = None,
     seed: int = 0,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> list[Section]:
     """Everything that the page says, in its order.
 
@@ -48,7 +49,13 @@ def sections(
         oracle: whose maps; None for the first.
         matrix: folder of an adaptation matrix, see `adaptation.read_matrix`.
         seed: of the clips that strips show by chance.
+        on_progress: called with (shards read, shards in all); each pass reads them all.
     """
+    num_passes = 2 + (len(store.oracles) > 1)
+
+    def reading(number: int) -> OnProgress:
+        return lambda done, total: on_progress(number * total + done, num_passes * total)
+
     clips = store.clips()
     ok = clips[clips["status"] == ClipStatus.OK.value]
     headline = Section("In short")
@@ -59,7 +66,8 @@ def sections(
             "The failures are below."
         )
     else:
-        analysis, found = analyze_store(store, oracle=oracle), places(store, oracle)
+        analysis = analyze_store(store, oracle=oracle, on_progress=reading(0))
+        found = places(store, oracle, reading(1))
         share = _clip_share(ok, store.column("top10_share", oracle))
         headline.text += findings.of_store(analysis, found)
     summaries = [summarise(evaluation) for evaluation in evaluations]
@@ -86,7 +94,7 @@ def sections(
     parts.append(_adaptation(matrix))
     if analysis is not None and found is not None:
         parts += [_values(analysis), _classes(analysis, summaries), _places(found)]
-        parts += [_agreement(store), _strips(store, ok, data_root, model, oracle, seed)]
+        parts += [_agreement(store, reading(2)), _strips(store, ok, data_root, model, oracle, seed)]
     return [*parts, _failures(clips), _made(store, evaluations, data_root)]
 
 
@@ -266,8 +274,8 @@ def _places(found: Places) -> Section:
     )
 
 
-def _agreement(store: Store) -> Section:
-    frame = agreement(store)
+def _agreement(store: Store, on_progress: OnProgress) -> Section:
+    frame = agreement(store, on_progress)
     if frame.empty:
         said = "This store has one oracle: `build-oracle --oracle`, repeated, makes several."
         return Section("Agreement of oracles", [said])

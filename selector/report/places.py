@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -12,6 +13,8 @@ from scipy.stats import rankdata
 
 from pipeline.store.reader import Store
 from selector.statistics import mean_interval, spearman
+
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -31,23 +34,28 @@ class Places:
     edge_tokens: float
 
 
-def places(store: Store, oracle: str | None = None) -> Places:
+def places(
+    store: Store, oracle: str | None = None, on_progress: OnProgress = lambda done, total: None
+) -> Places:
     """Average the maps of a store.
 
     Args:
         store: with at least one ok clip.
         oracle: whose maps; None for the first.
+        on_progress: called with (shards done, shards in all).
     """
+    shards = store.shards()
     total = np.zeros(store.grid[1:])
     times: list[npt.NDArray[np.float64]] = []
     videos: list[str] = []
-    for shard in store.shards():
+    for done, shard in enumerate(shards, start=1):
         data = store.read_shard(shard, embeddings=False, oracle=oracle)
         ok = (data.clips["status"] == "ok").to_numpy()
         scores = data.scores[ok].astype(np.float64)
         total += scores.mean(axis=1).sum(axis=0)
         times.append(scores.mean(axis=(2, 3)))
         videos += data.clips["video_id"][ok].tolist()
+        on_progress(done, len(shards))
     by_video = pd.DataFrame(np.concatenate(times)).groupby(videos).mean().to_numpy()
     low, high = mean_interval(by_video, num_draws=500)
     edge = np.ones(total.shape, bool)
@@ -63,8 +71,12 @@ def places(store: Store, oracle: str | None = None) -> Places:
     )
 
 
-def agreement(store: Store) -> pd.DataFrame:
+def agreement(store: Store, on_progress: OnProgress = lambda done, total: None) -> pd.DataFrame:
     """How alike the oracles of a store rank the tokens of a clip.
+
+    Args:
+        store: with several oracles.
+        on_progress: called with (shards done, shards in all).
 
     Returns:
         `first`, `second`, `num_clips`, and `spearman`: the mean over clips of the rank correlation
@@ -74,7 +86,8 @@ def agreement(store: Store) -> pd.DataFrame:
     pairs = list(combinations(store.oracles, 2))
     found: dict[tuple[str, str], list[npt.NDArray[np.float64]]] = {pair: [] for pair in pairs}
     videos: list[str] = []
-    for shard in store.shards() if pairs else ():
+    shards = store.shards() if pairs else []
+    for done, shard in enumerate(shards, start=1):
         ranks = {}
         for oracle in store.oracles:
             data = store.read_shard(shard, embeddings=False, oracle=oracle)
@@ -83,6 +96,7 @@ def agreement(store: Store) -> pd.DataFrame:
         videos += data.clips["video_id"][ok].tolist()
         for pair in pairs:
             found[pair].append(spearman(ranks[pair[0]], ranks[pair[1]]))
+        on_progress(done, len(shards))
     rows = []
     for (first, second), parts in found.items():
         each = pd.Series(np.concatenate(parts) if parts else [], index=videos, dtype=float).dropna()

@@ -65,4 +65,6 @@ def test_the_small_demo_ends_with_the_table_and_where_to_go_on(tmp_path, monkeyp
     for command in commands:
         again = CliRunner().invoke(app, shlex.split(command))
         assert again.exit_code == 0, again.output
+    assert re.search(r"^done in \d+ s: open demo/report.html", result.stdout, re.M)
+    assert "The five principles" in (tmp_path / "demo" / "report.html").read_text()
     assert (tmp_path / "demo" / "kept.png").stat().st_size > 500
