@@ -7,7 +7,6 @@ import base64
 import contextlib
 import logging
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -135,7 +134,7 @@ async def _answer(
         Refusal: says why there is none.
     """
     limits, metrics = service.limits, service.metrics
-    began, stage = time.monotonic(), "upload"
+    stage = "upload"
     try:
         async with asyncio.timeout(limits.deadline_s):
             with tempfile.NamedTemporaryFile(dir=service.folder) as file:
@@ -143,8 +142,7 @@ async def _answer(
                     await save_upload(request, file, limits)  # type: ignore[arg-type]
                 stage = "decode"
                 with metrics.stage(stage):
-                    left_s = limits.deadline_s - (time.monotonic() - began)
-                    video = await _decode(service, file.name, left_s)
+                    video = await _decode(service, file.name)
             stage = "model"
             with metrics.stage(stage):
                 found = _checked(await batcher.classify(video))
@@ -161,7 +159,7 @@ async def _answer(
     except DecodeError as error:
         raise Refusal(_CODES.get(error.status, 422), str(error)) from error
     except (ModelLostError, LostProcessError) as error:
-        raise Refusal(503, f"{error}: send the video again") from error
+        raise Refusal(503, "a process ended while it worked on this: send it again") from error
     except Refusal:
         raise
     except (LiteError, OSError) as error:  # the model does not come back; the disk is full
@@ -169,13 +167,14 @@ async def _answer(
         raise Refusal(503, "the server cannot work now; its log says why") from error
 
 
-async def _decode(service: Service, path: str, left_s: float) -> DecodedVideo:
+async def _decode(service: Service, path: str) -> DecodedVideo:
     limits = service.limits
     request = DecodeRequest(
         path=path,
         max_frames=limits.max_frames,
         max_pixels=limits.max_pixels,
-        timeout_s=max(left_s, 0.001),
+        # Less than the deadline, so that a video that takes too long is told so.
+        timeout_s=limits.deadline_s / 2,
         **service.model.facts,
     )
     return _checked(await asyncio.wrap_future(service.pool.submit(request)))

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from pipeline.decode import DecodePool
+from pipeline.errors import ClipStatus, DecodeError, DriverError, LostProcessError
 from selector.serving.app import Service, make_app
 from selector.serving.limits import Limits
 from selector.serving.messages import Answer
@@ -203,6 +204,9 @@ def test_hostile_uploads_are_refused_by_a_sentence_at_once(
 
 
 def test_who_sends_nothing_more_is_not_waited_for(server):
+    chunked = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n"
+    with server.send_half(chunked) as wrong:
+        assert wrong.recv(4096).startswith(b"HTTP/1.1 400")
     with server.send_half() as body, server.send_half(b"POST /predict HTT") as head:
         found = body.recv(4096)
         assert found.startswith(b"HTTP/1.1 408")
@@ -241,6 +245,35 @@ def test_a_request_ends_with_its_deadline(pool, video):
         hung, model.hung = model.hung, None
         hung.set_exception(ModelLostError("killed by the watchdog"))
         assert server.post(video)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "sentence"),
+    [
+        (DecodeError(ClipStatus.DECODE_TIMEOUT, "not decoded within 30 s"), 422, "within 30 s"),
+        (DecodeError(ClipStatus.DECODER_DIED, "the process died on it"), 422, "died on it"),
+        (LostProcessError("the decoder of /tmp/x was killed"), 503, "send it again"),
+        (DriverError("no decoder starts"), 503, "its log says why"),
+    ],
+)
+def test_a_decoder_that_fails_is_the_videos_fault_only_where_it_is(failure, code, sentence):
+    class Pool:
+        def submit(self, request):
+            assert request.timeout_s == 30  # well before the deadline of 60
+            assert (request.max_frames, request.num_frames) == (20_000, 4)
+            future = Future()
+            if isinstance(failure, DecodeError):
+                future.set_result(failure)
+            else:
+                future.set_exception(failure)
+            return future
+
+    with serving(Pool()) as server:
+        status, headers, answer = server.post(b"a video")
+    assert status == code
+    assert ("Retry-After" in headers) == (code == 503)
+    assert sentence in answer["error"]
+    assert "/tmp" not in answer["error"]
 
 
 def test_what_is_no_page_or_no_option_is_a_sentence_too(server, video):
