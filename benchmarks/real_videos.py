@@ -201,9 +201,16 @@ def do_fold(run: Run, data: Path, options: argparse.Namespace) -> None:
         *("--selector", at / "selector", "--selector", f"{HIRESCAM}={at / HIRESCAM}"),
         *("--methods", METHODS, "--keep-ratios", KEEP_RATIOS, *model, "--brief"),
     )
-    step(
-        *("build-test", "build-oracle", *real, "--split", "test", "--store", at / "store-test"),
-        *(*model, *asked, "--embeddings-per-clip", 0),
+
+
+def do_values(run: Run, data: Path) -> None:
+    """One fold: the token values of the clips that its backbone never saw."""
+    at, asked = data.parent, [word for name in ORACLES for word in ("--oracle", name)]
+    run.step(
+        *(at.name, "build-test", "build-oracle", "--dataset", data / "real.yaml"),
+        *("--data-root", data, "--split", "test", "--store", at / "store-test"),
+        *("--backbone", at / "backbone", "--views", "1x1", "--batch-size", 32, *asked),
+        *("--embeddings-per-clip", 0),
     )
 
 
@@ -256,6 +263,8 @@ def main() -> None:
     if not options.table_only:
         for data in folds:
             do_fold(run, data, options)
+        for data in folds:
+            do_values(run, data)
         for data in folds if options.rendered_selector else ():
             do_transfer(run, data, options.rendered_selector)
     print_tables([data.parent for data in folds], HALVES)
