@@ -27,6 +27,8 @@ NORMAL = 1.959963984540054
 FEW = 30
 """Videos below which an interval is rough at best; what shows one says so."""
 _VALUES_AT_ONCE = 1 << 24
+_NOISE = 1e-9
+"""Differences below this are of rounding: outcomes are shares of a few seeds or views."""
 
 
 def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> Floats:
@@ -82,10 +84,23 @@ def interval(samples: Floats) -> Floats:
     tail = (1 - LEVEL) / 2
     highest = np.max(samples, axis=0, where=~np.isnan(samples), initial=-np.inf)
     lowest = np.min(samples, axis=0, where=~np.isnan(samples), initial=np.inf)
-    moves = highest - lowest > 1e-9
+    moves = highest - lowest > _NOISE
     found: Floats = np.full((2, *samples.shape[1:]), np.nan)
     found[:, moves] = np.nanquantile(samples[:, moves], [tail, 1 - tail], axis=0)
     return found
+
+
+def _sums(values: Floats, groups: Groups) -> Floats:
+    """(V, M) to the sums of each group, (G, M)."""
+    number = _numbers(groups)
+    sums = np.zeros((number.max() + 1, values.shape[1]))
+    np.add.at(sums, number, values)
+    return sums
+
+
+def _are_equal(values: Floats) -> npt.NDArray[np.bool_]:
+    """Whether all rows of a column are, (M,), but for what rounding adds to them."""
+    return np.asarray(np.ptp(values, axis=0) < _NOISE)
 
 
 def mean_interval(
@@ -107,9 +122,11 @@ def mean_interval(
     """
     weights = draws(len(values), num_draws, seed, groups)
     found = interval(np.concatenate([w @ values for w in weights]))
-    equal = np.ptp(values, axis=0) == 0
-    num_units = len(values) if groups is None else len(np.unique(groups.astype(str)))
-    value, unseen = values[0, equal], 1 - wilson(num_units, num_units)[0]
+    units = values
+    if groups is not None:
+        units = _sums(values, groups) / _sums(np.ones((len(values), 1)), groups)
+    equal = _are_equal(units)
+    value, unseen = units[0, equal], 1 - wilson(len(units), len(units))[0]
     found[:, equal] = [
         value - unseen * (value - bounds[0]),
         value + unseen * (bounds[1] - value),
@@ -126,12 +143,9 @@ def paired_p_values(gaps: Floats, groups: Groups | None = None) -> Floats:
         groups: (V,) of the videos; the test is then of the groups' summed differences.
     """
     if groups is not None:
-        number = _numbers(groups)
-        sums = np.zeros((number.max() + 1, gaps.shape[1]))
-        np.add.at(sums, number, gaps)
-        gaps = sums
-    num, equal = len(gaps), np.ptp(gaps, axis=0) == 0
-    found = np.where(gaps[0] == 0, 1.0, 2.0 ** (1 - num))
+        gaps = _sums(gaps, groups)
+    num, equal = len(gaps), _are_equal(gaps)
+    found = np.where(np.abs(gaps[0]) < _NOISE, 1.0, 2.0 ** (1 - num))
     if not equal.all():
         found[~equal] = ttest_1samp(gaps[:, ~equal], 0.0).pvalue
     return found

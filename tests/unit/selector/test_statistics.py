@@ -117,6 +117,20 @@ def test_equal_outcomes_of_few_groups_are_as_uncertain_as_few_videos():
     np.testing.assert_allclose(mean_interval(share_of(60, 60), groups=groups), few)
 
 
+def test_rounding_is_no_difference():
+    noise = np.random.default_rng(0).normal(0, 1e-17, (50, 1))
+    np.testing.assert_allclose(mean_interval(noise, (-1, 1)), mean_interval(0 * noise, (-1, 1)))
+    assert paired_p_values(noise) == [1.0]
+
+
+def test_groups_that_are_alike_are_as_uncertain_as_as_many_equal_videos():
+    """Each of 40 groups has one clip right and one wrong: no resample of groups moves the mean."""
+    values, groups = np.tile([[0.0], [1.0]], (40, 1)), np.repeat([*map(str, range(40))], 2)
+    unseen = stats.binomtest(0, 40).proportion_ci(method="wilson").high
+    found = mean_interval(values, groups=groups.astype(object))[:, 0]
+    assert found == pytest.approx([0.5 - 0.5 * unseen, 0.5 + 0.5 * unseen])
+
+
 @pytest.mark.parametrize(("right", "num"), [(0, 1), (1, 1), (12, 12), (0, 40), (7, 20), (500, 501)])
 def test_wilsons_bound_is_scipys(right, num):
     theirs = stats.binomtest(right, num).proportion_ci(method="wilson")
