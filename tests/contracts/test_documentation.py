@@ -64,6 +64,24 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
+def test_what_the_readme_types_in_python_is_what_a_test_runs():
+    """The lines of `docs/practitioner.md` are run by a test of `accelerate`."""
+    blocks = [
+        re.findall(r"```python\n(.*?)```", (REPO / page).read_text(), flags=re.S)
+        for page in ("README.md", "docs/practitioner.md")
+    ]
+    [ours] = [block for block in blocks[0] if "AutoModelForVideoClassification" in block]
+    lines = [line.split("  #")[0] for line in ours.splitlines() if " import " not in line]
+    assert len(lines) > 3
+    assert set(filter(None, lines)) <= set(blocks[1][0].splitlines())
+
+
+def test_the_site_lists_every_page():
+    listed = re.findall(r": (\S+\.md)$", (REPO / "mkdocs.yml").read_text(), re.M)
+    above = {"index.md", "BENCHMARKS.md", "CHANGELOG.md"}
+    assert sorted(listed) == sorted({path.name for path in (REPO / "docs").glob("*.md")} | above)
+
+
 def test_a_wrong_mention_is_seen():
     assert named_paths("see `selector/rankers` and pipeline/oracle/maps.py.") == [
         "selector/rankers",
