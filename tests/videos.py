@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import struct
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -155,3 +158,23 @@ def truncate(path: Path, share: float) -> None:
     """Keep the first `share` of the file."""
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
+
+
+@contextmanager
+def sender(data: bytes, *, then_close: bool = True):
+    """An address on this machine that sends `data` to whoever comes first."""
+    done = threading.Event()
+
+    def serve(server):
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(data)
+            if not then_close:
+                done.wait(60)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        done.set()
+        thread.join(10)

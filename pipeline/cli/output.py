@@ -79,6 +79,29 @@ def echo_json(value: Any) -> None:
     typer.echo(without_passwords(json.dumps(value, indent=2)))
 
 
+class JsonLines:
+    """Values for a program, each on a line of its own as soon as it is known."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def add(self, value: Any) -> None:
+        """Write one, where lines are wanted."""
+        if self._stream is not None:
+            self._stream.write(without_passwords(json.dumps(value)) + "\n")
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def json_lines(place: str | None) -> Iterator[JsonLines]:
+    """Lines of JSON to a file that is begun anew, to standard output (`-`), or to nowhere."""
+    if place is None or place == "-":
+        yield JsonLines(None if place is None else sys.stdout)
+        return
+    with open(place, "w", encoding="utf-8") as stream:
+        yield JsonLines(stream)
+
+
 def note(line: str) -> None:
     """Print what is good to know beside the result: on stderr, and not with --quiet."""
     if not settings.quiet:

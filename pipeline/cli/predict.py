@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli import options, output
+from pipeline.cli import options, output, predict_windows
 from pipeline.config import DECODERS, PRECISIONS, require_one_of
 from pipeline.errors import ConfigError, DecodeError, printable
 
@@ -22,9 +22,9 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     places: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="Video files, or folders of them.", metavar="VIDEO..."),
-    ],
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Folder that train-selector or export-lite wrote, or a hub id."),
@@ -59,6 +59,28 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list, one item a video.")] = (
         False
     ),
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Slide windows of so many frames (64f) or seconds (2.5) over long videos, and "
+            "answer each."
+        ),
+    ] = None,
+    stride: Annotated[
+        str | None,
+        typer.Option(help="From one window's start to the next's; by default the window's length."),
+    ] = None,
+    live: Annotated[
+        str | None,
+        typer.Option(
+            help="Watch a live source in place of files, a window (by default 2 s) at a time: "
+            "rtsp://..., udp://..., /dev/video0."
+        ),
+    ] = None,
+    jsonl: Annotated[
+        str | None,
+        typer.Option(help="File, or - for standard output: a line of JSON a video, or window."),
+    ] = None,
 ) -> None:
     """Name what is in videos, from the tokens that matter; exit code 1 if any video failed."""
     if precision is not None:
@@ -71,7 +93,12 @@ def predict(
     from selector.deploy.predict import list_videos, predict_videos, to_json
     from selector.training.train import resolve_device
 
-    videos = list_videos(places)
+    if as_json and jsonl is not None:
+        raise ConfigError("give either --json or --jsonl, not both")
+    windows = predict_windows.asked(
+        places or [], window, stride, live, plain={"--json": as_json, "--save-mask": save_mask}
+    )
+    videos = [live] if live is not None else list_videos(places or [])
     if save_mask is not None:
         if len(videos) != 1:
             raise ConfigError(
@@ -88,21 +115,28 @@ def predict(
         precision=precision,
         spread=spread,
     )
+    if windows is not None:
+        predict_windows.predict(
+            lite, videos, windows, keep_ratio=keep_ratio, adaptive=adaptive or None, views=wanted,
+            sampling=sampling, decoder=decoder, top=top, jsonl=jsonl,
+        )  # fmt: skip
+        return
     shown: list[dict[str, object]] = []
     failed = 0
-    with DecodePool(num_workers=1) as pool:
+    with DecodePool(num_workers=1) as pool, output.json_lines(jsonl) as lines:
         results = predict_videos(
             lite, videos, pool, keep_ratio=keep_ratio, adaptive=adaptive or None, views=wanted,
             sampling=sampling, decoder=decoder, top=top,
         )  # fmt: skip
         for path, result in zip(videos, results, strict=True):
             failed += isinstance(result, DecodeError)
+            lines.add(to_json(path, result))
             if as_json:
                 shown.append(to_json(path, result))
             elif isinstance(result, DecodeError):
                 output.echo(f"error: {path}: {result}", err=True)
-            else:
-                output.echo_lines(_describe(path, result))
+            elif jsonl != "-":
+                output.echo_lines(describe(path, result))
             if save_mask is not None and not isinstance(result, DecodeError):
                 save_overlay(save_mask, result.frames, result.kept)
     if as_json:
@@ -112,9 +146,10 @@ def predict(
         raise typer.Exit(1)
 
 
-def _describe(path: str, result: Prediction) -> str:
+def describe(title: str, result: Prediction) -> str:
+    """What is said of one video, or of one window."""
     lines = [
-        printable(path) + (" (damaged: the decoder reported errors)" if result.damaged else "")
+        printable(title) + (" (damaged: the decoder reported errors)" if result.damaged else "")
     ]
     lines += [f"  {100 * p:5.1f} %  {printable(label)}" for _, label, p in result.top]
     num_views = len(result.kept_tokens)

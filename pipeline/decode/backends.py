@@ -62,13 +62,20 @@ def decode_here(request: DecodeRequest) -> DecodedVideo:
     except LiteError:
         raise
     except Exception as error:
-        # Under fuzzing, libraries raised MemoryError, IndexError, AttributeError ... on one file
-        # or another: whatever it is, it concerns this video alone.
-        logger.debug("decoding %s failed", request.path, exc_info=True)
-        raise DecodeError(
-            ClipStatus.DECODE_ERROR,
-            f"{request.decoder} failed with {type(error).__name__}: {reason_of(error)}",
-        ) from error
+        raise crash_of(request, error) from error
+
+
+def crash_of(request: DecodeRequest, error: Exception) -> DecodeError:
+    """What an exception that nobody foresaw means for a video.
+
+    Under fuzzing, libraries raised MemoryError, IndexError, AttributeError ... on one file or
+    another: whatever it is, it concerns this video alone.
+    """
+    logger.debug("decoding %s failed", request.path, exc_info=True)
+    return DecodeError(
+        ClipStatus.DECODE_ERROR,
+        f"{request.decoder} failed with {type(error).__name__}: {reason_of(error)}",
+    )
 
 
 def _load(decoder: str) -> Callable[[DecodeRequest], DecodedVideo]:

@@ -1,4 +1,4 @@
-"""The decoder process: one request at a time from standard input, one answer to standard output.
+"""The decoder process: one request at a time from standard input, its answer to standard output.
 
 Started by `DecodePool` as `python -m pipeline.decode.child PARENT_PID`. It ends with its parent,
 however that ends: by the end of its input; by the kernel's signal, where there is one; and by a
@@ -30,6 +30,8 @@ def main(parent: int) -> None:
 
     from pipeline.decode.backends import decode_here
     from pipeline.decode.pipes import PipeClosedError, receive, send
+    from pipeline.decode.sliding import serve_windows
+    from pipeline.decode.windows import WindowRequest
     from pipeline.errors import LiteError
 
     torch.set_num_threads(1)
@@ -38,6 +40,9 @@ def main(parent: int) -> None:
         send(answers, "ready")
         while True:
             request = receive(requests)
+            if isinstance(request, WindowRequest):
+                serve_windows(request, requests, answers)
+                continue
             try:
                 answer: object = decode_here(request)
             except LiteError as error:

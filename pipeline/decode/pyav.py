@@ -9,13 +9,15 @@ This module must never call `av.logging.set_level`: with it, a damaged file can 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import av
 import av.error
+import numpy as np
+import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from pipeline.decode.backends import decode_version
@@ -108,49 +110,99 @@ def _fill(packets: Packets, source: Iterable[Any], guess: int) -> _Pass:
     request, stream = packets.request, packets.stream
     slots = request.slots(guess)
     filler = ClipFiller(request, slots)
-    to_rgb = VideoReformatter()
-    orientation = Orientation()
+    to_rgb = ToRGB()
+    frames = Frames(stream, request, packets.deadline)
     waiting: list[tuple[int, Any]] = []
     most_waiting = 0
-    end: int | None = None
-    index = num_errors = 0
 
     def convert() -> None:
         for number, frame in waiting:
-            rgb: Any = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
-            filler.add(number, orientation.upright(rgb))
+            filler.add(number, to_rgb(frame))
         waiting.clear()
 
-    for part in chain(source, [None]):  # None makes the decoder give what it holds back
-        check_deadline(packets.deadline, request)
-        try:
-            frames = stream.decode(part)
-        except av.error.EOFError:
-            break
-        except av.error.InvalidDataError:
-            num_errors += 1
-            continue
-        for frame in frames:
-            check_pixels(frame.height, frame.width, request)
-            if index == 0:
-                orientation = Orientation.of(frame)
-                filler.set_first_shape(*orientation.shape(frame.height, frame.width))
-                most_waiting = _MOST_WAITING_PIXELS // (frame.height * frame.width)
-            if index in slots:
-                if orientation != Orientation.of(frame):
-                    raise DecodeError(
-                        ClipStatus.REFUSED,
-                        "its display matrix changes within the video: re-encode it upright",
-                    )
-                waiting.append((index, frame))
-                if len(waiting) > most_waiting:
-                    convert()
-            num_errors += bool(frame.is_corrupt)
-            end = later_end(end, frame)
-            index += 1
-            check_count(index, request)
-    if index == guess:
+    for index, frame in enumerate(frames.of(source)):
+        if index == 0:
+            filler.set_first_shape(*to_rgb.begin(frame))
+            most_waiting = _MOST_WAITING_PIXELS // (frame.height * frame.width)
+        if index in slots:
+            to_rgb.check(frame)
+            waiting.append((index, frame))
+            if len(waiting) > most_waiting:
+                convert()
+        check_count(index + 1, request)
+    if frames.num == guess:
         convert()
-    num_errors += packets.is_broken
-    cut = is_cut(packets.container, stream, index, end)
-    return _Pass(guess, filler, index, damaged=num_errors > 0 or cut)
+    num_errors = frames.num_errors + packets.is_broken
+    cut = is_cut(packets.container, stream, frames.num, frames.end)
+    return _Pass(guess, filler, frames.num, damaged=num_errors > 0 or cut)
+
+
+@dataclass
+class Frames:
+    """The frames of an open video as the decoder puts them out, counted while they are made."""
+
+    stream: Any
+    request: DecodeRequest
+    deadline: float
+    """May be moved while they are made."""
+    num: int = 0
+    num_errors: int = 0
+    """Packets that were no use, and frames that the decoder calls corrupt."""
+    end: int | None = None
+    """When the last of them ends, in the stream's units; see `later_end`."""
+
+    def of(self, packets: Iterable[Any]) -> Iterator[Any]:
+        """Decode packets.
+
+        Raises:
+            DecodeError: past the deadline, or a frame has too many pixels.
+        """
+        for part in chain(packets, [None]):  # None makes the decoder give what it holds back
+            check_deadline(self.deadline, self.request)
+            try:
+                frames = self.stream.decode(part)
+            except av.error.EOFError:
+                break
+            except av.error.InvalidDataError:
+                self.num_errors += 1
+                continue
+            for frame in frames:
+                check_pixels(frame.height, frame.width, self.request)
+                self.num += 1
+                self.num_errors += bool(frame.is_corrupt)
+                self.end = later_end(self.end, frame)
+                yield frame
+
+
+class ToRGB:
+    """Turns the frames of one video into upright RGB."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        self._orientation = Orientation()
+
+    def begin(self, first: Any) -> tuple[int, int]:
+        """Take the orientation of the first frame for that of all; its height and width as shown.
+
+        Raises:
+            DecodeError: an orientation that cannot be made.
+        """
+        self._orientation = Orientation.of(first)
+        return self._orientation.shape(first.height, first.width)
+
+    def check(self, frame: Any) -> None:
+        """Refuse a frame that is turned otherwise than the first.
+
+        Raises:
+            DecodeError: `REFUSED`.
+        """
+        if self._orientation != Orientation.of(frame):
+            raise DecodeError(
+                ClipStatus.REFUSED,
+                "its display matrix changes within the video: re-encode it upright",
+            )
+
+    def __call__(self, frame: Any) -> npt.NDArray[np.uint8]:
+        """A frame as uint8 (H, W, 3)."""
+        rgb: Any = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        return self._orientation.upright(rgb)  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from datasets_spec.types import Skipped
 from datasets_spec.walk import count_skipped, worth_saying
 from pipeline.clips.views import View
 from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest
+from pipeline.decode.sliding import slide
+from pipeline.decode.windows import Window, WindowRequest
 from pipeline.errors import ClipStatus, ConfigError, DecodeError
 from selector.deploy.model import LiteModel
 from selector.deploy.output import LiteOutput
@@ -120,6 +123,38 @@ def clip_request(
     )
 
 
+def predict_windows(
+    model: LiteModel,
+    request: WindowRequest,
+    *,
+    keep_ratio: float | None = None,
+    adaptive: bool | None = None,
+    top: int = 5,
+) -> Iterator[tuple[Window, Prediction | DecodeError]]:
+    """Classify the windows of a long file or a live source, as they come.
+
+    Args:
+        model: what classifies.
+        request: the source and its windows; `clip` from `clip_request`.
+        keep_ratio: as `LiteModel.forward` has it.
+        adaptive: as `LiteModel.forward` has it.
+        top: classes to report.
+
+    Yields:
+        By the windows' ends; an error stands for one window.
+
+    Raises:
+        DecodeError: the source cannot be read, or no further.
+        ConfigError: the windows do not fit it.
+    """
+    with closing(slide(request)) as windows:
+        for window in windows:
+            (answer,) = predict_decoded(
+                model, [window.decoded], keep_ratio=keep_ratio, adaptive=adaptive, top=top
+            )
+            yield window, answer
+
+
 def predict_decoded(
     model: LiteModel,
     videos: Sequence[DecodedVideo],
@@ -191,16 +226,21 @@ def _gmacs(model: LiteModel, kept: list[int], keep_ratio: float | None, adaptive
     return len(kept) * model.cost_of(keep_ratio).total
 
 
-def to_json(path: str, result: Prediction | DecodeError) -> dict[str, object]:
-    """One video's answer as plain JSON values."""
+def to_json(
+    path: str, result: Prediction | DecodeError, window: Window | None = None
+) -> dict[str, object]:
+    """The answer for one video, or for one window of it, as plain JSON values."""
+    where: dict[str, object] = {"video": path}
+    if window is not None:
+        where |= {"start": round(window.start_s, 6), "end": round(window.end_s, 6)}
+        where |= {"start_frame": window.start_frame, "frames": window.decoded.num_frames_total}
+        where |= {"skipped_windows": window.num_skipped}
     if isinstance(result, DecodeError):
-        return {"video": path, "status": result.status.value, "error": str(result)}
+        return where | {"status": result.status.value, "error": str(result)}
     keys = ("kept_tokens", "num_tokens", "gmacs", "full_gmacs", "confidence", "damaged")
     top: Iterable[dict[str, object]] = (
         {"class": index, "label": label, "probability": probability}
         for index, label, probability in result.top
     )
     shown = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    return {"video": path, "status": ClipStatus.OK.value, "top": list(top)} | {
-        key: shown[key] for key in keys
-    }
+    return where | {"status": ClipStatus.OK.value, "top": list(top)} | {k: shown[k] for k in keys}

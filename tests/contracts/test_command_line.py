@@ -115,7 +115,7 @@ def test_there_are_command_lines_of_each_kind():
         (["status", "--sotre", "x"], "No such option: --sotre"),
         (["verify", "STORE"], "STORE"),
         (["verify"], "Missing option '--store'"),
-        (["predict", "--model", "m"], "Missing argument"),
+        (["import-checkpoint", "--out", "o"], "Missing argument"),
         (["build-oracle", "--data-root", "d", "--store", "s", "--limit", "few"], "--limit"),
     ],
 )

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +25,7 @@ from selector.deploy.predict import clip_request
 from selector.training.config import TrainedOn
 from selector.training.files import save_selector
 from tests.lite_models import make_model
-from tests.videos import write_video
+from tests.videos import sender, write_video
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +258,84 @@ def test_an_export_that_cannot_work_is_refused_before_the_work(model, options, m
     result = run("export-lite", "--model", model, *options)
     assert result.exit_code == 1
     assert message in result.stderr
+
+
+def test_windows_are_lines_of_json_and_each_is_the_answer_for_its_frames(model, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+    lossless = {"pixel_format": "bgr0"}
+    whole = write_video(
+        tmp_path / "all.mkv", 20, 16, 16, "ffv1", frame=lambda i, *_: noise[i], **lossless
+    )
+    parts = [
+        write_video(
+            tmp_path / f"{start}.mkv",
+            8,
+            16,
+            16,
+            "ffv1",
+            frame=lambda i, *_, start=start: noise[start + i],
+            **lossless,
+        )
+        for start in (0, 6, 12)
+    ]
+    lines = tmp_path / "lines.jsonl"
+    asked = ("--window", "8f", "--stride", "6f", "--model", model)
+    result = run("predict", whole, tmp_path / "none.mp4", *asked, "--jsonl", lines)
+    assert result.exit_code == 1
+    assert f"{whole} 0.25 to 0.58 s" in result.stdout
+    assert "none.mp4: no such file" in result.stderr
+    *found, missing = map(json.loads, lines.read_text().splitlines())
+    assert (missing["status"], len(found)) == ("missing_file", 3)
+    alone = json.loads(run("predict", *parts, "--model", model, "--json").stdout)
+    for window, part in zip(found, alone, strict=True):
+        assert window["top"] == part["top"]
+        assert window["gmacs"] == part["gmacs"]
+    assert [(w["start_frame"], w["frames"]) for w in found] == [(0, 8), (6, 8), (12, 8)]
+
+
+def test_lines_of_json_of_whole_videos(model, video):
+    result = run("predict", video, video, "--model", model, "--jsonl", "-")
+    assert [json.loads(line)["status"] for line in result.stdout.splitlines()] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give VIDEO files or folders, or --live"),
+        (["a.mp4", "--live", "udp://127.0.0.1:1"], "and not both"),
+        (["a.mp4", "--stride", "2s"], "--stride belongs to --window"),
+        (["a.mp4", "--window", "2s", "--json"], "--json is for whole files"),
+        (["a.mp4", "--window", "2s", "--save-mask", "a.png"], "--save-mask is for whole files"),
+        (["a.mp4", "--window", "2h"], "frames, such as 64f, or seconds"),
+        (["--live", "clip.mp4"], "is no live source: give /dev/videoN"),
+        (["a.mp4", "--json", "--jsonl", "-"], "either --json or --jsonl"),
+    ],
+)
+def test_options_that_do_not_go_together(options, message):
+    result = run("predict", *options)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_ctrl_c_ends_a_live_watch_cleanly(model, tmp_path):
+    """In a program of its own: code 130, what was answered stays, and no process is left."""
+    data = write_video(tmp_path / "a.ts", 30, 16, 16, "mpeg2video", rate=25).read_bytes()
+    with sender(data, then_close=False) as address:
+        lines = tmp_path / "lines.jsonl"
+        command = ["predict", "--live", address, "--window", "8f", "--model", str(model)]
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", *command, "--jsonl", str(lines)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        deadline = time.monotonic() + 120
+        while not (lines.is_file() and lines.stat().st_size) and time.monotonic() < deadline:
+            assert watch.poll() is None
+            time.sleep(0.05)
+        children = Path(f"/proc/{watch.pid}/task/{watch.pid}/children").read_text().split()
+        watch.send_signal(signal.SIGINT)
+        _, said = watch.communicate(timeout=30)
+    assert (watch.returncode, said.decode().splitlines()[-1]) == (130, "interrupted")
+    assert json.loads(lines.read_text().splitlines()[0])["video"] == address
+    assert children
+    assert not any(Path(f"/proc/{child}").exists() for child in children)

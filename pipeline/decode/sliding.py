@@ -1,0 +1,102 @@
+"""Windows from a decoder process: it may crash or hang, and it never runs ahead of who uses them.
+
+Whoever uses the windows gives a turn for each. Of a file some turns are given ahead, and the
+process waits for one before it hands over a window: it works while the model does, and no further.
+A live source does not wait: there a window that nobody waits for is lost, and counted.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from typing import Any
+
+from pipeline.decode.backends import crash_of
+from pipeline.decode.pipes import PipeClosedError, PipeTimeoutError, receive, send
+from pipeline.decode.process import DecoderProcess, ending
+from pipeline.decode.windows import Window, WindowRequest, read_windows
+from pipeline.errors import ClipStatus, DecodeError, LiteError
+
+_TURN, _END = "turn", "end"
+_AHEAD = 2
+"""Windows of a file that are decoded beyond the one in use."""
+_GRACE_S = 5.0
+
+
+def slide(request: WindowRequest) -> Generator[Window, None, None]:
+    """The windows of a file or a live source, as they come; see `read_windows`.
+
+    The process ends with the iterator, however that ends.
+
+    Raises:
+        DecodeError: the source cannot be read, or no further; `DECODE_TIMEOUT` and `DECODER_DIED`
+            where the process hung or crashed.
+        ConfigError: the windows do not fit the source.
+        DriverError: the process cannot be started.
+    """
+    child = DecoderProcess()
+    try:
+        child.wait_until_ready()
+        yield from _windows(child, request)
+    except PipeTimeoutError:
+        raise DecodeError(
+            ClipStatus.DECODE_TIMEOUT,
+            "the decoder gave no sign of life for long, and was killed",
+        ) from None
+    except PipeClosedError:
+        raise DecodeError(
+            ClipStatus.DECODER_DIED, f"the decoder process died {ending(child.wait())} on it"
+        ) from None
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _windows(child: DecoderProcess, request: WindowRequest) -> Iterator[Window]:
+    send(child.requests, request)
+    for _ in range(0 if request.live else _AHEAD):
+        send(child.requests, _TURN)
+    # Twice, as opening an address and finding out what it sends take up to a limit each.
+    limit_s = 2 * request.clip.timeout_s + _GRACE_S
+    while True:
+        send(child.requests, _TURN)
+        while (answer := receive(child.answers, limit_s)) is None:
+            pass
+        if isinstance(answer, LiteError):
+            raise answer
+        if answer == _END:
+            return
+        yield answer
+
+
+def serve_windows(request: WindowRequest, requests: int, answers: int) -> None:
+    """The process's part.
+
+    Args:
+        request: what was asked.
+        requests: descriptor that the turns come from.
+        answers: descriptor that the windows go to.
+
+    Raises:
+        PipeClosedError: nobody is there any more.
+    """
+    answer: Any = _END
+    num_skipped = 0
+    try:
+        for window in read_windows(request):
+            if window is None:
+                send(answers, None)
+            elif request.live and not select.select([requests], [], [], 0)[0]:
+                num_skipped += 1
+            else:
+                receive(requests)
+                send(answers, replace(window, num_skipped=num_skipped))
+                num_skipped = 0
+    except (PipeClosedError, BrokenPipeError):
+        raise
+    except LiteError as error:
+        answer = error
+    except Exception as error:
+        answer = crash_of(request.clip, error)
+    send(answers, answer)
