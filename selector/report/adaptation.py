@@ -18,6 +18,8 @@ from selector.statistics import mean_interval
 
 NONE = "none"
 """The row of the backbone as it is."""
+ALL = "all"
+"""The row of further training without any mask."""
 COLUMNS = (
     *("train", "test", "keep_ratio", "num_seeds", "num_videos", "top1"),
     *("gain", "gain_low", "gain_high"),
@@ -94,7 +96,7 @@ def heat_map(frame: pd.DataFrame, keep_ratio: float) -> Picture:
     middle = (np.nanmin(table) + np.nanmax(table)) / 2
     ax.imshow(table, cmap="viridis", aspect="auto")
     ax.set_xticks(range(len(tested)), tested, rotation=30, ha="right", color=INK)
-    names = ["not adapted" if name == NONE else name for name in trained]
+    names = [{NONE: "not adapted", ALL: "all tokens"}.get(name, name) for name in trained]
     ax.set_yticks(range(len(trained)), names, color=INK)
     ax.tick_params(length=0, labelcolor=INK)
     ax.set_xlabel("tested with", color=INK)
@@ -126,13 +128,18 @@ def said(frame: pd.DataFrame) -> list[str]:
         best = rows.sort_values("gain").to_dict("records")[-1]
         low, high = 100 * best["gain_low"], 100 * best["gain_high"]
         lines.append(
-            f"At keep ratio {ratio:g} the largest gain of {len(rows)} is {best['train']} masks "
-            f"under {best['test']}: {100 * best['gain']:+.1f} points [{low:+.1f}, {high:+.1f}]."
+            f"At keep ratio {ratio:g} the largest gain of {len(rows)} is {_with(best['train'])}, "
+            f"tested with {best['test']}: {100 * best['gain']:+.1f} points "
+            f"[{low:+.1f}, {high:+.1f}]."
         )
     for row in adapted[adapted["test"] == "full"].to_dict("records"):
         low, high = 100 * row["gain_low"], 100 * row["gain_high"]
         lines.append(
-            f"With all tokens, {row['train']} masks change top-1 by {100 * row['gain']:+.1f} "
-            f"points [{low:+.1f}, {high:+.1f}]."
+            f"With all tokens, {_with(row['train'])}, top-1 changes by "
+            f"{100 * row['gain']:+.1f} points [{low:+.1f}, {high:+.1f}]."
         )
     return lines
+
+
+def _with(train: str) -> str:
+    return "trained on all tokens" if train == ALL else f"adapted with {train} masks"

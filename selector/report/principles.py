@@ -248,7 +248,7 @@ def _gains(found: Iterable[PairedDifference]) -> list[PairedDifference]:
 def _best_against_full(who: str, found: Sequence[PairedDifference]) -> str:
     gains = _gains(found)
     best = max(gains or found, key=lambda pair: pair.difference)
-    at = f"at keep ratio {best.keep_ratio:g} {_points(best)} against all tokens"
+    at = f"{_points(best)} against all tokens, at keep ratio {best.keep_ratio:g}"
     if gains:
         return f"{who} gains with fewer tokens: {at}."
     return f"{who} nowhere stands above all tokens; its best is {at}."

@@ -39,8 +39,8 @@ def test_means_and_gains_by_hand(tmp_path: Path):
     assert cell["gain_low"] < 0.4 < cell["gain_high"]
     assert frame.loc["lite", "full"]["gain"] == pytest.approx(-0.1)
     lines = said(frame.reset_index())
-    assert "lite masks under lite: +40.0 points" in lines[0]
-    assert "With all tokens, lite masks change top-1 by -10.0 points" in lines[1]
+    assert "adapted with lite masks, tested with lite: +40.0 points" in lines[0]
+    assert "With all tokens, adapted with lite masks, top-1 changes by -10.0 points" in lines[1]
     picture = heat_map(frame.reset_index().query("test != 'full'"), 0.5)
     shown = [text.get_text() for text in picture.axes[0].texts]
     assert sorted(shown) == ["40.0", "60.0", "60.0", "80.0"]
