@@ -3,16 +3,17 @@
 class TestVideoMAE(BackboneTests):
     @pytest.fixture(scope="class")
     @classmethod
-    def backbone(cls): ...            # small, on the CPU, in fp32
+    def folder(cls): ...              # a small checkpoint
     @pytest.fixture(scope="class")
     @classmethod
-    def plain(cls, backbone): ...     # pixel_values -> logits, by the model's own code
+    def plain(cls, folder): ...       # pixel_values -> logits, by the model's own code
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.backbones import load_backbone
 from pipeline.backbones.base import LAYER_PARTS, Backbone
 from pipeline.backbones.tokens import (
     KEYS,
@@ -83,6 +85,11 @@ def close(got: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 class BackboneTests:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backbone(cls, folder: Path) -> Backbone:
+        return load_backbone(str(folder))
+
     @pytest.fixture(autouse=True)
     def without_gradients(self):
         with torch.no_grad():

@@ -13,7 +13,6 @@ from transformers import (
     VJEPA2ForVideoClassification,
 )
 
-from pipeline.backbones import load_backbone
 from tests.checkpoints import save_timesformer, save_videomae, save_vivit, save_vjepa2
 from tests.conformance.backbones import BackboneTests
 
@@ -28,11 +27,6 @@ class TestVideoMAE(BackboneTests):
     @classmethod
     def folder(cls, tmp_path_factory):
         return save_videomae(tmp_path_factory.mktemp("videomae"), image_size=24, num_frames=6)
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def backbone(cls, folder):
-        return load_backbone(str(folder))
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -72,11 +66,6 @@ class TestTimeSformer(BackboneTests):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def backbone(cls, folder):
-        return load_backbone(str(folder))
-
-    @pytest.fixture(scope="class")
-    @classmethod
     def plain(cls, folder):
         model = TimesformerForVideoClassification.from_pretrained(folder).eval()
         return lambda pixels: model(pixels).logits
@@ -98,11 +87,6 @@ class TestVivit(BackboneTests):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def backbone(cls, folder):
-        return load_backbone(str(folder))
-
-    @pytest.fixture(scope="class")
-    @classmethod
     def plain(cls, folder):
         model = VivitForVideoClassification.from_pretrained(folder).eval()
         return lambda pixels: model(pixels).logits
@@ -120,11 +104,6 @@ class TestVJEPA2(BackboneTests):
         return save_vjepa2(
             tmp_path_factory.mktemp("vjepa2"), image_size=24, num_frames=6, hidden_size=32
         )
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def backbone(cls, folder):
-        return load_backbone(str(folder))
 
     @pytest.fixture(scope="class")
     @classmethod
