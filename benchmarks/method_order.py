@@ -63,6 +63,27 @@ def _cell(table: pd.DataFrame, ratio: float, method: str, against: str) -> str:
     return f"{text}, {100 * gap.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
+def print_change(tables: Tables, against: str) -> None:
+    """What a method is above another on the first backbone, less what it is so on the second."""
+    one, other = list(tables)[:2]
+    ratios = _ratios(tables)
+    print(f"\n| against {against}: {one} less {other} | {' | '.join(f'{r:g}' for r in ratios)} |")
+    print("|---" * (len(ratios) + 1) + "|")
+    first, second = tables[one], tables[other]
+    shared = [column for column in first.columns if column in second.columns]
+    for method in sorted({m for _, m in shared} - {FULL, against}):
+        cells = []
+        for ratio in ratios:
+            if (ratio, method) not in shared:
+                cells.append("")
+                continue
+            gaps = [table[ratio, method] - table[ratio, against] for table in (first, second)]
+            change = (gaps[0] - gaps[1]).to_numpy()[:, None]
+            low, high = 100 * mean_interval(change, (-2.0, 2.0))[:, 0]
+            cells.append(f"{100 * change.mean():+.1f} [{low:+.1f}, {high:+.1f}]")
+        print(f"| {method} | {' | '.join(cells)} |")
+
+
 def print_order(tables: Tables) -> None:
     """Spearman's correlation of two backbones' orders at every budget, and over all together."""
     print("\n| budget | backbones | methods | rank correlation | order of the first |")
@@ -113,6 +134,8 @@ def main() -> None:
     videos = len(next(iter(tables.values())))
     print(f"{videos} videos; all tokens: {', '.join(f'{n} {value}' for n, value in full.items())}")
     print_top1(tables, options.against)
+    if len(tables) > 1:
+        print_change(tables, options.against)
     print_order(tables)
 
 
