@@ -1,7 +1,9 @@
 """The paper's five principles, each judged by the rows at hand, and said in words.
 
-A rule decides, the same for every dataset, and what does not hold is said to be so. Comparisons
-are those of the evaluation's table: on the same videos, and judged together by Holm's rule.
+A rule decides, the same for every dataset, and what does not hold is said to be so. Where an
+interval leaves both open nothing is said: too few videos are no evidence for or against.
+Comparisons are those of the evaluation's table: on the same videos, and judged together by Holm's
+rule.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ CUES = ("attention", "motion", "motion-pixels", "motion-vectors", "saliency")
 
 MOST_VALUE = 0.5
 """Share of the value that the best tenth of a clip's tokens must hold to be a vital few."""
+
+LEVEL = 0.05
+"""Share of the videos that a difference must surely stay below to count as level."""
 
 _NAMED = 5  # methods that a sentence lists
 
@@ -77,8 +82,8 @@ def verdicts(
 def random_is_hard_to_beat(summary: Summary | None) -> Verdict:
     """Principle 1, against methods that see no label and were not trained on an oracle.
 
-    It holds where none of them stands above random at any budget, and fails where more than half
-    of all comparisons do.
+    It holds where none of them stands above random at any budget, nor could be above it by more
+    than `LEVEL`; it fails where more than half of all comparisons stand above.
     """
     claim = "Random selection is better than most methods"
     found = _against(summary, "random", _is_rival)
@@ -86,7 +91,10 @@ def random_is_hard_to_beat(summary: Summary | None) -> Verdict:
         return Verdict(1, claim, OPEN, (_missing("random,uniform,attention,motion,tome"),))
     above = [pair for pair in found if pair.stands and pair.difference > 0]
     below = [pair for pair in found if pair.stands and pair.difference < 0]
-    verdict = HOLDS if not above else FAILS if len(above) > len(found) / 2 else IN_PART
+    unsure = _unsure(found)
+    verdict = FAILS if len(above) > len(found) / 2 else IN_PART if above else HOLDS
+    if verdict == HOLDS and unsure:
+        verdict = OPEN
     number = len({pair.method for pair in found})
     said = [
         f"{_times(len(found), 'comparison')} of {_times(number, 'method')} with random at equal "
@@ -95,11 +103,13 @@ def random_is_hard_to_beat(summary: Summary | None) -> Verdict:
     ]
     if above:
         said.append(f"Above random: {_best_of_each(above)}.")
+    elif unsure:
+        said.append(_too_wide(unsure))
     return Verdict(1, claim, verdict, tuple(said))
 
 
 def cues_do_not_help(summary: Summary | None) -> Verdict:
-    """Principle 2: it holds where no cue is above random at any budget, fails where all are."""
+    """Principle 2: it holds where no cue is, or may well be, above random; fails where all are."""
     claim = "Good tokens do not coincide with visual cues"
     found = _against(summary, "random", _is_cue)
     if not found:
@@ -118,13 +128,17 @@ def cues_do_not_help(summary: Summary | None) -> Verdict:
         if not above and not below:
             said.append(f"{name} is not told apart from random at any of {len(own)} budgets.")
     verdict = HOLDS if not better else FAILS if better == len(names) else IN_PART
+    if verdict == HOLDS and _unsure(found):
+        verdict = OPEN
+        said.append(_too_wide(_unsure(found)))
     return Verdict(2, claim, verdict, tuple(said))
 
 
 def dropping_helps(summary: Summary | None) -> Verdict:
     """Principle 3: it holds where fewer tokens beat all of them with and without the label.
 
-    Maps of the label steer the answer, so what they alone gain shows it in part only.
+    It fails where all budgets are surely below all tokens. Maps of the label steer the answer, so
+    what they alone gain shows it in part only.
     """
     claim = "Low-value tokens can hurt recognition"
     methods = "oracle,oracle-predicted,oracle-second"
@@ -140,7 +154,10 @@ def dropping_helps(summary: Summary | None) -> Verdict:
         said.append("Without the label it was not tried (oracle-predicted).")
     if gains:
         said.append(_steering(summary))
-    verdict = FAILS if not gains else HOLDS if _gains(guessed) else IN_PART
+    if gains:
+        verdict = HOLDS if _gains(guessed) else IN_PART
+    else:
+        verdict = OPEN if any(pair.high > 0 for pair in found) else FAILS
     return Verdict(3, claim, verdict, tuple(said))
 
 
@@ -153,41 +170,39 @@ def few_tokens_hold_most(analysis: Analysis | None, share: ClipShare | None) -> 
         f"The best tenth of a clip's tokens hold {100 * share.mean:.1f} % of its value "
         f"[{100 * share.low:.1f}, {100 * share.high:.1f}] in the mean."
     ]
-    vital = share.low > MOST_VALUE
+    vital = _surely(share.low > MOST_VALUE, share.high < MOST_VALUE)
     fits = analysis.tails
-    fits = fits[fits["values"] == RELATIVE] if len(fits) else fits
-    if fits.empty:
+    rows = fits[fits["values"] == RELATIVE].to_dict("records") if len(fits) else []
+    if not rows:
         said.append("There are too few positive values to fit a tail, so that part stays open.")
-        return Verdict(4, claim, OPEN if vital else FAILS, tuple(said))
-    heavy = bool((fits["shape_low"] > 0).all())
+        return Verdict(4, claim, _both(vital, None), tuple(said))
+    heavy = _surely(
+        all(row["shape_low"] > 0 for row in rows), any(row["shape_high"] < 0 for row in rows)
+    )
+    kind = {
+        True: "heavier than exponential at every cut-off, as a Pareto tail is",
+        False: "lighter than exponential at some cut-off, so it is no Pareto tail",
+        None: "not told apart from exponential at some cut-off, so it is no clear Pareto tail",
+    }[heavy]
     shapes = ", ".join(
         f"{row['shape']:+.2f} [{row['shape_low']:+.2f}, {row['shape_high']:+.2f}] "
         f"(best {100 * row['share']:.2g} %)"
-        for row in fits.to_dict("records")
-    )
-    light = bool((fits["shape_high"] < 0).all())
-    kind = (
-        "heavier than exponential at every cut-off, as a Pareto tail is"
-        if heavy
-        else "lighter than exponential at every cut-off: no Pareto tail"
-        if light
-        else "not heavier than exponential at every cut-off, so no clear Pareto tail"
+        for row in rows
     )
     said.append(f"Within clips the tail is {kind}; its shape (0: exponential) is {shapes}.")
-    verdict = HOLDS if vital and heavy else IN_PART if vital or heavy else FAILS
-    return Verdict(4, claim, verdict, tuple(said))
+    return Verdict(4, claim, _both(vital, heavy), tuple(said))
 
 
 def easy_needs_less(analysis: Analysis | None, summary: Summary | None) -> Verdict:
     """Principle 5: easier classes have thinner tails, and lose less under random selection."""
     claim = "Easy videos need less compute"
     said: list[str] = []
-    shows: list[bool] = []
+    tail = loss = None
     trends = None if analysis is None else analysis.trends
     rows = [] if trends is None else trends[trends["measure"] == "half_share"].to_dict("records")
     if rows:
         row = rows[0]
-        shows.append(row["high"] < 0)
+        tail = _surely(row["high"] < 0, row["low"] > 0)
         how = _direction(row["low"], row["high"], "fewer", "more", "neither clearly fewer nor more")
         said.append(
             f"Easier classes have {how} tokens of half the best value or more: Spearman over "
@@ -200,7 +215,7 @@ def easy_needs_less(analysis: Analysis | None, summary: Summary | None) -> Verdi
     if summary is None or trend is None:
         said.append(_missing("random") + " It takes three classes or more, and keep ratio 0.5.")
     else:
-        shows.append(trend.spearman_high < 0)
+        loss = _surely(trend.spearman_high < 0, trend.spearman_low > 0)
         low, high = trend.spearman_low, trend.spearman_high
         how = _direction(low, high, "less", "more", "neither clearly less nor more")
         few = summary.num_videos / len(trend.class_ids)
@@ -210,11 +225,33 @@ def easy_needs_less(analysis: Analysis | None, summary: Summary | None) -> Verdi
             f"{trend.spearman:+.2f} [{low:+.2f}, {high:+.2f}]."
             + (f" With only {few:.0f} videos a class it lies too high." if few < FEW else "")
         )
-    if not shows:
-        return Verdict(5, claim, OPEN, tuple(said))
-    half_known = len(shows) < 2
-    verdict = IN_PART if any(shows) else OPEN if half_known else FAILS
-    return Verdict(5, claim, HOLDS if all(shows) and not half_known else verdict, tuple(said))
+    return Verdict(5, claim, _both(tail, loss), tuple(said))
+
+
+def _surely(yes: bool, no: bool) -> bool | None:
+    """None where neither is sure."""
+    return True if yes else False if no else None
+
+
+def _both(first: bool | None, second: bool | None) -> str:
+    """The verdict on a claim of two parts."""
+    if first and second:
+        return HOLDS
+    if first or second:
+        return IN_PART
+    return OPEN if first is None and second is None else FAILS
+
+
+def _unsure(found: Iterable[PairedDifference]) -> list[PairedDifference]:
+    """Differences that do not stand, and could be above `LEVEL` all the same."""
+    return [pair for pair in found if not pair.stands and pair.high > LEVEL]
+
+
+def _too_wide(unsure: Sequence[PairedDifference]) -> str:
+    return (
+        f"The intervals are too wide to call them level: {len(unsure)} reach more than "
+        f"{100 * LEVEL:g} points above random. More videos would tell."
+    )
 
 
 def _is_rival(name: MethodName) -> bool:

@@ -67,7 +67,7 @@ def test_one_class_is_a_page(tmp_path: Path):
     store = make_store(tmp_path / "store", 6, label_names=["all"])
     text = render("x", sections(store))
     assert "Too few classes with a label" in text
-    assert text.count("cannot be said") == 5  # too few values for a tail, too
+    assert text.count("cannot be said") == 4  # of the five principles, all but the fourth
 
 
 def test_an_evaluation_on_the_page(tmp_path: Path):
