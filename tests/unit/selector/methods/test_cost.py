@@ -249,7 +249,8 @@ def test_schedules_cost_what_another_count_says(base_costs, name):
         counts = method.counts(setting, base_costs.flow)
         found = base_costs.at(counts).backbone
         assert found == pytest.approx(alone, abs=0.006)
-        assert found + method.overhead(setting, base_costs.flow) == pytest.approx(total, abs=0.006)
+        # The total is a sum of two numbers that were rounded.
+        assert found + method.overhead(setting, base_costs.flow) == pytest.approx(total, abs=0.011)
         assert counts.head == tokens
 
 
