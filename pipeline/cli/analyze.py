@@ -12,7 +12,15 @@ from pipeline.cli import options, output
 from pipeline.cli.table import Column, echo_table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from selector.analysis.store import Analysis
+
+TABLES = (
+    "shares", "videos", "classes", "easy_hard", "tails", "power_laws", "alternatives", "trends",
+    "lorenz", "histogram",
+)  # fmt: skip
+"""Tables of `Analysis`, each a file of `--out`."""
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +40,7 @@ def analyze(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Also write classes, tails, trends, lorenz and histogram as .csv into this folder."
+            help="Also write every table as .csv into this folder, with a row for each video."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
@@ -40,6 +48,7 @@ def analyze(
     """Show how unequal token values are, whether their tail is Pareto, and how classes differ."""
     from pipeline import open_store
     from pipeline.errors import ConfigError
+    from selector.analysis.places import agreement
     from selector.analysis.store import analyze_store
 
     if not 0 < tail <= 1:
@@ -47,15 +56,19 @@ def analyze(
     if out is not None:
         options.require_writable_folder(out)
     with output.counted("shards") as on_progress:
-        result = analyze_store(open_store(store), tail, on_progress, oracle)
+        opened = open_store(store)
+        result = analyze_store(opened, tail, on_progress, oracle)
+    oracles = agreement(opened)
+    tables = {name: getattr(result, name) for name in TABLES} | {"agreement": oracles}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("classes", "tails", "trends", "lorenz", "histogram"):
-            getattr(result, name).to_csv(out / f"{name}.csv", index=False)
+        for name, table in tables.items():
+            table.to_csv(out / f"{name}.csv", index=False)
     if as_json:
-        output.echo_json(result.to_dict())
+        output.echo_json(result.to_dict() | {"agreement": oracles.to_dict("records")})
     else:
         _echo_report(result)
+        _echo_agreement(oracles)
 
 
 def _echo_report(result: Analysis) -> None:
@@ -77,9 +90,34 @@ def _echo_report(result: Analysis) -> None:
         f"Gini {pooled['gini']:.3f} (0 = all equal, 1 = one has all)"
     )
     output.echo()
+    _echo_shares(result)
+    output.echo()
     _echo_tails(result)
     output.echo()
+    _echo_power_laws(result)
+    output.echo()
     _echo_trends(result)
+    _echo_easy_hard(result)
+
+
+def _echo_shares(result: Analysis) -> None:
+    output.echo_prose(
+        "value held by the best tokens, in %, and Gini; [95 % over videos: jackknife of all tokens "
+        "together, bootstrap of the mean within a video]"
+    )
+    names = {"top1_share": "1 %", "top5_share": "5 %", "top10_share": "10 %", "top20_share": "20 %"}
+    whole = result.shares[result.shares["label"].isna()]
+    cells: dict[str, dict[str, str]] = {"tokens": {}, "videos": {}}
+    for row in whole.to_dict("records"):
+        factor, digits = (1, 3) if row["measure"] == "gini" else (100, 1)
+        value, low, high = (factor * row[column] for column in ("value", "low", "high"))
+        cells[row["over"]][row["measure"]] = _span(value, low, high, digits, sign="")
+    rows = [
+        [names.get(measure, "Gini"), cells["tokens"][measure], cells["videos"].get(measure, "-")]
+        for measure in cells["tokens"]
+    ]
+    columns = [Column("best", right=True), Column("all tokens"), Column("within a video")]
+    echo_table(columns, rows)
 
 
 def _echo_tails(result: Analysis) -> None:
@@ -120,6 +158,60 @@ def _echo_tails(result: Analysis) -> None:
     echo_table(columns, rows)
 
 
+def _echo_power_laws(result: Analysis) -> None:
+    if result.power_laws.empty:
+        return
+    output.echo_prose(
+        "plain power law from the cut-off where it fits best (Kolmogorov-Smirnov), against other "
+        "laws above the same cut-off: log-likelihood per token that it gains, in nats; below 0 = "
+        "the other fits better; [95 % over videos]. A truncated power law is never worse, and a "
+        "log-normal can come as close as one likes: only far below 0 says something of those"
+    )
+    for law in result.power_laws.to_dict("records"):
+        exponent = _span(law["exponent"], law["low"], law["high"], 2, sign="")
+        output.echo_prose(
+            f"{law['values']}: best {100 * law['share']:.2g} % ({law['num_tokens']:,} tokens), "
+            f"exponent {exponent}, distance {law['distance']:.4f}"
+        )
+        others = result.alternatives[result.alternatives["values"] == law["values"]]
+        rows = [
+            (row["alternative"].replace("_", " "), _span(row["ratio"], row["low"], row["high"], 4))
+            for row in others.to_dict("records")
+        ]
+        echo_table([Column("against"), Column("gain")], rows)
+
+
+def _echo_easy_hard(result: Analysis) -> None:
+    if result.easy_hard.empty:
+        return
+    found = {row["measure"]: row for row in result.easy_hard.to_dict("records")}
+    distance, superior = (
+        _span(row["value"], row["low"], row["high"], 3, sign="")
+        for row in (found["ks_distance"], found["superiority"])
+    )
+    output.echo()
+    output.echo_prose(
+        "scores of the easy and of the hard third of the classes: Kolmogorov-Smirnov distance "
+        f"{distance} (0 = alike, 1 = apart; above 0 by chance); a token of an easy class has the "
+        f"higher score with probability {superior} (0.5 = neither) [95 % jackknife over videos]"
+    )
+
+
+def _echo_agreement(oracles: pd.DataFrame) -> None:
+    if oracles.empty:
+        return
+    output.echo()
+    output.echo_prose(
+        "agreement of the oracles: Spearman of their maps within a clip, the mean [95 % bootstrap "
+        "over videos]"
+    )
+    rows = [
+        (_span(row["spearman"], row["low"], row["high"], 3), row["first"], row["second"])
+        for row in oracles.to_dict("records")
+    ]
+    echo_table([Column("Spearman"), Column("oracle"), Column("and")], rows)
+
+
 def _echo_trends(result: Analysis) -> None:
     if result.trends.empty:
         output.echo_prose(
@@ -148,7 +240,8 @@ def _echo_trends(result: Analysis) -> None:
     echo_table([Column("Spearman"), Column("measure (classes)")], rows)
 
 
-def _span(value: float, low: float, high: float, digits: int) -> str:
+def _span(value: float, low: float, high: float, digits: int, sign: str = "+") -> str:
     """An estimate with its interval, where there is one."""
-    known = f" [{low:+.{digits}f}, {high:+.{digits}f}]" if not math.isnan(low) else ""
-    return f"{value:+.{digits}f}{known}"
+    form = f"{sign}.{digits}f"
+    known = f" [{low:{form}}, {high:{form}}]" if not math.isnan(low) else ""
+    return f"{value:{form}}{known}"

@@ -33,6 +33,18 @@ def count_scores(scores: np.ndarray) -> np.ndarray:
     return np.bincount(flat.view(np.uint16), minlength=NUM_VALUES).astype(np.int64)
 
 
+def count_into(counts: np.ndarray, keys: np.ndarray, scores: np.ndarray) -> None:
+    """Add the scores of each clip to the row of its key, in place.
+
+    Args:
+        counts: int64 (keys, 15361).
+        keys: (clips,) rows of `counts`.
+        scores: (clips, ...) as `count_scores` takes them.
+    """
+    for key in np.unique(keys):
+        counts[key] += count_scores(scores[keys == key])
+
+
 def lorenz_curve(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cumulative share of tokens, poorest first, and the share of all value they hold.
 
@@ -99,3 +111,15 @@ def ks_distance(counts: np.ndarray, others: np.ndarray) -> float:
         return math.nan
     first, second = (np.cumsum(c) / c.sum() for c in (counts, others))
     return float(np.abs(first - second).max())
+
+
+def superiority(counts: np.ndarray, others: np.ndarray) -> float:
+    """Probability that a value of the first is above one of the second, ties counting half.
+
+    The common-language effect size, the area under the ROC curve: 0.5 where neither is higher.
+    NaN where one is empty.
+    """
+    if not (counts.any() and others.any()):
+        return math.nan
+    second = others / others.sum()
+    return float(counts / counts.sum() @ (np.cumsum(second) - second / 2))

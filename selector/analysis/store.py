@@ -1,13 +1,13 @@
 """What a store says about the paper's principles 4 and 5: heavy tails, and how classes differ.
 
 Needs the store alone and reads it shard by shard. What it keeps is histograms, whose size depends
-on the number of classes only, and a few columns of the clips table.
+on the number of classes only, and of each clip a few columns of its table and five numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,23 +16,22 @@ import pandas as pd
 
 from pipeline.errors import ClipStatus, StoreError
 from pipeline.store.reader import Store
+from selector.analysis import alternatives, shares, tails
 from selector.analysis import distribution as dist
-from selector.analysis import tails
-from selector.statistics import interval, json_values, spearman
+from selector.analysis.classes import class_trends, compare_scores, easy_and_hard
+from selector.analysis.jackknife import NUM_GROUPS, video_groups
+from selector.statistics import json_values
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 HALF = 0.5
 """Score from which a token counts as important: half of its clip's best token."""
-
-NUM_GROUPS = 50
-"""Groups of videos that the jackknife of the tails leaves out in turn."""
 
 TAIL_PARTS = (1, 2, 5)
 """The tail is fitted whole, its upper half and its upper fifth: a Pareto keeps its shape."""
 
 RAW, RELATIVE = "raw", "relative"
 
-TREND_MEASURES = ("half_share", "top10_share", "gini", "tail_shape")
+_EASY, _HARD, _OTHER = range(3)
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,13 @@ class Analysis:
             * `relative`: each divided by the mean positive value of its clip. This is the tail
               *within* clips. No token can exceed the number of positive tokens of its clip, which
               cuts shapes above about 0.5.
+        shares: what the best 1, 5, 10 and 20 % of the tokens hold, and the Gini coefficient, of all
+            tokens together and within videos, overall and of each class; see `shares.table`.
+        videos: the same of each video; see `shares.of_videos`.
+        power_laws: `values`, as in `tails`, and the columns of `alternatives.PowerLaw`: the cut-off
+            from which a power law fits best, and its exponent.
+        alternatives: `values` and the columns of `alternatives.Ratio`: that power law against
+            others above the same cut-off.
         classes: one row per class: `label`, `num_clips`, `top1`, the columns of `describe`, and
             `tail_shape`, the shape of the relative values at the largest share (NaN: too few).
         trends: whether easier classes have thinner tails; see `class_trends`.
@@ -62,8 +68,8 @@ class Analysis:
         histogram: `group` (`all`; `easy` and `hard`: see `easy_and_hard`), `scale` (`linear` or
             `log`), `low`, `high` and `share` of the group's tokens in [low, high), the last bin
             with its end; see `dist.histogram`.
-        easy_hard_distance: Kolmogorov-Smirnov distance of easy and hard classes' scores: the
-            largest gap between their cumulative shares. NaN where there are no such groups.
+        easy_hard: distance and effect size of easy and hard classes' scores; see
+            `classes.compare_scores`. No rows where there are no such groups.
     """
 
     num_clips: int
@@ -71,16 +77,20 @@ class Analysis:
     num_degenerate: int
     top1: float
     pooled: dict[str, float]
+    shares: pd.DataFrame
+    videos: pd.DataFrame
     tails: pd.DataFrame
+    power_laws: pd.DataFrame
+    alternatives: pd.DataFrame
     classes: pd.DataFrame
     trends: pd.DataFrame
     lorenz: pd.DataFrame
     histogram: pd.DataFrame
-    easy_hard_distance: float
+    easy_hard: pd.DataFrame
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; NaN becomes None."""
-        plain = asdict(self)
+        """Plain JSON values, all but `videos`; NaN becomes None."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "videos"}
         for name, value in plain.items():
             if isinstance(value, pd.DataFrame):
                 plain[name] = value.astype(object).where(value.notna(), None).to_dict("records")
@@ -115,12 +125,21 @@ def analyze_store(
         raise StoreError(
             f"{store.root} holds no clip with status ok; `lite-pipeline failures` lists why"
         )
+    labelled = ok[ok["label"] >= 0]
+    correct = labelled["prediction"] == labelled["label"]
+    by_label = correct.groupby(labelled["label"])
+    top1 = by_label.mean().rename("top1").rename_axis("label").reset_index()
     class_ids, class_of = np.unique(clips["label"], return_inverse=True)
     group_of = np.zeros(len(clips), np.int64)  # of a failed clip, whose values are NaN, any
-    group_of[is_ok] = _video_groups(ok["video_id"])
-    counts = np.zeros((len(class_ids), dist.NUM_VALUES), np.int64)
-    by_class = np.zeros((len(class_ids), 2, tails.NUM_BINS))
-    by_group = {kind: np.zeros((NUM_GROUPS, 2, tails.NUM_BINS)) for kind in (RAW, RELATIVE)}
+    group_of[is_ok] = video_groups(ok["video_id"])
+    kind_of = np.full(len(clips), _OTHER)
+    for kind, labels in zip((_EASY, _HARD), easy_and_hard(top1), strict=True):
+        kind_of[clips["label"].isin(labels)] = kind
+    by_class = np.zeros((len(class_ids), dist.NUM_VALUES), np.int64)
+    by_group = np.zeros((3 * NUM_GROUPS, dist.NUM_VALUES), np.int64)  # of each kind
+    tail_by_class = np.zeros((len(class_ids), 2, tails.NUM_BINS))
+    tail_by_group = {kind: np.zeros((NUM_GROUPS, 2, tails.NUM_BINS)) for kind in (RAW, RELATIVE)}
+    of_clip = np.full((len(clips), len(shares.MEASURES)), np.nan)
     # The shards of `clips`: a build that is running may have committed another since.
     shards = np.unique(clips.index // store.config.shard_size)
     for done, shard in enumerate(shards, start=1):
@@ -129,57 +148,38 @@ def analyze_store(
         data = store.read_shard(int(shard), embeddings=False, oracle=oracle)
         scores = data.scores.reshape(len(data.scores), -1)
         cam = data.cam.reshape(len(data.cam), -1)
-        for label in np.unique(class_of[at]):
-            counts[label] += dist.count_scores(scores[class_of[at] == label])
+        of_clip[at] = shares.of_clips(scores)
+        dist.count_into(by_class, class_of[at], scores)
+        dist.count_into(by_group, kind_of[at] * NUM_GROUPS + group_of[at], scores)
         relative = _over_mean(cam)
-        by_group[RAW] += tails.count_values(cam, group_of[at], NUM_GROUPS)
-        by_group[RELATIVE] += tails.count_values(relative, group_of[at], NUM_GROUPS)
-        by_class += tails.count_values(relative, class_of[at], len(class_ids))
+        tail_by_group[RAW] += tails.count_values(cam, group_of[at], NUM_GROUPS)
+        tail_by_group[RELATIVE] += tails.count_values(relative, group_of[at], NUM_GROUPS)
+        tail_by_class += tails.count_values(relative, class_of[at], len(class_ids))
         if on_progress:
             on_progress(done, len(shards))
-    labelled = ok[ok["label"] >= 0]
-    correct = labelled["prediction"] == labelled["label"]
-    classes = _per_class(class_ids, counts, by_class, correct.groupby(labelled["label"]), tail)
-    groups = {"all": counts.sum(axis=0)}
-    for group, labels in zip(("easy", "hard"), easy_and_hard(classes), strict=True):
-        if labels:
-            groups[group] = counts[np.isin(class_ids, labels)].sum(axis=0)
+    kinds = by_group.reshape(3, NUM_GROUPS, -1)
+    pooled = by_class.sum(axis=0)
+    groups = {"all": pooled, "easy": kinds[_EASY].sum(axis=0), "hard": kinds[_HARD].sum(axis=0)}
+    classes = _per_class(class_ids, by_class, tail_by_class, by_label, tail)
+    videos = shares.of_videos(clips["video_id"], clips["label"], of_clip)
+    laws, others = _power_laws(tail_by_group)
     return Analysis(
         num_clips=len(ok),
         num_failed=len(clips) - len(ok),
         num_degenerate=int(ok[degenerate].sum()),
         top1=float(correct.mean()) if len(labelled) else float("nan"),
-        pooled=describe(counts.sum(axis=0)),
-        tails=_tails(by_group, tail),
+        pooled=describe(pooled),
+        shares=shares.table(kinds.sum(axis=0), videos),
+        videos=videos,
+        tails=_tails(tail_by_group, tail),
+        power_laws=laws,
+        alternatives=others,
         classes=classes,
         trends=class_trends(classes),
-        lorenz=_thin_lorenz(counts.sum(axis=0)),
-        histogram=_histograms(groups),
-        easy_hard_distance=dist.ks_distance(groups["easy"], groups["hard"])
-        if "hard" in groups
-        else float("nan"),
+        lorenz=_thin_lorenz(pooled),
+        histogram=_histograms({name: counts for name, counts in groups.items() if counts.any()}),
+        easy_hard=compare_scores(kinds[[_EASY, _HARD]]),
     )
-
-
-def easy_and_hard(classes: pd.DataFrame) -> tuple[list[int], list[int]]:
-    """The third of the classes with the highest top-1, and the third with the lowest.
-
-    Args:
-        classes: of `Analysis`.
-
-    Returns:
-        Class ids. Both are empty with fewer than 3 classes that have a top-1, or where the two
-        thirds are as accurate as one another.
-    """
-    known = classes.dropna(subset=["top1"]) if len(classes) else classes
-    number = len(known) // 3
-    if not number:
-        return [], []
-    ranked = known.sort_values(["top1", "label"], ascending=[False, True], kind="stable")
-    easy, hard = ranked.head(number), ranked.tail(number)
-    if easy["top1"].min() <= hard["top1"].max():
-        return [], []
-    return sorted(easy["label"].tolist()), sorted(hard["label"].tolist())
 
 
 def describe(counts: np.ndarray) -> dict[str, float]:
@@ -187,7 +187,8 @@ def describe(counts: np.ndarray) -> dict[str, float]:
 
     Returns:
         `num_tokens`, `zero_share`, `mean`, quantiles `q50` ... `q99.9`, `half_share` (of the
-        tokens, with at least half of their clip's best score), `top10_share` and `gini`.
+        tokens, with at least half of their clip's best score), `top1_share` ... `top20_share` and
+        `gini`.
     """
     total = int(counts.sum())
     nan = float("nan")
@@ -197,47 +198,9 @@ def describe(counts: np.ndarray) -> dict[str, float]:
         "mean": float(counts @ dist.VALUES / total) if total else nan,
         **{f"q{100 * q:g}": dist.quantile(counts, q) for q in QUANTILES},
         "half_share": dist.share_from(counts, HALF),
-        "top10_share": dist.top_share(counts, 0.1),
+        **shares.top_shares(counts),
         "gini": dist.gini(counts),
     }
-
-
-def class_trends(classes: pd.DataFrame, num_draws: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Spearman's rank correlation over the classes of top-1 with each measure of the tail.
-
-    The paper reads "thinner tails" off a histogram of scores, and concludes that fewer tokens are
-    essential: that is `half_share`. Value can be less concentrated (`top10_share`, `gini`) or fall
-    faster (`tail_shape`) without it, so they may disagree. All are higher for thicker tails.
-
-    Intervals resample the classes. That takes in the noise of each class's measures, whereas
-    resampling the videos would add it a second time and pull every correlation towards 0.
-
-    Args:
-        classes: of `Analysis`.
-        num_draws: resamples.
-        seed: of the resampling.
-
-    Returns:
-        `measure`, `num_classes`, `spearman`, `low` and `high` (95 %; NaN where all resamples
-        agree). No row where fewer than 3 classes have the measure, or all have the same.
-    """
-    rng = np.random.default_rng(seed)
-    rows = []
-    for measure in TREND_MEASURES if len(classes) else ():
-        known = classes[["top1", measure]].dropna().to_numpy()
-        if len(known) < 3 or (known == known[0]).all(axis=0).any():
-            continue
-        drawn = rng.integers(0, len(known), (len(known), num_draws))
-        low, high = interval(spearman(*known[drawn].T)[:, None])[:, 0]
-        observed = float(spearman(*known.T[:, None])[0])
-        rows.append((measure, len(known), observed, float(low), float(high)))
-    return pd.DataFrame(rows, columns=["measure", "num_classes", "spearman", "low", "high"])
-
-
-def _video_groups(video_ids: pd.Series) -> npt.NDArray[np.int64]:
-    """A group for each clip: equally many videos in each, put together by chance."""
-    video, names = pd.factorize(video_ids)
-    return (np.random.default_rng(0).permutation(len(names)) % NUM_GROUPS)[video]
 
 
 def _over_mean(cam: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -258,6 +221,17 @@ def _tails(by_group: dict[str, npt.NDArray[np.float64]], tail: float) -> pd.Data
                 spread = {"shape_low": low, "shape_high": high}
                 rows.append({"values": values, "share": share, **asdict(fit), **spread})
     return pd.DataFrame(rows)
+
+
+def _power_laws(by_group: dict[str, npt.NDArray[np.float64]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    laws, others = [], []
+    for values, histograms in by_group.items():
+        law = alternatives.fit_power_law(histograms)
+        if law is not None:
+            laws.append({"values": values, **asdict(law)})
+            ratios = alternatives.compare(histograms, law)
+            others += [{"values": values, **asdict(ratio)} for ratio in ratios]
+    return pd.DataFrame(laws), pd.DataFrame(others)
 
 
 def _per_class(

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.errors import ClipStatus, DecodeError
 from pipeline.store.reader import Store
+from selector.analysis.places import OnProgress, Places, agreement, places
 from selector.analysis.store import Analysis, analyze_store
 from selector.evaluation.config import FULL
 from selector.evaluation.files import Evaluation
@@ -19,7 +20,6 @@ from selector.report.accuracy import accuracy_frame, chosen_methods
 from selector.report.beside_published import relative
 from selector.report.commands import build_command, evaluate_command
 from selector.report.page import Plot, Section, Table
-from selector.report.places import OnProgress, Places, agreement, places
 from selector.report.principles import ClipShare, verdicts
 from selector.report.strips import Videos, choose, strip
 from selector.statistics import mean_interval
@@ -229,6 +229,8 @@ def _values(analysis: Analysis) -> Section:
         ],
         tables=[
             Table("Tail fits; 95 % jackknife over videos", fits, folded=True),
+            Table("Power laws from the cut-off that fits best", analysis.power_laws, folded=True),
+            Table("Power law against others, nats a token", analysis.alternatives, folded=True),
             Table("All tokens", pd.DataFrame([analysis.pooled]), folded=True),
         ],
     )
@@ -237,10 +239,12 @@ def _values(analysis: Analysis) -> Section:
 def _classes(analysis: Analysis, summaries: Sequence[Summary]) -> Section:
     part = Section("Easy and hard classes")
     if "easy" in set(analysis.histogram["group"]):
+        apart = analysis.easy_hard.set_index("measure")["value"]
         part.text.append(
             "Easy and hard are the thirds of the classes with the highest and lowest top-1. The "
-            f"Kolmogorov-Smirnov distance of their scores is {analysis.easy_hard_distance:.3f} "
-            "(0 = alike, 1 = apart)."
+            f"Kolmogorov-Smirnov distance of their scores is {apart['ks_distance']:.3f} "
+            "(0 = alike, 1 = apart); a token of an easy class has the higher score with "
+            f"probability {apart['superiority']:.3f} (0.5 = neither)."
         )
         picture = draw.histogram(analysis.histogram, ("easy", "hard"), ["log"])
         alt = "Share of the tokens by value, easy against hard classes, logarithmic axes"

@@ -16,7 +16,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from selector.report.places import Places
+from selector.analysis.places import Places
 from selector.report.strips import Strip
 
 INK, GRID = "#1a1b1c", "#d0d1d2"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from selector.analysis.places import Places
 from selector.analysis.store import Analysis
 from selector.budgets.levels import MIXTURE
 from selector.evaluation.report.summary import Summary
-from selector.report.places import Places
 
 SAID_RATIOS = (0.5, 0.3)
 """Keep ratios of whose cost the headline speaks."""

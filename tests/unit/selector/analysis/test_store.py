@@ -11,11 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.cli.analyze import TABLES
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ClipStatus, StoreError
-from selector.analysis import store as analysis
 from selector.analysis import tails
-from selector.analysis.store import analyze_store, class_trends
+from selector.analysis.classes import TREND_MEASURES, class_trends
+from selector.analysis.jackknife import NUM_GROUPS, video_groups
+from selector.analysis.store import analyze_store
 from tests.stores import make_store
 
 FAILED = {3: ClipStatus.MISSING_FILE, 9: ClipStatus.DECODE_ERROR}
@@ -95,10 +97,10 @@ def test_the_shape_of_a_class_is_that_of_its_own_clips(large_store):
 
 def test_the_views_of_a_video_fall_into_one_group_and_groups_are_equally_large():
     video_ids = pd.Series([f"v{i % 130}" for i in range(390)])
-    groups = pd.Series(analysis._video_groups(video_ids))
+    groups = pd.Series(video_groups(video_ids))
     assert groups.groupby(video_ids).nunique().eq(1).all()
     sizes = video_ids.groupby(groups).nunique()
-    assert (len(sizes), sizes.min(), sizes.max()) == (analysis.NUM_GROUPS, 2, 3)
+    assert (len(sizes), sizes.min(), sizes.max()) == (NUM_GROUPS, 2, 3)
 
 
 def test_a_trend_over_classes_is_found_with_its_interval():
@@ -126,7 +128,7 @@ def test_a_trend_over_classes_is_found_with_its_interval():
 
 
 def test_equal_classes_and_few_have_no_trend():
-    classes = pd.DataFrame({key: [0.5, 0.6, 0.7] for key in ("top1", *analysis.TREND_MEASURES)})
+    classes = pd.DataFrame({key: [0.5, 0.6, 0.7] for key in ("top1", *TREND_MEASURES)})
     assert len(class_trends(classes)) == 4
     assert class_trends(classes.assign(top1=0.5)).empty
     assert class_trends(classes[:2]).empty
@@ -139,8 +141,7 @@ def test_the_report_fits_a_terminal_and_the_files_hold_the_rest(large_store, tmp
     assert "generalised Pareto" in shown
     assert "Spearman over 3 classes" in shown
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    names = ("classes", "tails", "trends", "lorenz", "histogram")
-    assert written == {f"{name}.csv" for name in names}
+    assert written == {f"{name}.csv" for name in (*TABLES, "agreement")}
 
 
 def test_without_labels_or_enough_values_the_report_says_so(tmp_path: Path):

@@ -9,12 +9,12 @@ import pytest
 
 from pipeline.errors import ClipStatus
 from selector.analysis import distribution as dist
+from selector.analysis.places import places
 from selector.evaluation.report.summary import summarise
 from selector.report.accuracy import accuracy_frame, chosen_methods, pareto
 from selector.report.beside_published import published_points, relative
 from selector.report.contents import sections
 from selector.report.page import render
-from selector.report.places import places
 from selector.report.svg import inline_svg
 from tests.evaluations import make_lite_evaluation
 from tests.stores import make_store
