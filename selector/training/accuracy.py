@@ -51,10 +51,12 @@ class AccuracyJudge:
     ) -> None:
         num_tokens = store.grid.num_tokens
         self._kept = num_kept(num_tokens, keep_ratio)
-        if store.config.embeddings_per_clip != num_tokens:
+        assert store.embeddings is not None, "split_store refuses stores without embeddings"
+        stored = store.embeddings.shape[1]
+        if stored != num_tokens:
             raise ConfigError(
                 f"accuracy needs all {num_tokens} tokens of a clip, and {store.root} keeps "
-                f"{store.config.embeddings_per_clip}: build a store with --embeddings-per-clip "
+                f"{stored}: build a store with --embeddings-per-clip "
                 "all, or leave the choice to the loss (--select-by loss)"
             )
         self._backbone = _load(store, device)

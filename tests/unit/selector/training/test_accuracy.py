@@ -67,7 +67,7 @@ def test_what_is_measured_is_the_backbone_on_the_best_tokens(family, data, tmp_p
     folder = tiny_backbone if make is None else make(tmp_path / family)
     backbone = load_backbone(str(folder))
     num = backbone.grid.num_tokens
-    run_build(tmp_path / "s", data, folder, asked={"embeddings_per_clip": num})
+    run_build(tmp_path / "s", data, folder, asked={"embeddings_per_clip": -1})
     store = open_store(str(tmp_path / "s"))
     split = split_store(store, 0.4)
     judge = AccuracyJudge(store, split, 0.5, torch.device("cpu"))
