@@ -6,6 +6,7 @@ Reads the rows that `benchmarks/adaptation_matrix.py` leaves in `OUT/rows`: one 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ NONE = "none"
 ALL = "all"
 """The row of further training without any mask."""
 COLUMNS = (
-    *("train", "test", "keep_ratio", "num_seeds", "num_videos", "top1"),
+    *("train", "test", "keep_ratio", "num_seeds", "num_unchanged", "num_videos", "top1"),
     *("gain", "gain_low", "gain_high"),
 )
 
@@ -35,7 +36,8 @@ def read_matrix(folder: str | Path) -> pd.DataFrame:
     Returns:
         `COLUMNS`: `top1` as a share, the mean over the seeds; `gain` on the backbone as it is, on
         the same videos and under the same test, with its 95 % interval over the videos (NaN where
-        that row is missing). `full` is all tokens.
+        that row is missing). `full` is all tokens. `num_unchanged` of the trainings kept the
+        weights that they began with, as no later ones were better on the held-out videos.
 
     Raises:
         StoreError: there are no rows, or one is damaged or of other videos.
@@ -47,11 +49,13 @@ def read_matrix(folder: str | Path) -> pd.DataFrame:
             "benchmarks/adaptation_matrix.py --data-root DATA --selector SELECTOR --out "
             f"{folder}"
         )
+    unchanged: Counter[str] = Counter()
     right: dict[str, dict[str, list[npt.NDArray[np.float64]]]] = {}
     for path in paths:
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
             number = int(row["videos"])
+            unchanged[row["train"]] += row["train"] != NONE and row.get("best_step") == 0
             for test, packed in row["right"].items():
                 bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8), count=number)
                 own = right.setdefault(str(row["train"]), {}).setdefault(test, [])
@@ -73,7 +77,8 @@ def read_matrix(folder: str | Path) -> pd.DataFrame:
                 if train == NONE:
                     gain = [0.0, 0.0, 0.0]
             name, _, ratio = test.partition("@")
-            rows.append((train, name, float(ratio), len(own), len(mean), float(mean.mean()), *gain))
+            counts = (len(own), unchanged[train], len(mean))
+            rows.append((train, name, float(ratio), *counts, float(mean.mean()), *gain))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -93,7 +98,8 @@ def heat_map(frame: pd.DataFrame, keep_ratio: float) -> Picture:
         table[trained.index(row["train"]), tested.index(row["test"])] = 100 * row["top1"]
     picture = Picture(height=1.8 + 0.42 * len(trained))
     ax = picture.add_subplot(1, 1, 1)
-    middle = (np.nanmin(table) + np.nanmax(table)) / 2
+    least, most = np.nanmin(table), np.nanmax(table)
+    light = least + 0.44 * (most - least)  # from here on black is easier to read than white
     ax.imshow(table, cmap="viridis", aspect="auto")
     ax.set_xticks(range(len(tested)), tested, rotation=30, ha="right", color=INK)
     names = [{NONE: "not adapted", ALL: "all tokens"}.get(name, name) for name in trained]
@@ -107,13 +113,15 @@ def heat_map(frame: pd.DataFrame, keep_ratio: float) -> Picture:
     for row in cells:
         x, y = tested.index(row["test"]), trained.index(row["train"])
         value = 100 * row["top1"]
-        colour = "#000000" if value > middle else "#ffffff"
+        colour = "#000000" if value > light else "#ffffff"
         text = ax.text(x, y, f"{value:.1f}", ha="center", va="center", color=colour)
         tip = f"adapted with {row['train']}, tested with {row['test']}: {value:.1f} %"
         if row["train"] != NONE and not np.isnan(row["gain"]):
             low, high = 100 * row["gain_low"], 100 * row["gain_high"]
             tip += f", {100 * row['gain']:+.1f} points [{low:+.1f}, {high:+.1f}] by adapting"
         tip += f"; {row['num_seeds']} seeds, {row['num_videos']} videos"
+        if row["num_unchanged"]:
+            tip += f", {row['num_unchanged']} trainings kept the weights that they began with"
         picture.tip(text, tip)
     return picture
 
@@ -133,6 +141,12 @@ def said(frame: pd.DataFrame) -> list[str]:
             f"[{low:+.1f}, {high:+.1f}]."
         )
     for row in adapted[adapted["test"] == "full"].to_dict("records"):
+        if row["num_unchanged"] == row["num_seeds"]:
+            lines.append(
+                f"{_with(row['train']).capitalize()}, the backbone stayed as it was, with every "
+                "seed: no later weights were better on the held-out videos."
+            )
+            continue
         low, high = 100 * row["gain_low"], 100 * row["gain_high"]
         lines.append(
             f"With all tokens, {_with(row['train'])}, top-1 changes by "

@@ -257,13 +257,22 @@ def _classes(analysis: Analysis, summaries: Sequence[Summary]) -> Section:
     for summary in summaries:
         names = dict(enumerate(summary.label_names))
         for trend in summary.classes:
+            if trend.method not in ("random", *summary.lite_methods[:1]):
+                continue
             title = f"{trend.method} at keep ratio {trend.keep_ratio:g}"
             labels = [names.get(i, f"class {i}") for i in trend.class_ids]
             picture = draw.class_drop(trend.accuracy, trend.drop, labels, title)
-            shown = trend.method == "random" or trend.method in summary.lite_methods[:1]
-            into = part.plots if shown else part.more
-            into.append(Plot(picture, f"Top-1 lost by class, {title}"))
+            part.plots.append(Plot(picture, f"Top-1 lost by class, {title}"))
+        if summary.classes:
+            title = f"Top-1 lost against the full model's over the classes, {summary.dataset}"
+            part.tables.append(Table(title, _trends(summary), folded=True))
     return part
+
+
+def _trends(summary: Summary) -> pd.DataFrame:
+    names = ["method", "keep_ratio"]
+    names += [f"{what}{end}" for what in ("spearman", "slope") for end in ("", "_low", "_high")]
+    return pd.DataFrame([{n: getattr(trend, n) for n in names} for trend in summary.classes])
 
 
 def _places(found: Places) -> Section:

@@ -12,12 +12,15 @@ from pipeline.errors import StoreError
 from selector.report.adaptation import heat_map, read_matrix, said
 
 
-def write(folder: Path, train: str, seed: int, right: dict[str, list[int]]) -> None:
+def write(
+    folder: Path, train: str, seed: int, right: dict[str, list[int]], best_step: int = 5
+) -> None:
     rows = folder / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     packed = {test: np.packbits(bits).tobytes().hex() for test, bits in right.items()}
     videos = len(next(iter(right.values())))
     content = {"train": train, "seed": seed, "videos": videos, "right": packed}
+    content["best_step"] = best_step
     (rows / f"{train}-{seed}.json").write_text(json.dumps(content))
 
 
@@ -44,6 +47,23 @@ def test_means_and_gains_by_hand(tmp_path: Path):
     picture = heat_map(frame.reset_index().query("test != 'full'"), 0.5)
     shown = [text.get_text() for text in picture.axes[0].texts]
     assert sorted(shown) == ["40.0", "60.0", "60.0", "80.0"]
+
+
+def test_a_training_that_changed_nothing_is_said_to_be_one(tmp_path: Path):
+    right = {"full@1": bits(9), "lite@0.5": bits(4)}
+    write(tmp_path, "none", 0, right, best_step=0)
+    write(tmp_path, "uniform", 0, right, best_step=0)
+    write(tmp_path, "prior", 0, right, best_step=0)
+    write(tmp_path, "prior", 1, right)
+    frame = read_matrix(tmp_path)
+    assert frame.groupby("train")["num_unchanged"].max().to_dict() == {
+        "none": 0,
+        "prior": 1,
+        "uniform": 1,
+    }
+    stayed = [line for line in said(frame) if "stayed as it was" in line]
+    assert len(stayed) == 1
+    assert stayed[0].startswith("Adapted with uniform masks")
 
 
 def test_what_is_no_matrix(tmp_path: Path):
