@@ -9,7 +9,7 @@ selectors there, and every method is evaluated on the fold's own clips. Then all
 together and `real_videos_table.py` prints what they say, with intervals over the groups.
 
 `--rendered-selector` adds transfer: that selector, taught on the rendered benchmark, and selectors
-that learnt half of the classes.
+that learnt half of the classes; `--rendered-data` the first fold's selector on rendered videos.
 
 Each step is a `lite-pipeline` command, printed as it runs. What is finished is not done again, so
 an interrupted run goes on, and `--table-only` prints what is there.
@@ -52,6 +52,8 @@ METHODS = (
     "oracle,oracle[embeddings,hirescam],oracle-predicted,oracle-predicted[embeddings,hirescam],"
     "oracle-second,lite,lite-spread,lite[hirescam],lite-spread[hirescam],prior-spread[hirescam]"
 )
+BACK = ("random", "lite[real]", "lite-spread[real]", "lite[rendered]", "lite-spread[rendered]")
+"""Methods on rendered videos."""
 KEEP_RATIOS = "1,.7,.5,.3,.2,.1"
 SPEC = """\
 name: {name}
@@ -163,15 +165,15 @@ def write_fold(
     return root
 
 
-def carry_over(selector: Path, backbone: Path, out: Path) -> None:
-    """Signs a selector of the shipped backbone over to one that was fine-tuned from it.
+def carry_over(selector: Path, taught_on: str, backbone: str, out: Path) -> None:
+    """Signs a selector of one backbone over to another of the same shape.
 
     The files are checked against the backbone that the selector was taught on; what changes is
     whose selector it says it is. Whether it serves that one, nothing checks: that is measured.
     """
     if not out.exists():
-        model = load_selector(selector, load_backbone(BACKBONE, device="meta"))
-        digest = load_backbone(str(backbone), device="meta").digest
+        model = load_selector(selector, load_backbone(taught_on, device="meta"))
+        digest = load_backbone(backbone, device="meta").digest
         model.config = replace(model.config, backbone_digest=digest)
         save_selector(model, out)
 
@@ -224,7 +226,7 @@ def do_transfer(run: Run, data: Path, rendered: Path) -> None:
         oracle = ("--oracle", "hirescam@embeddings")
         step(f"build-{half}", "build-oracle", *of_half, "--store", store, *model, *oracle)
         step(f"selector-{half}", "train-selector", "--store", store, "--out", at / half)
-    carry_over(rendered, at / "backbone", at / RENDERED)
+    carry_over(rendered, BACKBONE, str(at / "backbone"), at / RENDERED)
     names = (HIRESCAM, RENDERED, *HALVES)
     selectors = [word for name in names for word in ("--selector", f"{name}={at / name}")]
     methods = [f"{method}[{name}]" for name in names for method in ("lite", "lite-spread")]
@@ -232,6 +234,24 @@ def do_transfer(run: Run, data: Path, rendered: Path) -> None:
         *("transfer", "evaluate", "--dataset", data / "real.yaml", "--data-root", data),
         *("--split", "test", "--out", at / "transfer", *selectors, *model, "--brief"),
         *("--methods", ",".join(["random", *methods]), "--keep-ratios", KEEP_RATIOS),
+    )
+
+
+def do_back(run: Run, data: Path, options: argparse.Namespace) -> None:
+    """One fold: its selector on rendered videos and the shipped backbone."""
+    at = data.parent
+    carry_over(at / HIRESCAM, str(at / "backbone"), BACKBONE, at / "real-for-rendered")
+    selectors = ("--selector", f"real={at / 'real-for-rendered'}")
+    run.step(
+        *(at.name, "back", "evaluate", "--data-root", options.rendered_data, "--limit", 1000),
+        *(
+            "--out",
+            at / "back",
+            *selectors,
+            "--selector",
+            f"{RENDERED}={options.rendered_selector}",
+        ),
+        *("--methods", ",".join(BACK), "--keep-ratios", KEEP_RATIOS, "--batch-size", 32, "--brief"),
     )
 
 
@@ -245,6 +265,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="of each backbone")
     parser.add_argument("--precision", default="bf16", help="of the trainings")
     parser.add_argument("--rendered-selector", type=Path, help="of the shipped backbone")
+    parser.add_argument("--rendered-data", type=Path, help="to carry the selectors back to")
     parser.add_argument("--table-only", action="store_true", help="print what is there")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -267,6 +288,8 @@ def main() -> None:
             do_values(run, data)
         for data in folds if options.rendered_selector else ():
             do_transfer(run, data, options.rendered_selector)
+        for data in folds[:1] if options.rendered_data and options.rendered_selector else ():
+            do_back(run, data, options)
     print_tables([data.parent for data in folds], HALVES)
 
 

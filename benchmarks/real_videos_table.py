@@ -25,7 +25,7 @@ from selector.evaluation.timing import Timing
 from selector.statistics import NUM_DRAWS, draws, interval, spearman
 
 RENDERED_TABLE = Path(__file__).resolve().parents[1] / "BENCHMARKS.md"
-AGAINST = (FULL, "random", "prior-spread[hirescam]")
+AGAINST = (FULL, "random", "prior-spread[hirescam]", "lite")
 OWN = "lite-spread[hirescam]"
 SEEN, UNSEEN = "lite-spread[classes seen]", "lite-spread[classes not seen]"
 _DEFAULT_ORACLE = f"[{DEFAULT_LAYER},{OracleConfig.method}]"
@@ -53,6 +53,10 @@ def print_tables(folds: Sequence[Path], halves: tuple[str, str]) -> None:
     if carried:
         print(f"\nTransfer, {len(carried)} folds")
         print_transfer([Evaluation(str(fold / "transfer")) for fold in carried], halves)
+    for fold in done:
+        if (fold / "back.done").is_file():
+            print("\nThe first fold's selector on rendered videos")
+            print_back(Evaluation(str(fold / "back")))
 
 
 def print_evaluations(evaluations: Sequence[Evaluation]) -> None:
@@ -96,6 +100,14 @@ def print_transfer(evaluations: Sequence[Evaluation], halves: tuple[str, str]) -
     ]
     found = paired(chosen, NUM_DRAWS, 0, outcomes.groups)
     print_accuracy(lines, outcomes, found, (*others, SEEN))
+
+
+def print_back(evaluation: Evaluation) -> None:
+    """A selector that learnt on real videos, on rendered ones and the shipped backbone."""
+    lines, outcomes = pooled([evaluation])
+    others = (FULL, "random", "lite-spread[rendered]")
+    found = paired(pairs(lines, others, (), []), NUM_DRAWS, 0, outcomes.groups)
+    print_accuracy(lines, outcomes, found, others)
 
 
 def pooled(evaluations: Sequence[Evaluation]) -> tuple[list[Entry], Outcomes]:
