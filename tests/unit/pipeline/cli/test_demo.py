@@ -61,7 +61,8 @@ def test_the_small_demo_ends_with_the_table_and_where_to_go_on(tmp_path, monkeyp
     assert [line for line in lines[table:] if line in ("full", "lite")] == ["full", "lite"]
     shown = "\n".join(lines[table:]).replace("\\\n", "")
     commands = re.findall(r"^\$ lite-pipeline (.*)$", shown, re.M)
-    assert [shlex.split(command)[0] for command in commands] == ["evaluate", "predict", "status"]
+    names = [shlex.split(command)[0] for command in commands]
+    assert names == ["report", "evaluate", "predict", "status"]
     for command in commands:
         again = CliRunner().invoke(app, shlex.split(command))
         assert again.exit_code == 0, again.output
