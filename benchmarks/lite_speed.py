@@ -4,12 +4,18 @@
     python benchmarks/lite_speed.py --sizes tiny          # seconds, to see that it runs
     python benchmarks/lite_speed.py --precision bf16 --compile
     python benchmarks/lite_speed.py --exported            # transformers' classes, ours and theirs
+    python benchmarks/lite_speed.py --onnx --int8         # beside ONNX Runtime and 8-bit weights
 
 Weights are random: neither cost nor speed depends on them, and the published selector has no public
 width (ours: half the embedding's, as `train-selector` makes it). All keep ratios and the full model
 take turns on the same clips in one process, so a busy machine slows all of them alike; rates are
 medians over the rounds, speed-ups medians of the round-by-round ratios. `ideal` is the ratio of the
 counted GMACs, selector included; `reached` is the speed-up over it. Decoding is not in it.
+
+`--onnx` runs the same models in ONNX Runtime, `--int8` with the linear layers of the backbone in 8
+bits (PyTorch's dynamic quantisation: weights ahead, activations at every call; CPU only). Each has
+its own full model to be faster than, and `over plain` is the speed-up over the full model as
+PyTorch runs it in fp32. The stages are timed where none of the three is asked for.
 
 `--clock cpu` counts the processor's seconds in place of the wall's: on a machine that others use,
 it still tells what the work costs. With several threads it is the sum over them.
@@ -18,22 +24,27 @@ it still tells what the work costs. With several threads it is the sum over them
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from oracle_cost import SIZES, make_backbone, make_inputs
+from torch import nn
 
 from pipeline.backbones import Backbone
 from pipeline.backbones.tokens import Tokens, reduce
 from selector.deploy.auto import LiteForVideoClassification
 from selector.deploy.model import LiteModel
+from selector.deploy.onnx_export import export_onnx
 from selector.methods.keep import best_tokens, num_kept
 from selector.training.config import SelectorConfig
 from selector.training.model import TokenSelector
@@ -83,48 +94,105 @@ def timed(run: Callable[[], Any], device: str, clock: Callable[[], float]) -> fl
     return clock() - start
 
 
-@torch.inference_mode()
-def measure(model: LiteModel, batch: int, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row per keep ratio: clips/s, speed-up, ideal, and seconds of each stage."""
+Call = Callable[[], Any]
+
+
+def int8_of(model: LiteModel) -> LiteModel:
+    """The same model with the linear layers of its backbone in 8 bits; the selector's stay."""
+    quantised = copy.deepcopy(model)
+    torch.ao.quantization.quantize_dynamic(
+        quantised.backbone, {nn.Linear}, torch.qint8, inplace=True
+    )
+    return quantised
+
+
+def onnx_call(model: LiteModel, ratio: float, pixels: torch.Tensor, folder: Path) -> Call:
+    """One call of ONNX Runtime, with as many threads as PyTorch has."""
+    import onnxruntime
+
+    path = folder / f"{ratio}.onnx"
+    if not path.exists():
+        export_onnx(model, path, ratio)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return functools.partial(session.run, ["logits"], {"pixel_values": pixels.numpy()})
+
+
+def calls_of(
+    model: LiteModel,
+    pixels: torch.Tensor,
+    ratios: list[float],
+    args: argparse.Namespace,
+    folder: Path,
+) -> dict[str, dict[float, Call]]:
+    """What is timed: the name of a way to run the model -> keep ratio -> one call."""
+    called = LiteForVideoClassification.of(model) if args.exported else model
+    run = torch.compile(called, fullgraph=True, dynamic=False) if args.compile else called
+    how = "exported" if args.exported else "plain"
+    found: dict[str, dict[float, Call]] = {
+        how: {p: functools.partial(run, pixels, keep_ratio=p) for p in ratios}
+    }
+    if args.exported:  # the full model is the plain class, without anything of ours
+        found[how][1.0] = functools.partial(model.backbone.model, pixels)
+    if args.onnx:
+        found["onnx"] = {p: onnx_call(model, p, pixels, folder) for p in ratios}
+    if args.int8:
+        small = int8_of(model)
+        found["int8"] = {p: functools.partial(small, pixels, keep_ratio=p) for p in ratios}
+    return found
+
+
+def measure(
+    model: LiteModel, batch: int, args: argparse.Namespace, folder: Path
+) -> list[dict[str, Any]]:
+    """One row per way and keep ratio: clips/s, speed-up, ideal, and seconds of each stage."""
     num_tokens = model.backbone.grid.num_tokens
     pixels, _ = make_inputs(model.backbone, batch)
     clock = CLOCKS[args.clock]
-    called = LiteForVideoClassification.of(model) if args.exported else model
-    run = torch.compile(called, fullgraph=True, dynamic=False) if args.compile else called
     ratios = sorted({1.0, *args.keep_ratios}, reverse=True)
-    parts = {p: stages(model, pixels, num_kept(num_tokens, p)) for p in ratios}
-    calls = {p: functools.partial(run, pixels, keep_ratio=p) for p in ratios}
-    if args.exported:  # the full model is the plain class, without anything of ours
-        calls[1.0] = functools.partial(model.backbone.model, pixels)
-    whole: dict[float, list[float]] = {p: [] for p in ratios}
-    split: dict[float, dict[str, list[float]]] = {
-        p: {name: [] for name in parts[p]} for p in ratios
-    }
-    for round_index in range(args.rounds + 1):
-        for ratio in ratios:
-            seconds = timed(calls[ratio], args.device, clock)
-            pieces = {name: timed(part, args.device, clock) for name, part in parts[ratio].items()}
-            if round_index:  # the first round warms up, and compiles
-                whole[ratio].append(seconds)
-                for name, value in pieces.items():
-                    split[ratio][name].append(value)
-    full = model.cost(num_tokens).total
+    ways = calls_of(model, pixels, ratios, args, folder)
+    alone = list(ways) == ["plain"]
     rows = []
-    for ratio in ratios:
+    with torch.inference_mode():
+        parts = {p: stages(model, pixels, num_kept(num_tokens, p)) if alone else {} for p in ratios}
+        whole: dict[tuple[str, float], list[float]] = {(w, p): [] for w in ways for p in ratios}
+        split: dict[float, dict[str, list[float]]] = {
+            p: {name: [] for name in parts[p]} for p in ratios
+        }
+        for round_index in range(args.rounds + 1):
+            for ratio in ratios:
+                for way in ways:
+                    seconds = timed(ways[way][ratio], args.device, clock)
+                    if round_index:  # the first round warms up, and compiles
+                        whole[way, ratio].append(seconds)
+                for name, part in parts[ratio].items():
+                    seconds = timed(part, args.device, clock)
+                    if round_index:
+                        split[ratio][name].append(seconds)
+
+    def speedup(base: tuple[str, float], cheap: tuple[str, float]) -> float:
+        pairs = zip(whole[base], whole[cheap], strict=True)
+        return statistics.median(full / reduced for full, reduced in pairs)
+
+    full = model.cost(num_tokens).total
+    plain = next(iter(ways))
+    for way, ratio in whole:
         num = num_kept(num_tokens, ratio)
-        pairs = zip(whole[1.0], whole[ratio], strict=True)
-        speedup = statistics.median(base / lite for base, lite in pairs)
         ideal = full / model.cost(num).total
+        gained = speedup((way, 1.0), (way, ratio))
         rows.append(
             {
+                "way": way,
                 "batch": batch,
                 "keep_ratio": ratio,
                 "tokens": num,
                 "gmacs": model.cost(num).total,
-                "clips_per_s": batch / statistics.median(whole[ratio]),
-                "speedup": speedup,
+                "clips_per_s": batch / statistics.median(whole[way, ratio]),
+                "speedup": gained,
                 "ideal": ideal,
-                "reached": speedup / ideal,
+                "reached": gained / ideal,
+                "over_plain": speedup((plain, 1.0), (way, ratio)),
                 "ms": {name: 1e3 * statistics.median(v) for name, v in split[ratio].items()},
             }
         )
@@ -138,6 +206,8 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--keep-ratios", nargs="+", type=float, default=KEEP_RATIOS)
     parser.add_argument("--exported", action="store_true", help="as AutoModel loads it")
+    parser.add_argument("--onnx", action="store_true", help="beside it, in ONNX Runtime")
+    parser.add_argument("--int8", action="store_true", help="beside it, with 8-bit weights")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
@@ -147,11 +217,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.clock == "cpu" and args.device != "cpu":
         parser.error("--clock cpu does not see what a GPU does")
+    if (args.onnx or args.int8) and (args.device != "cpu" or args.precision != "fp32"):
+        parser.error("--onnx and --int8 are measured on the CPU, from fp32")
     rows = []
     for size in args.sizes:
         model = make_model(make_backbone(size, args.device, args.precision))
-        for batch in args.batches:
-            rows += [{"size": size} | row for row in measure(model, batch, args)]
+        with tempfile.TemporaryDirectory() as folder:
+            for batch in args.batches:
+                found = measure(model, batch, args, Path(folder))
+                rows += [{"size": size} | row for row in found]
     if args.json:
         print(json.dumps(rows))
         return
@@ -162,16 +236,22 @@ def main() -> None:
     )
     how = f"{'compiled' if args.compile else 'eager'}; {args.clock} clock"
     print(f"{hardware}; {args.precision}; {how}; median of {args.rounds} rounds\n")
-    print("| VideoMAE | batch | P | tokens | GMACs | clips/s | speed-up | ideal | reached "
-          "| embed ms | select ms | blocks ms |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    head = "| VideoMAE | batch | P | tokens | GMACs | clips/s | speed-up | ideal | reached |"
+    alone = all(row["ms"] for row in rows)
+    head += " embed ms | select ms | blocks ms |" if alone else " run as | over plain |"
+    print(head)
+    print("|---" * (head.count("|") - 1) + "|")
     for row in rows:
         ms = row["ms"]
+        more = (
+            f"{ms['embed']:.1f} | {ms.get('select', 0.0):.1f} | {ms['blocks']:.1f} |"
+            if alone
+            else f"{row['way']} | {row['over_plain']:.2f} |"
+        )
         print(
             f"| {row['size']} | {row['batch']} | {row['keep_ratio']} | {row['tokens']} "
             f"| {row['gmacs']:.4g} | {row['clips_per_s']:.3g} | {row['speedup']:.2f} "
-            f"| {row['ideal']:.2f} | {row['reached']:.2f} | {ms['embed']:.1f} "
-            f"| {ms.get('select', 0.0):.1f} | {ms['blocks']:.1f} |"
+            f"| {row['ideal']:.2f} | {row['reached']:.2f} | {more}"
         )
 
 

@@ -82,7 +82,8 @@ def apply(model: Model, method: str = "uniform", keep_ratio: float = 0.5) -> Mod
             that a method was applied to before gets the new one.
         method: one that needs no trained selector: `uniform`, `tome`, `evs` ...; `lite-pipeline
             methods` lists them.
-        keep_ratio: share of the tokens kept; for a method that merges, what keeping it would cost.
+        keep_ratio: share of the tokens kept; for a method that merges, what keeping it would cost;
+            for `rlt` nothing, as each clip's content decides.
 
     Returns:
         The same object: its class is a subclass of what it was, of the same name.
@@ -108,7 +109,8 @@ def apply(model: Model, method: str = "uniform", keep_ratio: float = 0.5) -> Mod
     try:
         config = LiteConfig(method=method, keep_ratio=keep_ratio)
         lite = LiteModel(backbone, None, config, backbone_name="a model in memory")
-        lite.cost_of()  # a budget out of reach says so now
+        if not lite.by_content:
+            lite.cost_of()  # a budget out of reach says so now
     except Exception:
         _delete(model, added)
         raise

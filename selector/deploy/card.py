@@ -21,6 +21,8 @@ def may_replace_card(path: Path) -> bool:
 
 
 def _cost(model: LiteModel) -> str:
+    if model.by_content:
+        return ""
     try:
         reduced = model.cost_of().total
     except UnreachableBudgetError:  # loads, and says so when it is called
@@ -51,8 +53,12 @@ def model_card(model: LiteModel) -> str:
         "# A video classifier at a part of its cost",
         "",
         f"`{Path(base).name if is_local else base}` ({backbone.model.config.model_type}), "
-        f"{backbone.num_classes} classes, with fewer tokens: method `{config.method}`, keep ratio "
-        f"{config.keep_ratio:g}"
+        f"{backbone.num_classes} classes, with fewer tokens: method `{config.method}`, "
+        + (
+            "as many as each clip's content asks for"
+            if model.by_content
+            else f"keep ratio {config.keep_ratio:g}"
+        )
         + (f", spread {config.spread:g}" if config.needs_selector else "")
         + f". {_cost(model)}",
         "",

@@ -111,12 +111,12 @@ class LiteModel(nn.Module):
                 f"method {config.method} needs {method.unseen}, which a model in use does not see: "
                 "it can be evaluated only"
             )
-        if method.by_content:
-            raise ConfigError(
-                f"method {config.method} sets every clip's budget by itself, and a model has one "
-                "that is asked of it: it can be evaluated only; evs is the same at a given budget"
-            )
         return method
+
+    @property
+    def by_content(self) -> bool:
+        """Whether each clip's content decides how many of its tokens stay (RLT), and no budget."""
+        return self._method.by_content
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         """What `.to`, `.half` and their like call: a cast reaches all but the selector.
@@ -272,7 +272,7 @@ class LiteModel(nn.Module):
                 the checkpoint's Hugging Face processor; moved and cast as the model needs them.
             keep_ratio: share of the tokens kept, of every clip or one for each of the B; default
                 the configuration's. With 1, the selector does not run and the logits are the plain
-                model's.
+                model's. A model that is `by_content` takes that one only.
             adaptive: give each clip the budget that the calibrated rule sets (LITE++); default the
                 configuration's, and not with a keep ratio. Where the
                 clips' budgets differ, they are read back to group clips of equal budget, which is
@@ -289,6 +289,8 @@ class LiteModel(nn.Module):
         tokens = self.backbone.embed(pixel_values)
         if adaptive:
             output = self._adaptive(pixel_values, tokens)
+        elif self.by_content and keep_ratio is None:
+            output = self._by_content(pixel_values, tokens)
         else:
             ratio = self.config.keep_ratio if keep_ratio is None else keep_ratio
             output = self._fixed(pixel_values, tokens, ratio)
@@ -355,6 +357,26 @@ class LiteModel(nn.Module):
             group=left.group,
         )
 
+    def _by_content(self, pixel_values: torch.Tensor, tokens: Tokens) -> LiteOutput:
+        """Each clip keeps as many tokens as its content asks for; those of equally many together.
+
+        How many is read back, which is not one graph for `torch.compile` and `torch.export`.
+        """
+        num_tokens, num_clips = self.backbone.grid.num_tokens, len(tokens)
+        if num_clips == 0:
+            return self._reduced(pixel_values, tokens, num_tokens)
+        batch = ClipBatch.of_pixels(self.backbone, pixel_values, tokens)
+        whole = self._method.reducer(self._method.prepare(batch), self._setting(num_tokens))
+        every = torch.arange(num_clips, device=tokens.values.device)
+        parts = []
+        for rows, reducer in whole.split() or [(every, whole)]:
+            left = self.backbone.encode(tokens.rows(rows), reducer)
+            budget = torch.full((len(rows),), left.num - left.off_grid, device=rows.device)
+            logits = self.backbone.head(left)
+            kept = kept_mask(left, num_tokens)
+            parts.append((rows, LiteOutput(logits=logits, kept=kept, budget=budget)))
+        return joined(parts, num_clips)
+
     def _setting(self, num: int) -> Setting:
         """What the budget of keeping `num` tokens buys of the method."""
         return self._method.setting(num / self.backbone.grid.num_tokens, self.costs)
@@ -416,7 +438,8 @@ class LiteModel(nn.Module):
             adaptive: whether the budget was set by the adaptive rule, whose cost is then included.
         """
         if not adaptive:
-            return self.costs.at(num_tokens_kept)
+            ranked = None if self.config.needs_selector else False
+            return self.costs.at(num_tokens_kept, ranked=ranked)
         asked = self.confidence
         confidence = asked.extra_gmacs(num_tokens_kept) if asked is not None else 0.0
         return self.costs.at(num_tokens_kept, confidence=confidence, ranked=True)
@@ -429,6 +452,7 @@ class LiteModel(nn.Module):
 
         Raises:
             UnreachableBudgetError: the method cannot get so cheap.
+            ConfigError: each clip's content decides; `cost` says what its budget cost.
         """
         num_tokens = self.backbone.grid.num_tokens
         num = num_kept(num_tokens, self.config.keep_ratio if keep_ratio is None else keep_ratio)
@@ -467,6 +491,14 @@ class LiteModel(nn.Module):
     def _check(self, keep_ratio: object, adaptive: bool) -> None:
         if adaptive and keep_ratio is not None:
             raise ConfigError("give either keep_ratio or adaptive, not both")
+        if self.by_content and isinstance(keep_ratio, int | float) and keep_ratio == 1:
+            return
+        if self.by_content and keep_ratio is not None:
+            raise ConfigError(
+                f"method {self.config.method} takes no keep ratio but 1 (all tokens): each clip's "
+                "content decides. Its threshold is its own, as in rlt[tau=0.2]; evs is the same "
+                "rule at a given keep ratio"
+            )
         if adaptive and self.config.budget is None:
             raise ConfigError(
                 "this model has no adaptive budget yet: run `lite-pipeline calibrate` on it, or "

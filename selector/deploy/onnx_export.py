@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from selector.deploy.model import LiteModel
 
 METADATA_NAME = "lite"
+logger = logging.getLogger(__name__)
+
+_MOST_AWAY, _MOST_OTHERS = 0.05, 0.01
+"""What rounding may do to the logits, in their deviation, and to the kept tokens, as a share."""
 _MOST_BYTES = 2**31 - 2**24
 """What one file holds: its format counts in 31 bits."""
 
@@ -34,15 +39,15 @@ def export_onnx(model: LiteModel, path: str | Path, keep_ratio: float | None = N
 
     Raises:
         ConfigError: the packages of the extra `onnx` are missing, the model is in another precision
-            or too large for one file, or a ratio is outside (0, 1].
+            or too large for one file, its method cannot be written, or a ratio is outside (0, 1].
     """
     path = Path(path)
     ratio = model.config.keep_ratio if keep_ratio is None else keep_ratio
     kept = num_kept(model.backbone.grid.num_tokens, ratio)
-    if not model.config.selects:
+    if model.by_content:
         raise ConfigError(
-            f"ONNX is written of models whose selector alone chooses, and this one's method is "
-            f"{model.config.method}"
+            f"ONNX is written for one budget, and with {model.config.method} each clip's content "
+            "sets its own; evs is the same rule at a given budget"
         )
     if path.suffix != ".onnx":
         raise ConfigError(f"{path} must end in .onnx")
@@ -60,25 +65,32 @@ def export_onnx(model: LiteModel, path: str | Path, keep_ratio: float | None = N
         values: Any, stable: bool | None = None, dim: int = -1, descending: bool = False
     ) -> Any:
         """ONNX has no stable sort, but its TopK settles ties as one: the lower index first."""
-        dim = dim % 2  # of scores (B, N) and positions (B, K)
-        every = opset18.Shape(values, start=dim, end=dim + 1)
+        last = {} if dim == -1 else {"end": dim + 1}
+        every = opset18.Shape(values, start=dim, **last)
         return opset18.TopK(values, every, axis=dim, largest=int(descending), sorted=1)
 
+    model.cost_of(ratio)  # a budget out of reach says so now, and no graph is to count costs
     backbone = model.backbone
     side = backbone.image_size
     # Two clips, as an exporter takes a dimension of one for a constant.
     example = torch.zeros(2, backbone.num_frames, 3, side, side, device=backbone.device)
-    program: Any = torch.onnx.export(
-        _Fixed(model, ratio).eval(),
-        (example,),
-        dynamo=True,
-        opset_version=18,
-        input_names=["pixel_values"],
-        output_names=["logits", "kept"],
-        dynamic_shapes={"pixel_values": {0: "batch"}},
-        custom_translation_table={torch.ops.aten.sort.stable: sort},
-        verbose=False,
-    )
+    try:
+        program: Any = torch.onnx.export(
+            _Fixed(model, ratio).eval(),
+            (example,),
+            dynamo=True,
+            opset_version=18,
+            input_names=["pixel_values"],
+            output_names=["logits", "kept"],
+            dynamic_shapes={"pixel_values": {0: "batch"}},
+            custom_translation_table={torch.ops.aten.sort.stable: sort},
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise ConfigError(
+            f"PyTorch's exporter cannot write method {model.config.method} as ONNX for any number "
+            "of clips; docs/methods.md lists the methods it can"
+        ) from error
     done = backbone.preprocessing
     program.model.metadata_props[METADATA_NAME] = json.dumps(
         {
@@ -95,7 +107,41 @@ def export_onnx(model: LiteModel, path: str | Path, keep_ratio: float | None = N
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".onnx-") as temporary:
         written = Path(temporary) / path.name
         program.save(str(written))
+        _check(written, model, ratio)
         written.replace(path)
+
+
+def _check(path: Path, model: LiteModel, ratio: float) -> None:
+    """Refuse a file that does not answer as the model does, where there is a runtime to ask.
+
+    An operator that is translated wrongly would go unseen: the file runs, and keeps other tokens.
+    Two tokens whose scores differ by rounding alone may change places.
+
+    Raises:
+        ConfigError: it answers otherwise.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        logger.warning("not checked, for want of onnxruntime: the file may answer otherwise")
+        return
+    backbone, side = model.backbone, model.backbone.image_size
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(3, backbone.num_frames, 3, side, side, generator=generator)
+    with torch.inference_mode():
+        expected = model(pixels.to(backbone.device), keep_ratio=ratio)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run(["logits", "kept"], {"pixel_values": pixels.numpy()})
+    logits, kept = (torch.from_numpy(value) for value in found)
+    known = expected.logits.cpu()
+    away = (logits - known).abs().max() / known.std().clamp_min(1e-6)
+    others = (kept != expected.kept.cpu()).float().mean()
+    if not (away < _MOST_AWAY and others < _MOST_OTHERS):
+        raise ConfigError(
+            f"ONNX Runtime does not answer as the model does with method {model.config.method}: "
+            f"logits differ by {away:.2g} of their deviation, kept tokens by {others:.1%}; the "
+            "file was not written"
+        )
 
 
 class _Fixed(nn.Module):

@@ -221,7 +221,7 @@ def _answer(
 
 
 def _gmacs(model: LiteModel, kept: list[int], keep_ratio: float | None, adaptive: bool) -> float:
-    if model.config.selects:
+    if model.config.selects or (model.by_content and keep_ratio is None):
         return sum(model.cost(num, adaptive).total for num in kept)
     return len(kept) * model.cost_of(keep_ratio).total
 

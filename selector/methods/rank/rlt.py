@@ -73,8 +73,8 @@ class RLT(Method):
         return KeepBest(prepared, self.num_left(prepared, setting))
 
     def num_left(self, prepared: torch.Tensor, setting: Setting) -> torch.Tensor:
-        """Tokens that each clip keeps, int64 (B,)."""
-        return (prepared > setting["tau"]).sum(dim=1)
+        """Tokens that each clip keeps, int64 (B,); what is no number counts as changed."""
+        return (~(prepared <= setting["tau"])).sum(dim=1)
 
     def knobs(self, flow: Flow) -> Sequence[Setting]:
         """The threshold."""

@@ -14,7 +14,6 @@ from pipeline.errors import ConfigError, UnreachableBudgetError
 from selector.budgets.clip_budget import MassBudget
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
-from selector.deploy.onnx_export import export_onnx
 from selector.methods.base import ClipBatch
 from selector.methods.registry import Parts, make_method, parse_method
 from tests.checkpoints import save_videomae
@@ -120,7 +119,7 @@ def test_another_method_for_a_saved_model(checkpoint, tmp_path):
         ("random+tome+tome", "a chain is one method"),
         ("lite", "needs its trained selector"),
         ("sta", "a clip has 3 tubelets"),
-        ("rlt", "sets every clip's budget by itself"),
+        ("rlt+tome", "rlt leaves every clip another number of tokens"),
         ("lite-spread", "lite with a spread"),
     ],
 )
@@ -134,9 +133,64 @@ def test_an_adaptive_budget_goes_with_the_selector_alone():
         LiteConfig(method="lite+tome", budget=MassBudget(mass=0.5))
 
 
-def test_onnx_is_for_models_whose_selector_alone_chooses(checkpoint, tmp_path):
-    with pytest.raises(ConfigError, match="this one's method is tome"):
-        export_onnx(LiteModel.from_backbone(checkpoint, "tome"), tmp_path / "model.onnx")
+@pytest.fixture(scope="module")
+def moving():
+    """Three clips of which 2, 7 and 0 patches change after the first tubelet, and one of noise."""
+    pixels = torch.zeros(4, 6, 3, 32, 32)
+    pixels[0, 2:, :, :8, :16] = 1  # from the second tubelet on: two patches of 8 pixels
+    pixels[1, 2:, :, :8, :24] = 1
+    pixels[1, 4:, :, 8:16, :] = -1
+    pixels[3] = make_pixels(1)[0]
+    return pixels
+
+
+@torch.no_grad()
+def test_rlt_leaves_each_clip_what_changed(checkpoint, moving):
+    """As evaluate's reducer has it, clip by clip, and as counted by hand."""
+    model = LiteModel.from_backbone(checkpoint, "rlt")
+    output = model(moving)
+    per_tubelet = model.backbone.grid.h * model.backbone.grid.w
+    patch = 32 // model.backbone.grid.w
+    changed = [
+        (16 // patch) * (8 // patch),
+        (24 // patch) * (8 // patch) + (32 // patch) * (8 // patch),
+        0,
+    ]
+    assert (output.budget[:3] - per_tubelet).tolist() == changed
+    assert output.budget.tolist() == output.kept.sum(1).tolist()
+    method = make_method(parse_method("rlt"), Parts(model.backbone))
+    for clip in range(4):
+        alone = moving[clip : clip + 1]
+        batch = ClipBatch.of_pixels(model.backbone, alone, model.backbone.embed(alone))
+        prepared = method.prepare(batch)
+        reducer = method.reducer(prepared, method.setting(1, model.costs))
+        expected = model.backbone.run(batch.tokens, reducer)
+        torch.testing.assert_close(output.logits[clip : clip + 1], expected, rtol=0, atol=1e-6)
+    assert model(moving[:0]).logits.shape == (0, model.backbone.num_classes)
+    assert torch.equal(model(moving, keep_ratio=1).logits, model.backbone(moving))
+    with pytest.raises(ConfigError, match="takes no keep ratio but 1"):
+        model(moving, keep_ratio=0.5)
+    with pytest.raises(ConfigError, match="each clip's content decides"):
+        model.cost_of()
+
+
+@torch.no_grad()
+def test_rlt_from_the_command_line(checkpoint, tmp_path):
+    """Its cost is that of the tokens it kept; a saved model is the same, selector or not."""
+    video = write_video(tmp_path / "bars.mp4", 12)
+    out = tmp_path / "model"
+    source = ["--backbone", str(checkpoint), "--method", "rlt[grey=20]"]
+    exported = CliRunner().invoke(app, ["export-lite", *source, "--out", str(out)])
+    assert exported.exit_code == 0, exported.output
+    assert "as many as each clip's content asks for" in (out / "README.md").read_text()
+    shown = CliRunner().invoke(app, ["predict", str(video), "--model", str(out), "--json"])
+    (answer,) = json.loads(shown.stdout)
+    model = LiteModel.from_pretrained(out)
+    (num,) = answer["kept_tokens"]
+    assert 0 < num < 48
+    assert answer["gmacs"] == model.costs.at(num, ranked=False).total
+    with_selector = make_model(checkpoint, LiteConfig(method="rlt"))
+    assert with_selector.cost(num).selector == 0
 
 
 def test_a_budget_out_of_reach_says_how_far_it_goes(checkpoint):

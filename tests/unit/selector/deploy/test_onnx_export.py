@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
+from selector.deploy import onnx_export
 from selector.deploy.config import LiteConfig
 from selector.deploy.onnx_export import export_onnx
-from tests.checkpoints import save_timesformer, save_vivit, save_vjepa2
+from tests.checkpoints import save_timesformer, save_videomae, save_vivit, save_vjepa2
 from tests.lite_models import make_model, make_pixels
 
 onnxruntime = pytest.importorskip(
@@ -31,6 +32,17 @@ FAMILIES = {
     "vivit": save_vivit,
     "vjepa2": save_vjepa2,
 }
+
+
+SLOW_METHODS = ("uniform", "evs", "motion", "prior", "uniform-frame", "lite-frame", "lite+tome")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Eight tubelets of four tokens."""
+    return save_videomae(
+        tmp_path_factory.mktemp("checkpoint"), image_size=32, num_frames=16, num_hidden_layers=2
+    )
 
 
 def answers(path, pixels):
@@ -79,6 +91,39 @@ def test_every_family_of_backbones_can_be_written(family, tmp_path):
         expected = model(make_pixels(num_clips))
         torch.testing.assert_close(logits, expected.logits, rtol=0, atol=1e-4)
         assert torch.equal(kept, expected.kept)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("fluxvit", "tome"),
+        *(pytest.param(m, marks=pytest.mark.slow) for m in (*SLOW_METHODS,)),
+    ],
+)
+def test_other_methods_can_be_written(checkpoint, method, tmp_path):
+    model = make_model(checkpoint, LiteConfig(method=method, keep_ratio=0.8))
+    export_onnx(model, tmp_path / "model.onnx")
+    pixels = torch.randn(5, 16, 3, 32, 32, generator=torch.Generator().manual_seed(7))
+    logits, kept, _ = answers(tmp_path / "model.onnx", pixels)
+    expected = model(pixels)
+    torch.testing.assert_close(logits, expected.logits, rtol=0, atol=1e-4)
+    assert torch.equal(kept, expected.kept)
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"), [("rlt", "content sets its own"), ("random", "cannot write method random")]
+)
+def test_methods_that_cannot_be_written_say_so(checkpoint, method, fault, tmp_path):
+    with pytest.raises(ConfigError, match=fault):
+        export_onnx(make_model(checkpoint, LiteConfig(method=method)), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_answers_otherwise_is_refused(model, file):
+    """As where an operator is translated wrongly: here the file keeps fewer tokens."""
+    onnx_export._check(file, model, 0.3)
+    with pytest.raises(ConfigError, match="does not answer as the model does with method lite"):
+        onnx_export._check(file, model, 0.5)
 
 
 def test_ties_go_to_the_same_tokens(tiny_backbone, tmp_path):
