@@ -93,12 +93,18 @@ class AdaptConfig(ClipConfig):
     @property
     def judged_ratios(self) -> tuple[float, ...]:
         """Keep ratios that the held-out videos are judged at, descending; 1 first, always."""
-        middle = round((self.keep_low + self.keep_high) / 2, 6)
-        return tuple(dict.fromkeys((1.0, self.keep_high, middle, self.keep_low)))
+        return tuple(dict.fromkeys((1.0, self.keep_high, self.middle, self.keep_low)))
+
+    @property
+    def middle(self) -> float:
+        """Of the range; of a single ratio that one itself, to the last digit."""
+        if self.keep_low == self.keep_high:
+            return self.keep_low
+        return round((self.keep_low + self.keep_high) / 2, 6)
 
     def lite_config(self, keep_ratio: float | None = None) -> LiteConfig:
         """What the adapted model does unless told otherwise."""
-        ratio = self.judged_ratios[-2:][0] if keep_ratio is None else keep_ratio
+        ratio = self.middle if keep_ratio is None else keep_ratio
         spread = self.method == LITE_SPREAD
         return LiteConfig(
             method=LITE if spread else self.method,

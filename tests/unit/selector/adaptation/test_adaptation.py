@@ -319,6 +319,16 @@ def test_fields_out_of_range(changes, message):
         ask("b", **changes)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "judged"),
+    [(0.1, 0.7, (1, 0.7, 0.4, 0.1)), (2 / 7, 2 / 7, (1, 2 / 7)), (0.3, 0.3, (1, 0.3))],
+)
+def test_a_model_is_judged_over_its_range_and_keeps_the_middle(low, high, judged):
+    asked = ask("b", keep_low=low, keep_high=high)
+    assert asked.judged_ratios == judged
+    assert asked.lite_config().keep_ratio == judged[-2 if low < high else -1]
+
+
 def test_ranges_are_read():
     assert parse_range("0.1,0.7") == (0.1, 0.7)
     assert parse_range("0.3") == (0.3, 0.3)
