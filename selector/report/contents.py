@@ -20,9 +20,8 @@ from selector.report.accuracy import accuracy_frame, chosen_methods
 from selector.report.beside_published import relative
 from selector.report.commands import build_command, evaluate_command
 from selector.report.page import Plot, Section, Table
-from selector.report.principles import ClipShare, verdicts
+from selector.report.principles import verdicts
 from selector.report.strips import Videos, choose, strip
-from selector.statistics import mean_interval
 
 if TYPE_CHECKING:
     from selector.deploy.model import LiteModel
@@ -59,7 +58,7 @@ def sections(
     clips = store.clips()
     ok = clips[clips["status"] == ClipStatus.OK.value]
     headline = Section("In short")
-    analysis = found = share = None
+    analysis = found = None
     if ok.empty:
         headline.text.append(
             "No clip of this store has a map, so there is nothing to say about token values. "
@@ -68,7 +67,6 @@ def sections(
     else:
         analysis = analyze_store(store, oracle=oracle, on_progress=reading(0))
         found = places(store, oracle, reading(1))
-        share = _clip_share(ok, store.column("top10_share", oracle))
         headline.text += findings.of_store(analysis, found)
     summaries = [summarise(evaluation) for evaluation in evaluations]
     parts = [headline]
@@ -76,7 +74,7 @@ def sections(
         name = f": {summary.dataset}, {summary.split}" if len(evaluations) > 1 else ""
         headline.text += findings.of_evaluation(summary)
         principles = Section(f"The five principles{name}", ["By the rows of this page alone."])
-        principles.verdicts = verdicts(analysis, share, summary)
+        principles.verdicts = verdicts(analysis, summary)
         if evaluation.config.backbone_digest != store.config.backbone_digest:
             principles.text.append(
                 "The store and this evaluation are of different backbones: principles 4 and 5 "
@@ -90,21 +88,12 @@ def sections(
             "No evaluation was given, so nothing is said about accuracy. `lite-pipeline evaluate` "
             "makes one; give its folder with --eval."
         )
-        parts.append(Section("The five principles", verdicts=verdicts(analysis, share, None)))
+        parts.append(Section("The five principles", verdicts=verdicts(analysis, None)))
     parts.append(_adaptation(matrix))
     if analysis is not None and found is not None:
         parts += [_values(analysis), _classes(analysis, summaries), _places(found)]
         parts += [_agreement(store, reading(2)), _strips(store, ok, data_root, model, oracle, seed)]
     return [*parts, _failures(clips), _made(store, evaluations, data_root)]
-
-
-def _clip_share(ok: pd.DataFrame, column: str) -> ClipShare | None:
-    """Mean over videos; a clip whose map is flat has no share and is left out."""
-    by_video = ok.dropna(subset=[column]).groupby("video_id")[column].mean().to_numpy(float)
-    if not len(by_video):
-        return None
-    low, high = mean_interval(by_video[:, None])[:, 0]
-    return ClipShare(float(by_video.mean()), float(low), float(high))
 
 
 def _accuracy(summary: Summary, name: str) -> Section:

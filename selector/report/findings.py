@@ -8,6 +8,7 @@ from selector.analysis.places import Places
 from selector.analysis.store import Analysis
 from selector.budgets.levels import MIXTURE
 from selector.evaluation.report.summary import Summary
+from selector.report.words import interval
 
 SAID_RATIOS = (0.5, 0.3)
 """Keep ratios of whose cost the headline speaks."""
@@ -15,11 +16,17 @@ SAID_RATIOS = (0.5, 0.3)
 
 def of_store(analysis: Analysis, found: Places) -> list[str]:
     """How unequal tokens are, and the edge."""
-    pooled = analysis.pooled
+    shares = analysis.shares[
+        analysis.shares["label"].isna() & (analysis.shares["over"] == "tokens")
+    ]
+    best, gini = (
+        shares[shares["measure"] == name].to_dict("records")[0] for name in ("top10_share", "gini")
+    )
     said = [
-        f"The best 10 % of the tokens hold {100 * pooled['top10_share']:.1f} % of the value "
-        f"(Gini {pooled['gini']:.3f}; 0 = all equal, 1 = one has all)."
-        if not math.isnan(pooled["gini"])
+        f"The best 10 % of the tokens hold {100 * best['value']:.1f} % of the value "
+        f"{interval(100 * best['low'], 100 * best['high'])}; Gini {gini['value']:.3f} "
+        f"{interval(gini['low'], gini['high'], '.3f')} (0 = all equal, 1 = one has all)."
+        if not math.isnan(gini["value"])
         else "No token has any value: every map is flat, and there is nothing to compare."
     ]
     if not math.isnan(found.edge_value):

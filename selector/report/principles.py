@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from selector.analysis.store import RELATIVE, Analysis
 from selector.evaluation.config import FULL
 from selector.evaluation.report.classes import ClassTrend
@@ -18,6 +20,7 @@ from selector.evaluation.report.paired import PairedDifference
 from selector.evaluation.report.summary import Summary
 from selector.methods.names import ORACLE_SECOND, MethodName
 from selector.methods.registry import parse_method
+from selector.report.words import interval
 from selector.statistics import FEW
 
 HOLDS, IN_PART, FAILS, OPEN = "holds", "holds in part", "does not hold", "cannot be said"
@@ -51,30 +54,18 @@ class Verdict:
     because: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ClipShare:
-    """Mean share of a clip's value in its best tenth of tokens, with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def verdicts(
-    analysis: Analysis | None, share: ClipShare | None, summary: Summary | None
-) -> list[Verdict]:
+def verdicts(analysis: Analysis | None, summary: Summary | None) -> list[Verdict]:
     """All five, in order.
 
     Args:
         analysis: of the store; None where no clip has a map.
-        share: of the store; None likewise.
         summary: of an evaluation; None where there is none.
     """
     return [
         random_is_hard_to_beat(summary),
         cues_do_not_help(summary),
         dropping_helps(summary),
-        few_tokens_hold_most(analysis, share),
+        few_tokens_hold_most(analysis),
         easy_needs_less(analysis, summary),
     ]
 
@@ -161,16 +152,22 @@ def dropping_helps(summary: Summary | None) -> Verdict:
     return Verdict(3, claim, verdict, tuple(said))
 
 
-def few_tokens_hold_most(analysis: Analysis | None, share: ClipShare | None) -> Verdict:
+def few_tokens_hold_most(analysis: Analysis | None) -> Verdict:
     """Principle 4: few tokens hold most of the value, and the tail is Pareto at every cut-off."""
     claim = "The value of tokens follows a Pareto distribution: few hold most of it"
-    if analysis is None or share is None:
+    if analysis is None:
         return Verdict(4, claim, OPEN, ("No clip of the store has a map.",))
+    shares = analysis.shares
+    whole = shares[(shares["over"] == "videos") & shares["label"].isna()]
+    found = whole[whole["measure"] == "top10_share"].to_dict("records")
+    if not found:
+        return Verdict(4, claim, OPEN, ("No token has any value: every map is flat.",))
+    [share] = found
     said = [
-        f"The best tenth of a clip's tokens hold {100 * share.mean:.1f} % of its value "
-        f"[{100 * share.low:.1f}, {100 * share.high:.1f}] in the mean."
+        f"The best tenth of a video's tokens hold {100 * share['value']:.1f} % of its value "
+        f"{interval(100 * share['low'], 100 * share['high'])} in the mean."
     ]
-    vital = _surely(share.low > MOST_VALUE, share.high < MOST_VALUE)
+    vital = _surely(share["low"] > MOST_VALUE, share["high"] < MOST_VALUE)
     fits = analysis.tails
     rows = fits[fits["values"] == RELATIVE].to_dict("records") if len(fits) else []
     if not rows:
@@ -185,11 +182,17 @@ def few_tokens_hold_most(analysis: Analysis | None, share: ClipShare | None) -> 
         None: "not told apart from exponential at some cut-off, so it is no clear Pareto tail",
     }[heavy]
     shapes = ", ".join(
-        f"{row['shape']:+.2f} [{row['shape_low']:+.2f}, {row['shape_high']:+.2f}] "
+        f"{row['shape']:+.2f} {interval(row['shape_low'], row['shape_high'], '+.2f')} "
         f"(best {100 * row['share']:.2g} %)"
         for row in rows
     )
     said.append(f"Within clips the tail is {kind}; its shape (0: exponential) is {shapes}.")
+    others = analysis.alternatives
+    said += [
+        f"A plain power law from its best cut-off fits {how} than "
+        f"{', '.join(name.replace('_', ' ') for name in names)}."
+        for how, names in _compared(others[others["values"] == RELATIVE]).items()
+    ]
     return Verdict(4, claim, _both(vital, heavy), tuple(said))
 
 
@@ -207,7 +210,7 @@ def easy_needs_less(analysis: Analysis | None, summary: Summary | None) -> Verdi
         said.append(
             f"Easier classes have {how} tokens of half the best value or more: Spearman over "
             f"{row['num_classes']} classes {row['spearman']:+.2f} "
-            f"[{row['low']:+.2f}, {row['high']:+.2f}]."
+            f"{interval(row['low'], row['high'], '+.2f')}."
         )
     else:
         said.append("The store has too few classes with a label, or too alike, to compare tails.")
@@ -222,10 +225,21 @@ def easy_needs_less(analysis: Analysis | None, summary: Summary | None) -> Verdi
         said.append(
             f"Easier classes lose {how} under random selection at keep ratio "
             f"{trend.keep_ratio:g}: Spearman over {len(trend.class_ids)} classes "
-            f"{trend.spearman:+.2f} [{low:+.2f}, {high:+.2f}]."
+            f"{trend.spearman:+.2f} {interval(low, high, '+.2f')}."
             + (f" With only {few:.0f} videos a class it lies too high." if few < FEW else "")
         )
     return Verdict(5, claim, _both(tail, loss), tuple(said))
+
+
+def _compared(alternatives: pd.DataFrame) -> dict[str, list[str]]:
+    """How a power law fits within clips to what it is compared with."""
+    found: dict[str, list[str]] = {}
+    for row in alternatives.to_dict("records"):
+        how = _direction(
+            row["low"], row["high"], "worse", "better", "neither clearly better nor worse"
+        )
+        found.setdefault(how, []).append(str(row["alternative"]))
+    return found
 
 
 def _surely(yes: bool, no: bool) -> bool | None:

@@ -55,6 +55,14 @@ def test_one_clip_is_a_page(tmp_path: Path):
     assert "&lt;one&gt;" in text
     assert "Too few classes with a label" in text
     assert Page(text).plots == 5
+    assert "[unknown]" in text
+    assert "nan" not in text
+
+
+def test_flat_maps_are_a_page(tmp_path: Path):
+    text = render("x", sections(make_store(tmp_path / "store", 3, degenerate=(0, 1, 2))))
+    assert "No token has any value" in text
+    assert text.count("cannot be said") == 5
 
 
 def test_one_class_is_a_page(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,7 +15,6 @@ from selector.report.principles import (
     HOLDS,
     IN_PART,
     OPEN,
-    ClipShare,
     cues_do_not_help,
     dropping_helps,
     easy_needs_less,
@@ -119,19 +119,24 @@ def test_dropping_tokens():
     assert "75 % of 20 wrong" in judged(UP, None, control).because[-1]
 
 
-def analysed(*shapes: tuple[float, float], trend: tuple[float, float] | None = None):
+FEW, MANY, UNKNOWN = (0.7, 0.68, 0.72), (0.2, 0.18, 0.22), (0.6, 0.2, 0.9)
+
+
+def analysed(*shapes: tuple[float, float], trend=None, share=FEW, others=()):
     tails = [
         {"values": "relative", "share": 0.1, "shape": sum(s) / 2, "shape_low": s[0]}
         | {"shape_high": s[1]}
         for s in shapes
     ]
     trends = [] if trend is None else [("half_share", 9, sum(trend) / 2, *trend)]
-    columns = ["measure", "num_classes", "spearman", "low", "high"]
-    return SimpleNamespace(tails=pd.DataFrame(tails), trends=pd.DataFrame(trends, columns=columns))
-
-
-FEW, MANY = ClipShare(0.7, 0.68, 0.72), ClipShare(0.2, 0.18, 0.22)
-UNKNOWN = ClipShare(0.6, 0.2, 0.9)
+    shares = [("videos", np.nan, "top10_share", *share), ("videos", 0, "top10_share", 0, 0, 0)]
+    named = ["values", "alternative", "low", "high"]
+    return SimpleNamespace(
+        tails=pd.DataFrame(tails),
+        trends=pd.DataFrame(trends, columns=["measure", "num_classes", "spearman", "low", "high"]),
+        shares=pd.DataFrame(shares, columns=["over", "label", "measure", "value", "low", "high"]),
+        alternatives=pd.DataFrame(others, columns=named),
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,10 +154,25 @@ UNKNOWN = ClipShare(0.6, 0.2, 0.9)
         ([], UNKNOWN, OPEN),
     ],
 )
-def test_pareto(shapes, share: ClipShare, verdict: str):
-    found = few_tokens_hold_most(analysed(*shapes), share)
+def test_pareto(shapes, share: tuple[float, float, float], verdict: str):
+    found = few_tokens_hold_most(analysed(*shapes, share=share))
     assert found.verdict == verdict
-    assert f"{100 * share.mean:.1f} % of its value" in found.because[0]
+    assert f"{100 * share[0]:.1f} % of its value" in found.because[0]
+
+
+def test_what_a_power_law_is_compared_with():
+    others = [
+        ("relative", "exponential", 0.1, 0.2),
+        ("relative", "truncated_power_law", -0.2, -0.1),
+        ("relative", "lognormal", -0.2, 0.1),
+        ("raw", "exponential", -0.2, -0.1),
+    ]
+    said = few_tokens_hold_most(analysed((0.1, 0.2), others=others)).because
+    assert [line.split(" fits ")[1] for line in said[2:]] == [
+        "better than exponential.",
+        "worse than truncated power law.",
+        "neither clearly better nor worse than lognormal.",
+    ]
 
 
 def trend(low: float, high: float):
@@ -193,7 +213,7 @@ def test_easy_videos(tail, loss, verdict: str):
 
 
 def test_nothing_at_all():
-    found = verdicts(None, None, None)
+    found = verdicts(None, None)
     assert [verdict.number for verdict in found] == [1, 2, 3, 4, 5]
     assert {verdict.verdict for verdict in found} == {OPEN}
     assert all(verdict.because for verdict in found)
