@@ -181,7 +181,8 @@ def histogram(
                 edges = [*rows["low"], *rows["high"].tail(1)]
                 height = 100 * rows["share"]
                 ax.stairs(height, edges, fill=len(groups) == 1, color=colours[group], label=name)
-        if scale == "log":
+        drawn = frame[(frame["scale"] == "log") & frame["group"].isin(groups)]
+        if scale == "log" and (drawn["share"] > 0).any():  # of flat maps there is nothing to scale
             ax.set_xscale("log")
             ax.set_yscale("log")
         if len(groups) > 1 and place == 1:
