@@ -7,8 +7,8 @@
         oracle_cost.py --sizes S --batch 1 --rounds 2
 
 Each turn starts both in processes of their own, the other one first every second time, so what the
-machine does meanwhile meets both alike. A line per row that both print with `--json`: the median
-over the turns of after / before in clips per second, with the lowest and the highest.
+machine does meanwhile meets both alike. A line per row that both print with `--json`, and one
+for all of them: the median of after / before in clips per second over the turns, and the ends.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def main() -> None:
         print(f"turn {turn + 1} of {args.turns} done", file=sys.stderr, flush=True)
     if not ratios:
         sys.exit("no row is in both: do the two name their rows differently?")
+    ratios["all rows"] = [value for values in ratios.values() for value in values]
     print("| row | after / before | lowest | highest |\n|---|---|---|---|")
     for name, values in sorted(ratios.items()):
         middle = statistics.median(values)

@@ -268,18 +268,24 @@ def test_a_shard_of_nothing_but_crashes_is_no_doubt_about_the_model():
 # Memory
 
 
-OUT_OF_MEMORY = [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+OUT_OF_MEMORY = {
+    "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
     # What the driver and the libraries say when they allocate past torch's own pool.
-    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
-    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-    MemoryError("Unable to allocate 9 GiB for an array"),
-]
+    "driver": RuntimeError(
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"
+    ),
+    "cublas": RuntimeError(
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    ),
+    "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "cpu": RuntimeError(
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+    ),
+    "python": MemoryError("Unable to allocate 9 GiB for an array"),
+}
 
 
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:40])
+@pytest.mark.parametrize("error", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
 def test_a_batch_that_does_not_fit_is_halved_and_blames_no_clip(error, caplog):
     def step(batch):
         if len(batch.clips) > 1:
@@ -318,6 +324,6 @@ def test_broken_cuda_is_told_from_other_errors():
     if hasattr(torch, "AcceleratorError"):
         assert is_broken_cuda(torch.AcceleratorError("device lost"))
     assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
-    for error in OUT_OF_MEMORY:
+    for error in OUT_OF_MEMORY.values():
         assert is_out_of_memory(error)
         assert not is_broken_cuda(error)
