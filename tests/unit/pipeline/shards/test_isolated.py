@@ -42,6 +42,25 @@ def test_a_second_clip_of_the_same_shard_is_found_too():
     assert found.blamed == {12, 13}
 
 
+@pytest.mark.parametrize(("deaths", "from_outside"), [(MAX_KILLS, True), (1, False)])
+def test_a_start_is_tried_again_after_kills_alone(monkeypatch, deaths, from_outside):
+    left = []
+
+    def start(worker):
+        if left:
+            raise _DeathError(left.pop(), [], from_outside=from_outside)
+        worker._child = "alive"
+        return {"device": "cpu"}
+
+    monkeypatch.setattr(IsolatedWorker, "_start", start)
+    left[:] = [f"death {number}" for number in range(deaths)]
+    with pytest.raises(DriverError, match="does not start: death 0"):  # the last of them
+        IsolatedWorker(int, RunConfig(data_root="x"))
+    assert left == []
+    left[:] = ["once more"] * (deaths - 1)
+    assert IsolatedWorker(int, RunConfig(data_root="x")).facts == {"device": "cpu"}
+
+
 @pytest.mark.parametrize("clips", [[], [13], [12, 13]])
 def test_no_number_of_kills_from_outside_blames_a_clip(clips):
     found = search(*[(clips, OUTSIDE)] * (MAX_KILLS - 1))

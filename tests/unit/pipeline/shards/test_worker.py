@@ -22,7 +22,13 @@ from pipeline.errors import (
 from pipeline.shards import worker as module
 from pipeline.shards.executor import Attempt, Isolation
 from pipeline.shards.loader import Batch
-from pipeline.shards.worker import ShardJob, ShardWorker, is_broken_cuda, is_out_of_memory
+from pipeline.shards.worker import (
+    ShardJob,
+    ShardWorker,
+    is_broken_cuda,
+    is_out_of_memory,
+    numerics,
+)
 from tests.stores import make_config
 
 BACKBONE = SimpleNamespace(
@@ -54,12 +60,13 @@ class FakeWorker(ShardWorker[Job]):
     def __init__(self, step, undecodable=None, **run):
         run_config = RunConfig(data_root="/data", decode_workers=0, **run)
         super().__init__(make_config(), run_config, BACKBONE)
-        self.step, self.steps, self.committed = step, [], []
+        self.step, self.steps, self.committed, self.finished = step, [], [], []
         self.undecodable, self.known_check = undecodable or {}, lambda: None
         self.is_retry = False
         self._loader = self
 
     def batches(self, plan, wanted, on_failure, *, isolated):
+        self.asked = plan, isolated
         for start, stop in ((0, 3), (3, 4)):
             clips = np.zeros((stop - start, 1, 1, 1, 1), np.uint8)
             batch = Batch(start, clips)
@@ -90,6 +97,9 @@ class FakeWorker(ShardWorker[Job]):
             job.nan.update(batch.facts)
         self.steps.append(shown)
 
+    def finish(self, job):
+        self.finished.append(job)
+
     def commit(self, job):
         self.committed.append(job)
 
@@ -106,6 +116,17 @@ def run(step, **options):
     worker = FakeWorker(step, **options)
     report = worker.run(0, Attempt())
     return worker.steps, worker.committed[0].failed, report
+
+
+def test_a_job_goes_from_its_plan_to_its_report():
+    worker = FakeWorker(raising(ValueError()))
+    report = worker.run(7, Attempt())
+    [job] = worker.committed
+    assert (job.shard, report.shard) == (7, 7)
+    assert worker.finished == [job]
+    assert worker.asked == (job.plan, False)
+    worker.run(7, Attempt(isolation=Isolation()))
+    assert worker.asked[1] is True
 
 
 def test_a_batch_that_works_is_one_step():
@@ -299,6 +320,21 @@ def test_a_batch_that_does_not_fit_is_halved_and_blames_no_clip(error, caplog):
     assert "last bits" in caplog.text
 
 
+def test_memory_that_is_short_halves_a_batch(caplog):
+    def step(batch):
+        if len(batch.clips) > 4:
+            raise torch.OutOfMemoryError
+
+    worker = FakeWorker(step)
+    batch = Batch(0, np.arange(9, dtype=np.uint8).reshape(9, 1, 1, 1, 1))
+    batch.facts.update((position, {}) for position in range(9))
+    sizes = []
+    worker.compute = lambda job, part: (step(part), sizes.append(len(part.clips)))
+    worker._compute_all(worker.begin(0), batch)
+    assert sizes == [4, 4, 1]
+    assert "cpu is out of memory with 9 clips; going on with 4, which" in caplog.text
+
+
 def test_what_fits_is_remembered():
     tried = []
 
@@ -327,3 +363,22 @@ def test_broken_cuda_is_told_from_other_errors():
     for error in OUT_OF_MEMORY.values():
         assert is_out_of_memory(error)
         assert not is_broken_cuda(error)
+
+
+# What is said of the numbers
+
+
+def test_what_may_change_the_last_bits_is_recorded(monkeypatch):
+    run_config = RunConfig(data_root="/data", threads_per_worker=3, batch_size=5)
+    facts = {"torch": torch.__version__, "batch_size": 5}
+    assert numerics(torch.device("cpu"), run_config) == facts | {"device": "cpu", "threads": 3}
+    card = SimpleNamespace(name="Card", major=9, minor=1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", {torch.device("cuda", 1): card}.get)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91)
+    assert numerics(torch.device("cuda", 1), run_config) == facts | {
+        "device": "Card, capability 9.1",
+        "cuda": "13.0",
+        "cudnn": 91,
+    }
+    assert FakeWorker(raising(ValueError())).facts["device"] == "cpu"
