@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError
 from pipeline.oracle.names import default_layer, make_oracle, oracle_layer
 from pipeline.oracle.occlusion import Occlusion, boxes
-from tests.checkpoints import save_videomae
+from tests.checkpoints import save_videomae, save_vivit
 from tests.plain import plain_logits
 
 
@@ -58,7 +59,21 @@ def test_what_the_head_reads_is_never_left_out(tmp_path):
     assert (cam[1:] != 0).all()
 
 
+@torch.no_grad()
+def test_a_token_beside_the_grid_is_not_counted_among_its_places(tmp_path):
+    vivit = load_backbone(str(save_vivit(tmp_path)))
+    tokens = vivit.embed(torch.randn(1, vivit.num_frames, 3, vivit.image_size, vivit.image_size))
+    assert tokens.num == vivit.grid.num_tokens + 1
+    cam = Occlusion((1, 1, 1)).values(vivit, tokens, torch.tensor([2])).cam[0]
+    whole = vivit.run(tokens)[0, 2]
+    for place in (0, 1, vivit.grid.num_tokens - 1):
+        others = [index for index in range(tokens.num) if index != place + 1]
+        left = replace(tokens, values=tokens.values[:, others], place=tokens.place[:, others])
+        torch.testing.assert_close(cam[place], whole - vivit.run(left)[0, 2], rtol=0, atol=1e-6)
+
+
 def test_it_looks_at_no_layer(backbone):
+    assert oracle_layer(backbone, "occlusion", "embeddings") == "embeddings"
     assert oracle_layer(backbone, "occlusion", None) == "embeddings"
     assert default_layer(backbone, "occlusion") == "embeddings"
     assert isinstance(make_oracle("occlusion", "embeddings"), Occlusion)

@@ -88,6 +88,8 @@ def test_another_checkpoint_than_the_runs_is_refused(tiny_backbone):
 def test_kept_tokens_are_a_stable_fair_ascending_sample():
     # Pinned: another choice would make existing stores differ from rebuilt ones.
     assert sample_tokens(0, 7, 1568, 4).tolist() == [92, 608, 1328, 1369]
+    for number in (4, 1568):
+        assert sample_tokens(0, 7, 1568, number).dtype == np.int16
     counts = np.zeros(16)
     for clip in range(2000):
         chosen = sample_tokens(1, clip, 16, 4)
