@@ -91,6 +91,11 @@ def adapt(
         model = LiteModel(
             backbone, selector, config.lite_config(keep_ratio), config.backbone, config.revision
         )
+        if model.by_content:
+            raise ConfigError(
+                f"method {config.method} takes no keep ratio, because each clip's content decides "
+                "how many tokens stay: there is no range of ratios to train on"
+            )
         with decoding() as on_decoded:
             clips = load_clips(
                 _without_set_aside(inputs.plan, config.set_aside),

@@ -276,7 +276,7 @@ def test_what_cannot_be_done_is_said_at_once(tmp_path, data, tiny_backbone, sele
         (ask(other, selector), "trained for another backbone"),
         (ask(tiny_backbone, method="lite"), "needs its trained selector"),
         (ask(tiny_backbone, method="oracle[embeddings,hirescam]"), "can be evaluated only"),
-        (ask(tiny_backbone, method="rlt"), "can be evaluated only"),
+        (ask(tiny_backbone, method="rlt"), "method rlt takes no keep ratio"),
         (ask(tiny_backbone, held_out=1e-9), "24 to train on and 0 to judge by"),
         (ask(tiny_backbone, steps=None, minutes=1e-9), "minutes are too short"),
     ):
