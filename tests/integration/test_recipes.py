@@ -29,6 +29,7 @@ def names(tmp_path_factory: pytest.TempPathFactory, request: Any) -> dict[str, A
     """
     pytest.importorskip("duckdb")
     pytest.importorskip("xarray")
+    pytest.importorskip("polars")
     folder = tmp_path_factory.mktemp("recipes")
     make_store(
         folder / "runs" / "ssv2",
@@ -80,6 +81,23 @@ def test_quantiles_per_class(names: dict[str, Any]) -> None:
         np.testing.assert_allclose(
             row, np.quantile(scores.astype(np.float64), [0.5, 0.9, 0.99, 0.999]), rtol=1e-6
         )
+
+
+def test_polars_reads_what_pandas_reads(names: dict[str, Any]) -> None:
+    by_class = names["by_class"].to_pandas().set_index("label")
+    np.testing.assert_allclose(by_class["q99"], names["quantiles"][0.99], rtol=1e-6)
+    assert by_class["tokens"].sum() == len(names["tokens"])
+
+
+def test_lost_and_mended_clips(names: dict[str, Any]) -> None:
+    rows = names["results"]
+    right = set(rows.loc[(rows["method"] == "full") & rows["correct"], "clip_id"])
+    at_half = rows[(rows["method"] == "lite") & (rows["keep_ratio"] == 0.5)]
+    kept_right = set(at_half.loc[at_half["correct"], "clip_id"])
+    assert names["lost_clips"] == sorted(right - kept_right)
+    assert names["mended_clips"] == sorted(kept_right - right)
+    assert names["lost_clips"]
+    assert names["mended_clips"]
 
 
 def test_top10_share_is_the_same_both_ways(names: dict[str, Any]) -> None:
