@@ -190,11 +190,16 @@ _ROUTES = [
 ]
 
 
+_port: dict[str, int] = {}
+"""Of the process's first hub: libraries remember the address from when they were imported."""
+
+
 @contextlib.contextmanager
 def running_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Hub]:
     """A hub that huggingface_hub and transformers take for the real one, and an empty cache."""
-    hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    hub = _Handler.hub = Hub()  # of the class: connections that a client keeps open ask it, too
+    server = ThreadingHTTPServer(("127.0.0.1", _port.get("first", 0)), _Handler)
+    _port["first"] = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -8,17 +8,20 @@ import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import LocalEntryNotFoundError
-from transformers import AutoModelForVideoClassification, AutoVideoProcessor
+from transformers import AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 from typer.testing import CliRunner
 
 import selector  # noqa: F401  (registers)
 from pipeline.cli import app
+from pipeline.decode import decode_video
 from pipeline.errors import ConfigError
 from selector.deploy.card import model_card
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
+from selector.deploy.predict import clip_request
 from tests.hub import running_hub
 from tests.lite_models import make_model, make_pixels
+from tests.videos import write_video
 
 # The hub's client, of the library that it is built on.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -56,6 +59,21 @@ def test_what_was_pushed_is_loaded_by_its_revision_with_the_same_logits(hub, tin
         assert torch.equal(auto(make_pixels(3)).logits, logits)
         assert auto.config.id2label[4] == "class 4"
     assert AutoVideoProcessor.from_pretrained("me/lite").num_frames == 4
+
+
+def test_weights_in_several_files_travel_and_a_pipeline_finds_all(hub, tiny_backbone, tmp_path):
+    lite = make_model(tiny_backbone)
+    lite.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    LiteModel.from_pretrained(tmp_path / "sharded").push_to_hub("me/lite")
+    names = hub.repos["me/lite"][-1][1]
+    assert sum("backbone/model-0000" in name for name in names) > 1
+    classify = pipeline("video-classification", model="me/lite", top_k=5)
+    assert torch.equal(classify.model(make_pixels(2)).logits, lite(make_pixels(2)).logits)
+    video = write_video(tmp_path / "clip.mp4", 9, 16, 16)
+    clips = decode_video(clip_request(lite, str(video), "uniform", "pyav")).clips
+    expected = lite(lite.backbone.pixel_values(clips)).logits[0].softmax(-1)
+    found = {each["label"]: each["score"] for each in classify(str(video))}
+    assert [found[f"class {i}"] for i in range(5)] == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 def test_files_of_an_earlier_model_go_and_others_stay(hub, tiny_backbone):
