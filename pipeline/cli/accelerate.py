@@ -170,18 +170,19 @@ def accelerate(
         output.note(f"adapting the backbone for {minutes:g} minutes, then measuring it")
         adapted = adapt_chosen(task, evaluation, choice, selector, methods, minutes)
     output.note("4/4 export")
-    if adapted is not None and adapted.is_better:
-        config = steps.chosen_config(task, adapted.line, selector)
+    taken = adapted if adapted is not None and adapted.is_better else None
+    if taken is not None:
+        config = steps.chosen_config(task, taken.line, selector)
     else:
         config = steps.chosen_config(task, choice.line, selector)
         if config.selects:
             config = steps.adaptive(choice, wanted, config, selector, evaluation) or config
     lines = _result(choice, config, task, wanted, adapted)
-    measured = {"dataset": evaluation.config.dataset} | _measured(choice, task, lines, adapted)
+    measured = {"dataset": evaluation.config.dataset} | _measured(choice, task, lines, taken)
     config = replace(config, measured=measured)
-    if adapted is not None and adapted.is_better:
-        made = replace(task, backbone=str(adapted.folder / "backbone"), revision=None)
-        steps.export(made, config, adapted.folder, out)
+    if taken is not None:
+        made = replace(task, backbone=str(taken.folder / "backbone"), revision=None)
+        steps.export(made, config, taken.folder, out)
     else:
         steps.export(task, config, selector, out)
     for line in lines:
@@ -248,13 +249,13 @@ def _cost(line: Entry, full: Entry) -> str:
 
 
 def _measured(
-    choice: Choice, task: Task, lines: list[str], adapted: Adapted | None
+    choice: Choice, task: Task, lines: list[str], taken: Adapted | None
 ) -> dict[str, Any]:
-    """For `lite.json` and the model card."""
+    """For `lite.json` and the model card; `taken` is the adapted model where that is exported."""
     line, num, against, expected = (
         (choice.line, choice.num_videos, choice.against_full, choice.expected)
-        if adapted is None or not adapted.is_better
-        else (adapted.line, adapted.num_videos, adapted.against_full, adapted.against_full)
+        if taken is None
+        else (taken.line, taken.num_videos, taken.against_full, taken.against_full)
     )
     found = {
         "split": task.judge_split,
@@ -272,12 +273,12 @@ def _measured(
         "full_clips_per_s": choice.full.clips_per_s,
         "card": [f"- {line}" for line in lines],
     }
-    if adapted is not None and adapted.is_better:
+    if taken is not None:
         found["adapted"] = {
-            "minutes": adapted.result.seconds / 60,
-            "steps": adapted.result.num_steps,
-            "gain": list(adapted.gain),
-            "difference_with_all_tokens": list(adapted.price),
+            "minutes": taken.result.seconds / 60,
+            "steps": taken.result.num_steps,
+            "gain": list(taken.gain),
+            "difference_with_all_tokens": list(taken.price),
         }
     return found
 
