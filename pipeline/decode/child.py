@@ -23,8 +23,7 @@ def main(parent: int) -> None:
     """Answer requests until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     end_with(parent)
-    requests, answers = os.dup(0), os.dup(1)
-    os.dup2(2, 1)  # what a library prints must not get between the answers
+    requests, answers = own_pipes()
 
     import torch
 
@@ -50,6 +49,17 @@ def main(parent: int) -> None:
             send(answers, answer)
     except PipeClosedError:
         pass
+
+
+def own_pipes() -> tuple[int, int]:
+    """File descriptors of a child's requests and answers: its standard input and output.
+
+    Standard output becomes standard error, as what a library prints must not get between the
+    answers.
+    """
+    requests, answers = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    return requests, answers
 
 
 def end_with(parent: int) -> None:

@@ -103,13 +103,22 @@ def open_video(request: DecodeRequest) -> Iterator[tuple[Any, Any]]:
                 ClipStatus.DECODE_ERROR, f"not a video: {reason_of(error)}"
             ) from error
         with container:
-            stream = container.streams.best("video") if container.streams.video else None
-            if stream is None or stream.codec_context is None:
-                raise DecodeError(ClipStatus.DECODE_ERROR, "no video stream that can be decoded")
-            stream.thread_type = "NONE"
-            stream.codec_context.thread_count = 1
-            check_pixels(stream.codec_context.height, stream.codec_context.width, request)
-            yield container, stream
+            yield container, video_stream(container, request)
+
+
+def video_stream(container: Any, request: DecodeRequest) -> Any:
+    """The best video stream of an open container, set to decode in one thread.
+
+    Raises:
+        DecodeError: it has none, or its frames are too large.
+    """
+    stream = container.streams.best("video") if container.streams.video else None
+    if stream is None or stream.codec_context is None:
+        raise DecodeError(ClipStatus.DECODE_ERROR, "no video stream that can be decoded")
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    check_pixels(stream.codec_context.height, stream.codec_context.width, request)
+    return stream
 
 
 @dataclass

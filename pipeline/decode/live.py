@@ -19,9 +19,8 @@ from typing import Any
 import av
 import av.error
 
-from pipeline.decode.container import FORMATS, metadata_options
+from pipeline.decode.container import FORMATS, metadata_options, video_stream
 from pipeline.decode.request import DecodeRequest
-from pipeline.decode.resize import check_pixels
 from pipeline.errors import ClipStatus, ConfigError, DecodeError, reason_of
 
 _TCP = "tcp,tls"
@@ -92,13 +91,7 @@ def open_live(request: DecodeRequest) -> Iterator[tuple[Any, Any]]:
             timeout=request.timeout_s,
             **metadata_options(av.__version__),
         ) as container:
-            stream = container.streams.best("video") if container.streams.video else None
-            if stream is None or stream.codec_context is None:
-                raise DecodeError(ClipStatus.DECODE_ERROR, "no video stream that can be decoded")
-            stream.thread_type = "NONE"
-            stream.codec_context.thread_count = 1
-            check_pixels(stream.codec_context.height, stream.codec_context.width, request)
-            yield container, stream
+            yield container, video_stream(container, request)
     except (av.error.ExitError, av.error.TimeoutError) as error:
         raise DecodeError(
             ClipStatus.UNREADABLE,

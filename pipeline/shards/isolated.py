@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.decode.child import end_with
+from pipeline.decode.child import end_with, own_pipes
 from pipeline.decode.pipes import PipeClosedError, PipeTimeoutError, receive, send
 from pipeline.decode.process import ChildProcess, ending, was_killed_from_outside
 from pipeline.errors import DriverError, ShardError
@@ -188,8 +188,7 @@ class _Child(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._requests, self._answers = os.dup(0), os.dup(1)
-        os.dup2(2, 1)  # what a library prints must not get between the answers
+        self._requests, self._answers = own_pipes()
         self._one_at_a_time = threading.Lock()
 
     def serve(self) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pipeline.decode import DecodedVideo
-from pipeline.decode.child import end_with
+from pipeline.decode.child import end_with, own_pipes
 from pipeline.decode.pipes import PipeClosedError, receive, send
 from pipeline.errors import ClipStatus, DecodeError, LiteError
 from selector.deploy.model import LiteModel
@@ -84,8 +84,7 @@ def main(parent: int) -> None:
     """Be the child of the process `parent`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
-    requests, answers = os.dup(0), os.dup(1)
-    os.dup2(2, 1)  # what a library prints must not get between the answers
+    requests, answers = own_pipes()
     try:
         options: ModelOptions = receive(requests)
         try:
