@@ -44,6 +44,14 @@ def serve(
         int | None, typer.Option(min=1, help="CPU threads of the model; by default all cores.")
     ] = None,
     decode_workers: Annotated[int, typer.Option(min=1, help="Decoder processes.")] = 2,
+    spare: Annotated[
+        bool,
+        typer.Option(
+            "--spare",
+            help="Load the model twice, so that the second copy answers at once when the first "
+            "one's process is killed; it takes as much memory.",
+        ),
+    ] = False,
     max_batch: Annotated[
         int, typer.Option(help="Videos in one forward pass.", rich_help_panel=_BOUNDS)
     ] = 8,
@@ -104,5 +112,6 @@ def serve(
         host=host,
         port=port,
         decode_workers=decode_workers,
+        keep_spare=spare,
         announce=lambda url: output.echo(f"{model} answers at {url}; Ctrl-C ends it"),
     )

@@ -149,7 +149,8 @@ async def _answer(
             metrics.gmacs.inc(found.fields["gmacs"])
             metrics.full_gmacs.inc(found.fields["full_gmacs"])
             if mask:
-                return found.fields | {"mask": await asyncio.to_thread(_drawn, found, video)}
+                drawn = await asyncio.to_thread(_drawn, found, video, service.folder)
+                return found.fields | {"mask": drawn}
             return found.fields
     except TimeoutError:
         late = f"no answer within {limits.deadline_s:g} s"
@@ -186,9 +187,9 @@ def _checked(found: T | DecodeError) -> T:
     return found
 
 
-def _drawn(found: Answer, video: DecodedVideo) -> str:
-    """What `predict --save-mask` draws, as a data URL."""
-    with tempfile.TemporaryDirectory() as folder:
+def _drawn(found: Answer, video: DecodedVideo, place: Path) -> str:
+    """What `predict --save-mask` draws, as a data URL; `place` is for temporary files."""
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         picture = Path(folder) / "mask.png"
         save_overlay(picture, video.clips[0], found.kept)
         return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"

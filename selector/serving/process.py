@@ -6,6 +6,7 @@ server lives on: the process is started anew, and what was in work is the caller
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ class ModelProcess:
         options: which model.
         answer_limit_s: seconds after which a child that does not answer is killed.
         on_restart: called when a child was replaced.
+        keep_spare: load the model in a second child too, which takes the place of one that dies.
 
     Raises:
         ConfigError: the model cannot be used as asked; and what else loading it raises.
@@ -48,9 +50,13 @@ class ModelProcess:
         options: ModelOptions,
         answer_limit_s: float,
         on_restart: Callable[[], object] = lambda: None,
+        *,
+        keep_spare: bool = False,
     ) -> None:
         self._options, self._answer_limit_s, self._on_restart = options, answer_limit_s, on_restart
+        self._keep_spare = keep_spare
         self._child: ChildProcess | None = None
+        self._spare: ChildProcess | None = None
         self._is_loaded = self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         try:
@@ -86,15 +92,17 @@ class ModelProcess:
         self._thread.shutdown(wait=True, cancel_futures=True)
         if self._child is not None:
             self._discard()
+        if self._spare is not None:
+            self._spare.kill()
+            self._spare.wait()
 
     def _start(self) -> dict[str, Any]:
         """Start a child and wait until its model is loaded; what it says of the model."""
         for _ in range(_MAX_STARTS):
-            self._child = child = ChildProcess("selector.serving.child")
+            self._child = child = self._taken_spare() or self._launched()
             if self._closed:
                 child.kill()
             try:
-                send(child.requests, self._options)
                 answer = receive(child.answers, _START_LIMIT_S)
             except (PipeClosedError, PipeTimeoutError):
                 code = self._discard()
@@ -106,12 +114,28 @@ class ModelProcess:
                 self._discard()
                 raise answer
             self._is_loaded = True
+            if self._keep_spare:
+                self._spare = self._launched()
             facts: dict[str, Any] = answer
             return facts
         raise DriverError(
             f"the model's process does not start: it ended {ending(code)}; what it wrote to "
             "standard error says why"
         )
+
+    def _launched(self) -> ChildProcess:
+        """A child that begins to load the model; what it says of it is not waited for."""
+        child = ChildProcess("selector.serving.child")
+        with contextlib.suppress(PipeClosedError):  # who reads from it sees that
+            send(child.requests, self._options)
+        return child
+
+    def _taken_spare(self) -> ChildProcess | None:
+        spare, self._spare = self._spare, None
+        if spare is None or spare.is_running:
+            return spare
+        logger.warning("the model's spare process ended %s", ending(spare.wait()))
+        return None
 
     def _revive(self) -> None:
         if self._child is not None and not self._child.is_running:

@@ -7,9 +7,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -19,6 +17,7 @@ from pipeline.decode import DecodePool, DecodeRequest
 from pipeline.errors import ConfigError
 from pipeline.shards.run import sigterm_exits
 from selector.serving.app import Service, make_app
+from selector.serving.folder import upload_folder
 from selector.serving.limits import Limits
 from selector.serving.messages import ModelOptions
 from selector.serving.metrics import Metrics
@@ -34,6 +33,7 @@ def serve(
     host: str,
     port: int,
     decode_workers: int,
+    keep_spare: bool,
     announce: Callable[[str], None],
 ) -> None:
     """Answer requests until a signal ends it; those in work are answered first.
@@ -44,6 +44,7 @@ def serve(
         host: address or name to listen at.
         port: 0 for any that is free.
         decode_workers: processes that decode.
+        keep_spare: as `ModelProcess` has it.
         announce: called with the URL once the model is loaded.
 
     Raises:
@@ -56,14 +57,16 @@ def serve(
     with contextlib.ExitStack() as stack:
         stack.enter_context(sigterm_exits())
         listening = stack.enter_context(_bound(host, port))
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lite-serve-"))
+        folder = stack.enter_context(upload_folder())
         pool = stack.enter_context(DecodePool(decode_workers))
         for _ in range(decode_workers):  # they start now, and not with the first request
             pool.submit(DecodeRequest(path=""))
-        model = ModelProcess(options, 2 * limits.deadline_s, metrics.restarts.inc)
+        model = ModelProcess(
+            options, 2 * limits.deadline_s, metrics.restarts.inc, keep_spare=keep_spare
+        )
         stack.callback(model.close)
         app = make_app(
-            Service(model=model, pool=pool, limits=limits, metrics=metrics, folder=Path(folder))
+            Service(model=model, pool=pool, limits=limits, metrics=metrics, folder=folder)
         )
         server = make_server(app, limits)
         name, bound_port = listening.getsockname()[:2]

@@ -90,6 +90,26 @@ def test_a_process_that_died_in_idle_time_is_replaced_before_anybody_asks(model)
     assert len(model.restarts) == 1
 
 
+def test_a_spare_takes_the_place_of_one_that_dies_and_gets_a_spare_itself():
+    model = ModelProcess("serve", 1.0, keep_spare=True)
+    first, spare = model.facts["pid"], model._spare.pid
+    os.kill(first, signal.SIGKILL)
+    while model.is_ready:
+        time.sleep(0.01)
+    assert model.submit(["a"]).result(20) == [spare]
+    # One that died in the meantime is not handed a batch.
+    dead = model._spare
+    for pid in (spare, dead.pid):
+        os.kill(pid, signal.SIGKILL)
+    while model.is_ready or dead.is_running:
+        time.sleep(0.01)
+    (third,) = model.submit(["a"]).result(20)
+    assert third not in (first, spare, dead.pid)
+    last = model._spare.pid
+    model.close()
+    assert not any(map(is_there, (first, spare, dead.pid, third, last)))
+
+
 def test_what_the_model_says_at_its_start_is_raised():
     with pytest.raises(ConfigError, match="no such model"):
         ModelProcess("refuse", 1.0)
