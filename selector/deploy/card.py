@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.backbones.checkpoint import SHIPPED
 from pipeline.errors import UnreachableBudgetError
 
 if TYPE_CHECKING:
@@ -35,13 +36,14 @@ def model_card(model: LiteModel) -> str:
     config, backbone = model.config, model.backbone
     base = model.backbone_name
     is_local = Path(base).expanduser().exists()
+    is_on_hub = not is_local and not (SHIPPED / base).exists()
     metadata = [
         "---",
         "library_name: transformers",
         "pipeline_tag: video-classification",
         # Of the base model, which decides.
         f"license: {json.dumps(config.license or 'unknown')}",
-        *([] if is_local else [f"base_model: {json.dumps(base)}"]),
+        *([f"base_model: {json.dumps(base)}"] if is_on_hub else []),
         "tags: [lite_video, video-classification, token-reduction]",
         "---",
     ]

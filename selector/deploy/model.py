@@ -238,7 +238,8 @@ class LiteModel(nn.Module):
             max_shard_size: `5GB` and the like: write the backbone anew, in files of at most that.
 
         Raises:
-            ConfigError: a part cannot be written as it is in memory; the folder is as before.
+            ConfigError: a part cannot be written as it is in memory, or the folder has something
+                else in it, such as a checkpoint; the folder is as before.
             BackboneError: that part is the backbone.
         """
         save_model(self, Path(folder).expanduser(), with_backbone, max_shard_size)

@@ -64,6 +64,11 @@ def check_whole(folder: Path) -> None:
         )
 
 
+def is_left_by_a_save(folder: Path) -> bool:
+    """Whether a save is at work there, or was cut off."""
+    return any(folder.glob(f"{_PREFIX}*"))
+
+
 def _exchange(folder: Path, work: Path, names: Sequence[str]) -> None:
     old, new = work / _OLD, work / _NEW
     moves = [(folder / n, old / n) for n in names if (folder / n).exists()]

@@ -32,8 +32,8 @@ from selector.budgets.confidence_names import load_confidence, local_place, with
 from selector.deploy.card import CARD_NAME, may_replace_card, model_card
 from selector.deploy.config import LITE_NAME, LiteConfig
 from selector.deploy.files import BACKBONE_NAME, CONFIDENCE_NAME
-from selector.deploy.replacing import replacing
-from selector.deploy.transformers_config import transformers_config
+from selector.deploy.replacing import is_left_by_a_save, replacing
+from selector.deploy.transformers_config import is_model_config, transformers_config
 from selector.deploy.video_processor import video_processor
 from selector.training.files import CONFIG_NAME, SELECTOR_NAME, WEIGHTS_NAME, save_selector
 from selector.training.model import TokenSelector
@@ -49,15 +49,38 @@ The last is a selector's that lay in the folder itself, as `train-selector` writ
 """
 
 
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder with entries of a model's names that are not a model's of this program.
+
+    The `config.json` of a checkpoint, or a folder `backbone` of a user's, would be replaced.
+
+    Raises:
+        ConfigError: names them.
+    """
+    ours = (LITE_NAME, WEIGHTS_NAME, f"{SELECTOR_NAME}/{WEIGHTS_NAME}")
+    if any((folder / name).is_file() for name in ours) or is_left_by_a_save(folder):
+        return
+    others = [name for name in (CONFIG_NAME, *PARTS) if (folder / name).exists()]
+    if CONFIG_NAME in others and is_model_config(folder / CONFIG_NAME):
+        others.remove(CONFIG_NAME)
+    if others:
+        raise ConfigError(
+            f"{folder} holds {' and '.join(others)} of something else, a checkpoint perhaps, which "
+            "would be replaced: name another folder"
+        )
+
+
 def save_model(
     model: LiteModel, folder: Path, with_backbone: bool, max_shard_size: str | int | None = None
 ) -> None:
     """Make a folder's model this one; see `LiteModel.save_pretrained`.
 
     Raises:
-        ConfigError: a part cannot be written as it is in memory; the folder is as before.
+        ConfigError: a part cannot be written as it is in memory, or the folder has something else
+            in it; the folder is as before.
         BackboneError: that part is the backbone.
     """
+    check_replaceable(folder)
     entries = ENTRIES + (CARD_NAME,) * may_replace_card(folder / CARD_NAME)
     with replacing(folder, entries) as new:
         config = replace(model.config, precision=precision_of(model.backbone))

@@ -5,6 +5,8 @@ It only describes: the parts in the folder decide, and are loaded strictly (`sel
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import PretrainedConfig
@@ -51,6 +53,14 @@ def register() -> None:
     from transformers import AutoConfig
 
     AutoConfig.register(MODEL_TYPE, LiteVideoConfig, exist_ok=True)
+
+
+def is_model_config(path: Path) -> bool:
+    """Whether a `config.json` is one of these."""
+    try:
+        return bool(json.loads(path.read_bytes())["model_type"] == MODEL_TYPE)
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def transformers_config(model: LiteModel) -> LiteVideoConfig:

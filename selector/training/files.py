@@ -126,6 +126,28 @@ def selector_digest(folder: str | Path) -> str:
     return digest.hexdigest()
 
 
+def is_selector_config(path: Path) -> bool:
+    """Whether a `config.json` says what a selector is, and not what another's model is."""
+    try:
+        return "backbone_digest" in json.loads(path.read_bytes())
+    except (ValueError, TypeError):
+        return False
+
+
+def check_config_is_ours(folder: str | Path) -> None:
+    """Refuses a folder whose `config.json` a selector's would replace, such as a checkpoint's.
+
+    Raises:
+        ConfigError: it is not a selector's.
+    """
+    path = Path(folder) / CONFIG_NAME
+    if path.exists() and not is_selector_config(path):
+        raise ConfigError(
+            f"{folder} holds the {CONFIG_NAME} of something else, a checkpoint or a whole model, "
+            "which would be replaced: name another folder for --out"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """What came out, on held-out clips."""

@@ -34,7 +34,13 @@ from selector.training.config import (
     default_width,
 )
 from selector.training.data import TokenBatch, TokenStream
-from selector.training.files import TrainingFiles, TrainLog, TrainResult, claimed
+from selector.training.files import (
+    TrainingFiles,
+    TrainLog,
+    TrainResult,
+    check_config_is_ours,
+    claimed,
+)
 from selector.training.metrics import RankingMeter, RankingMetrics
 from selector.training.model import TokenSelector
 from selector.training.split import HELD_OUT, split_store
@@ -109,7 +115,7 @@ def train_selector(
             or another training is writing `out`.
         BackboneError: accuracy is to choose, and the store's checkpoint is not there any more.
         ConfigError: the options do not fit the store, `out` holds a selector of other options or
-            cannot be written, or the training diverged.
+            another's `config.json`, or cannot be written, or the training diverged.
     """
     place = resolve_device(device)
     split = split_store(store, config.held_out, allow_unfinished, oracle)
@@ -120,6 +126,7 @@ def train_selector(
     identity |= {"store_fingerprint": shape.store_fingerprint, "num_train": stream.num_train}
     if learnt != store.config.oracles[0]:
         identity["oracle"] = str(learnt)
+    check_config_is_ours(out)
     with claimed(out, identity) as files:
         ended = files.read_result(shape)
         if ended is not None:

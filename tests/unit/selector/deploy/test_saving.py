@@ -229,6 +229,28 @@ def test_a_file_is_no_folder(tiny_backbone, tmp_path):
         LiteModel.from_pretrained(tmp_path / "model.pth")
 
 
+@pytest.mark.parametrize("name", ["config.json", "backbone/weights.bin", "selector/notes.txt"])
+def test_what_is_anothers_is_not_replaced(tiny_backbone, tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"model_type": "videomae"}')
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match=f"holds {name.partition('/')[0]} of something else"):
+        make_model(tiny_backbone).save_pretrained(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_processor_and_a_configuration_that_were_saved_before_are_no_others(
+    tiny_backbone, tmp_path
+):
+    model = make_model(tiny_backbone)
+    model.save_pretrained(tmp_path / "first")
+    (tmp_path / "second").mkdir()
+    for name in ("config.json", "video_preprocessor_config.json"):
+        shutil.copy(tmp_path / "first" / name, tmp_path / "second")
+    model.save_pretrained(tmp_path / "second")
+    assert same(LiteModel.from_pretrained(tmp_path / "second"), model)
+
+
 def test_a_model_that_was_moved_into_a_trainings_folder_reads_the_same(tiny_backbone, tmp_path):
     model = make_model(tiny_backbone)
     save_selector(model.selector, tmp_path)

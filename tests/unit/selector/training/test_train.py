@@ -184,6 +184,13 @@ def test_a_folder_of_another_training_is_refused_with_the_differing_options(stor
             )
 
 
+def test_the_configuration_of_a_checkpoint_is_not_replaced(store, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "videomae"}')
+    with pytest.raises(ConfigError, match=r"holds the config\.json of something else"):
+        train_selector(store, tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_a_damaged_checkpoint_is_refused_by_name(store, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
     with pytest.raises(ConfigError, match=r"checkpoint\.pt' is damaged"):
