@@ -5,6 +5,7 @@
     python benchmarks/lite_speed.py --precision bf16 --compile
     python benchmarks/lite_speed.py --exported            # transformers' classes, ours and theirs
     python benchmarks/lite_speed.py --onnx --int8         # beside ONNX Runtime and 8-bit weights
+    python benchmarks/lite_speed.py --torchao             # 8 bits by torchao, which must be there
 
 Weights are random: neither cost nor speed depends on them, and the published selector has no public
 width (ours: half the embedding's, as `train-selector` makes it). All keep ratios and the full model
@@ -13,9 +14,11 @@ medians over the rounds, speed-ups medians of the round-by-round ratios. `ideal`
 counted GMACs, selector included; `reached` is the speed-up over it. Decoding is not in it.
 
 `--onnx` runs the same models in ONNX Runtime, `--int8` with the linear layers of the backbone in 8
-bits (PyTorch's dynamic quantisation: weights ahead, activations at every call; CPU only). Each has
-its own full model to be faster than, and `over plain` is the speed-up over the full model as
-PyTorch runs it in fp32. The stages are timed where none of the three is asked for.
+bits (PyTorch's dynamic quantisation: weights ahead, activations at every call; CPU only),
+`--torchao` with torchao's (int8 weights by channel, int8 activations by token), compiled, as it is
+meant to be run. Each has its own full model to be faster than, and `over plain` is the speed-up
+over the full model as PyTorch runs it in fp32. The stages are timed where none of the four is asked
+for.
 
 `--clock cpu` counts the processor's seconds in place of the wall's: on a machine that others use,
 it still tells what the work costs. With several threads it is the sum over them.
@@ -106,6 +109,15 @@ def int8_of(model: LiteModel) -> LiteModel:
     return quantised
 
 
+def torchao_of(model: LiteModel) -> LiteModel:
+    """As `int8_of`, by torchao; not compiled."""
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+    quantised = copy.deepcopy(model)
+    quantize_(quantised.backbone, Int8DynamicActivationInt8WeightConfig())
+    return quantised
+
+
 def onnx_call(model: LiteModel, ratio: float, pixels: torch.Tensor, folder: Path) -> Call:
     """One call of ONNX Runtime, with as many threads as PyTorch has."""
     import onnxruntime
@@ -140,6 +152,9 @@ def calls_of(
     if args.int8:
         small = int8_of(model)
         found["int8"] = {p: functools.partial(small, pixels, keep_ratio=p) for p in ratios}
+    if args.torchao:
+        compiled = torch.compile(torchao_of(model), fullgraph=True, dynamic=False)
+        found["torchao"] = {p: functools.partial(compiled, pixels, keep_ratio=p) for p in ratios}
     return found
 
 
@@ -208,6 +223,7 @@ def main() -> None:
     parser.add_argument("--exported", action="store_true", help="as AutoModel loads it")
     parser.add_argument("--onnx", action="store_true", help="beside it, in ONNX Runtime")
     parser.add_argument("--int8", action="store_true", help="beside it, with 8-bit weights")
+    parser.add_argument("--torchao", action="store_true", help="the same by torchao, compiled")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
@@ -217,8 +233,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.clock == "cpu" and args.device != "cpu":
         parser.error("--clock cpu does not see what a GPU does")
-    if (args.onnx or args.int8) and (args.device != "cpu" or args.precision != "fp32"):
-        parser.error("--onnx and --int8 are measured on the CPU, from fp32")
+    others = args.onnx or args.int8 or args.torchao
+    if others and (args.device != "cpu" or args.precision != "fp32"):
+        parser.error("--onnx, --int8 and --torchao are measured on the CPU, from fp32")
     rows = []
     for size in args.sizes:
         model = make_model(make_backbone(size, args.device, args.precision))
