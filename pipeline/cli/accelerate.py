@@ -98,6 +98,7 @@ def accelerate(
     accept_classes: options.AcceptClasses = False,
     sampling: options.SamplingRule = None,
     precision: options.Precision = "fp32",
+    licence: options.License = None,
     *,
     run: dict[str, Any],
 ) -> None:
@@ -111,9 +112,12 @@ def accelerate(
     if unlabelled and (split is not None or judge_split is not None or dataset != "folder"):
         raise ConfigError("--unlabelled takes all videos below --data-root: no dataset, no split")
     from selector.deploy.choosing import Wanted
+    from selector.deploy.config import LiteConfig
+    from selector.deploy.saving import check_replaceable
     from selector.methods.names import split_names
     from selector.methods.registry import parse_method
 
+    LiteConfig(license=licence)  # one that is none is refused before work
     wanted = (
         Wanted(speedup=2.0 if speedup is None else speedup)
         if max_loss is None
@@ -122,6 +126,7 @@ def accelerate(
     minutes = None if adapt is None else parse_minutes(adapt)
     run_config = RunConfig(data_root=data_root, accept_classes=accept_classes, **run)
     options.require_writable_folder(out)
+    check_replaceable(out)
     for method in split_names(candidates):
         parse_method(method)
     from pipeline.backbones import load_backbone
@@ -171,20 +176,21 @@ def accelerate(
         adapted = adapt_chosen(task, evaluation, choice, selector, methods, minutes)
     output.note("4/4 export")
     taken = adapted if adapted is not None and adapted.is_better else None
-    if taken is not None:
-        config = steps.chosen_config(task, taken.line, selector)
+    if taken is None:
+        made, folder, judge = task, selector, evaluation
+        chosen, against = choice.line, choice.against_full
     else:
-        config = steps.chosen_config(task, choice.line, selector)
-        if config.selects:
-            config = steps.adaptive(choice, wanted, config, selector, evaluation) or config
+        made = replace(task, backbone=str(taken.folder / "backbone"), revision=None)
+        folder, judge = taken.folder, taken.evaluation
+        chosen, against = taken.line, taken.against_full
+    config = steps.chosen_config(task, chosen, selector)
+    if config.selects:
+        own = steps.adaptive(chosen, choice.full, against, wanted, config, folder, judge)
+        config = own or config
     lines = _result(choice, config, task, wanted, adapted)
     measured = {"dataset": evaluation.config.dataset} | _measured(choice, task, lines, taken)
-    config = replace(config, measured=measured)
-    if taken is not None:
-        made = replace(task, backbone=str(taken.folder / "backbone"), revision=None)
-        steps.export(made, config, taken.folder, out)
-    else:
-        steps.export(task, config, selector, out)
+    config = replace(config, measured=measured, license=licence)
+    steps.export(made, config, folder, out)
     for line in lines:
         output.echo_prose(line)
     output.echo(f"all of it: lite-pipeline evaluate --out {_quoted(task.work / name)} --table-only")
@@ -204,6 +210,7 @@ def _result(
             f"{noun} {100 * adapted.line.top1.mean():.1f} % of {of:.1f} %, "
             f"{points(adapted.against_full)}, on {adapted.num_videos} videos it did not learn from",
             *told(adapted, choice, noun),
+            *_of_each_clip(config, full, noun),
         ]
     top1, of = 100 * line.top1.mean(), 100 * full.top1.mean()
     found = [
@@ -223,16 +230,22 @@ def _result(
         found.append(f"against the next best, {other.method}: {points(gain)}{unsure}")
     if adapted is not None:
         found += told(adapted, choice, noun)
-    if config.adaptive and config.calibration is not None:
-        held = config.calibration["held_out"]
-        over_fixed = [held[name] for name in ("gain", "gain_low", "gain_high")]
-        found.append(
-            f"by default every clip gets a budget of its own (LITE++): {held['gmacs']:.4g} GMACs a "
-            f"view, {full.gmacs / held['gmacs']:.2f} times fewer, {noun} "
-            f"{100 * held['accuracy']:.1f} %, {points(over_fixed)} against fixed budgets of that "
-            "cost, on the half it was not picked on"
-        )
-    return found
+    return found + _of_each_clip(config, full, noun)
+
+
+def _of_each_clip(config: LiteConfig, full: Entry, noun: str) -> list[str]:
+    """What a budget for each clip does, where the model has one."""
+    if not config.adaptive or config.calibration is None:
+        return []
+    assert full.gmacs is not None
+    held = config.calibration["held_out"]
+    over_fixed = [held[name] for name in ("gain", "gain_low", "gain_high")]
+    return [
+        f"by default every clip gets a budget of its own (LITE++): {held['gmacs']:.4g} GMACs a "
+        f"view, {full.gmacs / held['gmacs']:.2f} times fewer, {noun} "
+        f"{100 * held['accuracy']:.1f} %, {points(over_fixed)} against fixed budgets of that "
+        "cost, on the half it was not picked on"
+    ]
 
 
 def _cost(line: Entry, full: Entry) -> str:

@@ -48,8 +48,10 @@ class Adapted:
     folder: Path
     """Of the model."""
     result: AdaptResult
+    evaluation: Evaluation
+    """Of the method on the adapted backbone, at the keep ratios of the choice's."""
     line: Entry
-    """The method on the adapted backbone, on the videos of the choice."""
+    """Its line at the chosen keep ratio, on the videos of the choice."""
     all_tokens: Entry
     """The adapted backbone with all tokens on them."""
     num_videos: int
@@ -98,20 +100,26 @@ def adapt(
     folder = task.work / f"adapted-{name}"
     result = _train(task, method, ratio, selector, minutes, folder)
     there = replace(task, backbone=str(folder / "backbone"), revision=None)
-    measured = steps.evaluate(there, folder, (method,), (1.0, ratio), f"evaluation-{name}")
-    return compare(
-        folder, result, steps.judged(task, evaluation), choice, steps.judged(there, measured)
-    )
+    ratios = evaluation.config.keep_ratios  # a budget for each clip is picked from several
+    measured = steps.evaluate(there, folder, (method,), ratios, f"evaluation-{name}")
+    before, after = steps.judged(task, evaluation), steps.judged(there, measured)
+    return compare(folder, result, measured, before, choice, after)
 
 
 def compare(
-    folder: Path, result: AdaptResult, before: Judged, choice: Choice, after: Judged
+    folder: Path,
+    result: AdaptResult,
+    evaluation: Evaluation,
+    before: Judged,
+    choice: Choice,
+    after: Judged,
 ) -> Adapted:
     """What adapting changed, on the videos that both evaluations could do.
 
     Args:
         folder: of the adapted model.
         result: how it was adapted.
+        evaluation: of the adapted backbone.
         before: what the choice was made on.
         choice: a line of it.
         after: the adapted backbone with all tokens, and with the method.
@@ -124,7 +132,11 @@ def compare(
     same = [at[after.videos[row]] for row in rows]
     lines = [replace(line, top1=line.top1[rows], top5=line.top5[rows]) for line in after.lines]
     all_tokens = next(line for line in lines if line.method == FULL)
-    line = next(line for line in lines if line is not all_tokens)
+    line = next(
+        line
+        for line in lines
+        if line is not all_tokens and line.keep_ratio == choice.line.keep_ratio
+    )
     chosen, full, adapted, everything = (
         top1.mean(axis=1)
         for top1 in (choice.line.top1[same], choice.full.top1[same], line.top1, all_tokens.top1)
@@ -132,6 +144,7 @@ def compare(
     return Adapted(
         folder=folder,
         result=result,
+        evaluation=evaluation,
         line=line,
         all_tokens=all_tokens,
         num_videos=len(rows),

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, LiteError
 if TYPE_CHECKING:
     from pipeline.backbones import Backbone
     from pipeline.cli.accelerate_inputs import Task
-    from selector.deploy.choosing import Choice, Wanted
+    from selector.deploy.choosing import Choice, Difference, Wanted
     from selector.deploy.config import LiteConfig
     from selector.evaluation.files import Evaluation
     from selector.evaluation.report.table import Entry
@@ -203,35 +203,42 @@ def decide(task: Task, evaluation: Evaluation, wanted: Wanted) -> Choice:
 
 
 def adaptive(
-    choice: Choice, wanted: Wanted, config: LiteConfig, selector: Path, evaluation: Evaluation
+    line: Entry,
+    full: Entry,
+    against_full: Difference,
+    wanted: Wanted,
+    config: LiteConfig,
+    model: Path,
+    evaluation: Evaluation,
 ) -> LiteConfig | None:
     """The model with a budget for each clip, where that is shown to beat a fixed one of its cost.
 
     Args:
-        choice: a fixed budget of the selector alone.
+        line: a fixed budget of the selector alone.
+        full: the full model.
+        against_full: the line's top-1 minus that one's.
         wanted: the goal, which the adaptive budget must meet too.
-        config: the model's with that.
-        selector: folder of the selector, whose `lite.json` is written.
-        evaluation: what it was chosen on.
+        config: the model's with the fixed budget.
+        model: folder of the selector, or of the model that was adapted to it.
+        evaluation: that has the line.
     """
     from selector.budgets.calibrate import BudgetRequest, calibrate
     from selector.budgets.pick import Goal
     from selector.budgets.rows import calibration_rows
 
     ratios = [ratio for ratio in evaluation.config.keep_ratios if ratio < 1]
-    assert choice.line.keep_ratio is not None
-    at = ratios.index(choice.line.keep_ratio)
+    assert line.keep_ratio is not None
+    at = ratios.index(line.keep_ratio)
     smaller = ratios[at + 1 :]
     if not smaller:
         return None
-    assert choice.full.gmacs is not None
+    assert full.gmacs is not None
     if wanted.speedup is not None:
-        base, goal = ratios[max(0, at - 1)], Goal(target_gmacs=choice.full.gmacs / wanted.speedup)
+        base, goal = ratios[max(0, at - 1)], Goal(target_gmacs=full.gmacs / wanted.speedup)
     else:
         assert wanted.max_loss is not None
-        left = wanted.max_loss + choice.against_full.mean
+        left = wanted.max_loss + against_full.mean
         base, goal = ratios[at], Goal(max_loss=max(0.0, left))
-    config.save(selector)
     small = smaller[0]
     for asked in (
         BudgetRequest(
@@ -240,7 +247,7 @@ def adaptive(
         BudgetRequest(goal=goal, base_ratio=base, kind="mass"),
     ):
         try:
-            found = calibrate(calibration_rows(selector, evaluation), asked)
+            found = calibrate(calibration_rows(model, evaluation, config), asked)
         except LiteError as error:
             output.note(f"no adaptive budget ({asked.kind}): {error}")
             continue

@@ -44,13 +44,7 @@ def export_lite(
     keep_ratio: Annotated[
         float | None, typer.Option(help="Of --onnx: share of the tokens; by default the model's.")
     ] = None,
-    licence: Annotated[
-        str | None,
-        typer.Option(
-            "--license",
-            help="Of the base model, for the model's card, as the hub names it: apache-2.0.",
-        ),
-    ] = None,
+    licence: options.License = None,
     without_backbone: Annotated[
         bool,
         typer.Option("--without-backbone", help="Only name the checkpoint, do not copy its files."),

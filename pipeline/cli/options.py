@@ -112,6 +112,15 @@ MethodName = Annotated[
 ]
 
 
+License = Annotated[
+    str | None,
+    typer.Option(
+        "--license",
+        help="Of the base model, for the model's card, as the hub names it: apache-2.0.",
+    ),
+]
+
+
 def load_lite(
     model: str | None,
     backbone: str | None,

@@ -36,14 +36,15 @@ def adapted(right_after, best_step=3, videos=VIDEOS):
     half = np.arange(NUM) % 2 == 0
     choice = choose([chosen], full, Wanted(speedup=4), half)
     after_full = line("full", shares((150, 1), (50, 0)), 4.0, 1.0)
-    after = [after_full, line("lite", right_after, 1.0)]
+    other = line("lite", shares((NUM, 0)), 0.5, 0.1)  # of another budget
+    after = [after_full, other, line("lite", right_after, 1.0)]
     rows = [VIDEOS.index(video) for video in videos]
     after = [
         line(e.method, e.top1[rows, 0], e.gmacs, e.keep_ratio) for e in after
     ]  # another evaluation, which may lack some videos
     result = SimpleNamespace(num_steps=9, num_train=70, seconds=90.0, best_step=best_step)
     before = Judged([full, chosen], VIDEOS)
-    found = compare(None, result, before, choice, Judged(after, list(videos)))
+    found = compare(None, result, None, before, choice, Judged(after, list(videos)))
     return found, choice
 
 
