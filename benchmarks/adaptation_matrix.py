@@ -6,8 +6,11 @@
     python benchmarks/adaptation_matrix.py --data-root DATA --selector SELECTOR --out MATRIX
 
 A row (one training and seed) is one file in MATRIX/rows; the same command goes on after a kill,
-also within a row. Rows of `none` are the backbone as it is, those of `all` are trained on all
-tokens alone: what further training gives without any mask. `--report` prints what is there.
+also within a row, and one with more tests or keep ratios adds them to the rows that are there.
+Rows of `none` are the backbone as it is, those of `all` are trained on all tokens alone: what
+further training gives without any mask; `lite:distilled` learns the full model's answers in place
+of labels. A law that cannot get down to the range's low end trains from where it can. `--report`
+prints what is there.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from pipeline.backbones import load_backbone
 from pipeline.backbones.base import Backbone
 from pipeline.clips.inputs import read_inputs
 from pipeline.config import RunConfig
-from pipeline.errors import UnreachableBudgetError
+from pipeline.errors import ConfigError, UnreachableBudgetError
 from pipeline.standin.loop import Schedule, advance
 from selector.adaptation.clips import Clips, load_clips
 from selector.adaptation.config import AdaptConfig
@@ -46,6 +49,12 @@ from selector.training.files import claimed, load_selector, selector_digest
 Bools = npt.NDArray[np.bool_]
 
 NONE, ALL = "none", "all"
+DISTILLED = ":distilled"
+DECISIVE = (
+    *("dataset", "backbone", "keep_ratio_range", "full_share", "steps", "lr"),
+    *("train_videos", "test_videos"),
+)
+"""Arguments that all rows of one table must share."""
 BATCH = 64
 LOOKS = 2
 """At the held-out videos while training; more cost time, and a cosine ends at its best."""
@@ -61,14 +70,8 @@ def main() -> None:
         matrix = Matrix(asked)
         for seed in range(asked.seeds):  # all laws of one seed before the next
             for law in asked.train:
-                path = rows / f"{law}-{seed}.json"
-                if not path.is_file() and (law != NONE or seed == 0):
-                    began = time.process_time()
-                    row = matrix.row(law, seed)
-                    row["cpu_seconds"] = round(time.process_time() - began, 1)
-                    path.with_suffix(".tmp").write_text(json.dumps(row))
-                    path.with_suffix(".tmp").replace(path)
-                    print(f"{law} seed {seed}: {row['cpu_seconds']:.0f} CPU s", flush=True)
+                if law != NONE or seed == 0:
+                    matrix.complete(rows / f"{law}-{seed}.json", law, seed)
     report(rows)
 
 
@@ -80,6 +83,10 @@ class Matrix:
         self.selector = load_selector(asked.selector)
         self.train = self._clips("train", asked.train_videos)
         self.test = self._clips("validation", asked.test_videos)
+        self.settings = {name: vars(asked)[name] for name in DECISIVE} | {
+            "backbone_digest": self.config.backbone_digest,
+            "selector_digest": self.config.selector_digest,
+        }
 
     def _config(self, split: str, limit: int) -> AdaptConfig:
         asked = self.asked
@@ -96,7 +103,6 @@ class Matrix:
             keep_low=low,
             keep_high=high,
             full_share=asked.full_share,
-            distill=asked.distill,
             steps=asked.steps,
             batch_size=BATCH,
             learning_rate=asked.lr,
@@ -119,33 +125,47 @@ class Matrix:
         )
         return replace(clips, frames=np.array(clips.frames))
 
-    def row(self, law: str, seed: int) -> dict[str, object]:
-        """One training, tested with every mask; top-1 as the share that is right."""
-        backbone = load_backbone(self.asked.backbone)
-        best_step = 0
-        if law != NONE:
-            best_step = self._adapt(backbone, law, seed)
-        found = self._tested(backbone)
-        means = {name: round(float(right.mean()), 5) for name, right in found.items()}
-        packed = {name: np.packbits(right).tobytes().hex() for name, right in found.items()}
-        settings = {k: v for k, v in vars(self.asked).items() if not isinstance(v, Path)}
-        return {
-            "train": law,
-            "seed": seed,
-            "videos": len(self.test),
-            "best_step": best_step,
-            "settings": settings,
-            "top1": means,
-            "right": packed,
-        }
+    def complete(self, path: Path, law: str, seed: int) -> None:
+        """Writes a row's file, or adds to it what was not tested yet.
 
-    def _adapt(self, backbone: Backbone, law: str, seed: int) -> int:
-        config = replace(self.config, seed=seed, method="uniform" if law == ALL else law)
+        Raises:
+            ConfigError: the file is of another matrix.
+        """
+        row: dict[str, Any] = {"settings": self.settings, "right": {}, "top1": {}}
+        if path.is_file():
+            row = json.loads(path.read_text())
+            if row["settings"] != self.settings:
+                raise ConfigError(
+                    f"{path} is of another matrix, {row['settings']} and not {self.settings}: name "
+                    "another --out"
+                )
+        began = time.process_time()
+        backbone = load_backbone(self.asked.backbone)
+        tests = self._tests(backbone)
+        tests = {cell: test for cell, test in tests.items() if cell not in row["right"]}
+        if not tests:
+            return
+        if law != NONE:
+            row.update(self._adapt(backbone, law, seed))
+        found = self._tested(backbone, tests)
+        row.update(train=law, seed=seed, videos=len(self.test))
+        row["top1"].update({cell: round(float(right.mean()), 5) for cell, right in found.items()})
+        row["right"].update(
+            {cell: np.packbits(right).tobytes().hex() for cell, right in found.items()}
+        )
+        path.with_suffix(".tmp").write_text(json.dumps(row))
+        path.with_suffix(".tmp").replace(path)
+        print(f"{law} seed {seed}: {time.process_time() - began:.0f} CPU s", flush=True)
+
+    def _adapt(self, backbone: Backbone, law: str, seed: int) -> dict[str, object]:
+        """Trains, or takes the weights of a training that ended; what a row says of it."""
+        config = replace(self.config, seed=seed, method=masks_of(law))
         if law == ALL:
             config = replace(config, full_share=1.0, keep_low=1.0, keep_high=1.0)
         needs_selector = parse_method(config.method).selected_by is not None
         selector = self.selector if needs_selector else None
-        config = replace(config, keep_low=self._reachable(backbone, config))
+        low = self._reachable(backbone, config)
+        config = replace(config, keep_low=low, distill=law.endswith(DISTILLED))
         model = LiteModel(backbone, selector, config.lite_config(), config.backbone)
         clips, judge = self.train.split(config.held_out)
         with claimed(self.asked.out / "work" / f"{law}-{seed}", config.identity()) as files:
@@ -153,7 +173,7 @@ class Matrix:
             half = -(-training.num_steps // LOOKS)
             schedule = Schedule(validate_every=half, save_every=20)
             advance(training, schedule, lambda done, loss: None)
-            return training.finish().best_step
+            return {"best_step": training.finish().best_step, "keep_low": low}
 
     def _reachable(self, backbone: Backbone, config: AdaptConfig) -> float:
         """The low end of the range, or the lowest above it that the method gets down to."""
@@ -169,28 +189,42 @@ class Matrix:
     def _method(self, backbone: Backbone, name: str) -> Method:
         return make_method(parse_method(name), Parts(backbone, 0, {LITE: self.selector}))
 
-    @torch.no_grad()
-    def _tested(self, backbone: Backbone) -> dict[str, np.ndarray]:
-        """Which test videos are right, bool (n,), by `method@ratio`."""
+    def _tests(self, backbone: Backbone) -> dict[str, tuple[Method, Any] | None]:
+        """Method and setting of each cell that can be reached, by `method@ratio`; None: neither."""
         costs = CostModel(backbone)
-        methods, settings = {}, {}
+        tests: dict[str, tuple[Method, Any] | None] = {"full@1": None}
         for name in self.asked.test:
-            methods[name] = self._method(backbone, name)
+            method = self._method(backbone, name)
             for ratio in self.asked.keep_ratios:
                 try:
-                    settings[name, ratio] = methods[name].setting(ratio, costs)
+                    tests[f"{name}@{ratio:g}"] = method, method.setting(ratio, costs)
                 except UnreachableBudgetError:
                     continue
-        right: dict[str, list[np.ndarray]] = {}
+        return tests
+
+    @torch.no_grad()
+    def _tested(
+        self, backbone: Backbone, tests: dict[str, tuple[Method, Any] | None]
+    ) -> dict[str, Bools]:
+        """Which test videos are right, bool (n,), by cell."""
+        right: dict[str, list[Bools]] = {}
         for batch in self.test.batches(backbone, BATCH):
-            reducers = {"full@1": None}
-            prepared = {name: method.prepare(batch) for name, method in methods.items()}
-            for (name, ratio), setting in settings.items():
-                reducers[f"{name}@{ratio:g}"] = methods[name].reducer(prepared[name], setting)
-            for cell, reducer in reducers.items():
+            prepared: dict[Method, Any] = {}
+            for cell, test in tests.items():
+                reducer = None
+                if test is not None:
+                    method, setting = test
+                    if method not in prepared:
+                        prepared[method] = method.prepare(batch)
+                    reducer = method.reducer(prepared[method], setting)
                 predicted = backbone.run(batch.tokens, reducer).argmax(1)
                 right.setdefault(cell, []).append((predicted == batch.labels).cpu().numpy())
         return {cell: np.concatenate(parts) for cell, parts in right.items()}
+
+
+def masks_of(law: str) -> str:
+    """The method whose masks a training law is; with all tokens kept, any."""
+    return "uniform" if law == ALL else law.removesuffix(DISTILLED)
 
 
 def report(rows: Path) -> None:
@@ -215,7 +249,8 @@ def _report_gains(cells: dict[str, dict[str, Bools]], ratio: str) -> None:
     """Each law with its own masks: what adapting gained, and what `lite` has more on its own."""
     plain, lite = cells.get(NONE, {}), cells.get(LITE, {})
     for law, tested in cells.items():
-        own, none = tested.get(f"{law}@{ratio}"), plain.get(f"{law}@{ratio}")
+        column = f"{masks_of(law)}@{ratio}"
+        own, none = tested.get(column), plain.get(column)
         if ratio == "1" or law == ALL:
             own, none = tested.get(f"full@{ratio}"), plain.get(f"full@{ratio}")
         if law == NONE or own is None or none is None:
@@ -262,7 +297,8 @@ def _unpacked(row: dict[str, Any]) -> dict[str, Bools]:
 
 
 def _stacked(seeds: list[dict[str, Bools]]) -> dict[str, Bools]:
-    return {cell: np.stack([seed[cell] for seed in seeds]) for cell in seeds[0]}
+    shared = [cell for cell in seeds[0] if all(cell in seed for seed in seeds)]
+    return {cell: np.stack([seed[cell] for seed in seeds]) for cell in shared}
 
 
 def _shown(values: npt.NDArray[Any], sign: str = "") -> str:
@@ -280,11 +316,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--backbone", default="synthetic")
     parser.add_argument("--selector", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    laws = "random,uniform,prior,lite,lite-spread,tome"
+    laws = "random,uniform,prior,lite,lite-spread,tome,vid-tldr"
     parser.add_argument(
         "--train",
         type=names,
-        default=names(f"{NONE},lite,prior,random,uniform,lite-spread,{ALL},tome"),
+        default=names(f"{NONE},lite,prior,random,uniform,lite-spread,tome,vid-tldr,{ALL}"),
     )
     parser.add_argument("--test", type=names, default=names(laws))
     parser.add_argument(
@@ -294,7 +330,6 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--keep-ratio-range", default="0.1,0.6")
     parser.add_argument("--full-share", type=float, default=0.1)
-    parser.add_argument("--distill", action="store_true")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, default=3)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -23,13 +24,17 @@ from datasets_spec.synthetic.annotations import (
 )
 from datasets_spec.synthetic.encode import DEFAULT_CODEC, find_codec, write_video
 from datasets_spec.synthetic.render import render
-from datasets_spec.synthetic.scene import draw_scene
+from datasets_spec.synthetic.scene import Scene, draw_scene
 
 VERSION = 2
 """Raised whenever the same seed renders other videos than before."""
 RECIPE = "synthetic.json"
 _PER_TASK = 16
-Recipe = dict[str, int | str]
+Draw = Callable[[int], Scene]
+"""A video's number to what it shows; can be pickled."""
+Recipe = dict[str, int | str | bool]
+_OLDER: Recipe = {"codec": DEFAULT_CODEC, "competitors": True}
+"""What recipes mean that do not say it."""
 
 
 def make(
@@ -39,6 +44,7 @@ def make(
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     codec: str = DEFAULT_CODEC,
+    competitors: bool = True,
 ) -> None:
     """Renders `num_videos` videos and their annotations below `out`; goes on where it stopped.
 
@@ -49,6 +55,7 @@ def make(
         workers: rendering processes; 0 renders in this one, None uses every core.
         on_progress: called with (videos done, videos in all).
         codec: one of `encode.CODECS`; the frames before encoding are the same.
+        competitors: whether other actors act beside the labelled one; see `draw_scene`.
 
     Raises:
         DatasetSpecError: the folder holds something else, or cannot be written; or the codec is
@@ -66,6 +73,7 @@ def make(
             "num_videos": num_videos,
             "seed": seed,
             "codec": codec,
+            "competitors": competitors,
         }
         _claim(root, recipe)
         paths = [video_path(root, i, extension) for i in range(num_videos)]
@@ -73,12 +81,13 @@ def make(
         done = num_videos - len(missing)
         report = on_progress or (lambda done, total: None)
         report(done, num_videos)
-        for rendered in _render_all(root, seed, missing, workers, codec):
+        draw = partial(draw_scene, seed, competitors=competitors)
+        for rendered in _render_all(root, draw, missing, workers, codec):
             done += rendered
             report(done, num_videos)
         for leftover in (root / VIDEO_FOLDER).glob(f".*.{extension}.*"):  # of a killed process
             leftover.unlink()
-        scenes = [draw_scene(seed, i) for i in range(num_videos)]
+        scenes = [draw(i) for i in range(num_videos)]
         write_actors(root, scenes)
         write_annotations(root, scenes)  # last: a reader finds them, so all the videos are there
     except OSError as error:
@@ -90,7 +99,7 @@ def _claim(root: Path, recipe: Recipe) -> None:
     path = root / RECIPE
     if path.exists():
         try:
-            found = {"codec": DEFAULT_CODEC} | json.loads(path.read_text())  # older ones say none
+            found = _OLDER | json.loads(path.read_text())
         except (ValueError, TypeError) as error:
             raise DatasetSpecError(f"{path} is damaged: {error}; use an empty folder") from error
         if found != recipe:
@@ -106,20 +115,20 @@ def _claim(root: Path, recipe: Recipe) -> None:
 
 
 def _render_all(
-    root: Path, seed: int, indices: list[int], workers: int | None, codec: str
+    root: Path, draw: Draw, indices: list[int], workers: int | None, codec: str
 ) -> Iterator[int]:
     """Renders the videos and yields how many became ready."""
     tasks = [indices[i : i + _PER_TASK] for i in range(0, len(indices), _PER_TASK)]
     count = min(len(tasks), os.cpu_count() or 1 if workers is None else workers)
     if count == 0:
         for index in indices:
-            yield _render_some(root, seed, [index], codec)
+            yield _render_some(root, draw, [index], codec)
         return
     # Spawned, not forked: the caller may have threads, whose locks a fork would copy.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
     try:
-        yield from _as_completed(pool, root, seed, tasks, codec, 2 * count)
+        yield from _as_completed(pool, root, draw, tasks, codec, 2 * count)
     except BrokenProcessPool as error:
         raise DatasetSpecError("a rendering process died; the same command goes on") from error
     finally:
@@ -129,7 +138,7 @@ def _render_all(
 def _as_completed(
     pool: ProcessPoolExecutor,
     root: Path,
-    seed: int,
+    draw: Draw,
     tasks: Iterable[list[int]],
     codec: str,
     ahead: int,
@@ -139,7 +148,7 @@ def _as_completed(
     pending: set[Future[int]] = set()
     while True:
         for task in islice(rest, ahead - len(pending)):
-            pending.add(pool.submit(_render_some, root, seed, task, codec))
+            pending.add(pool.submit(_render_some, root, draw, task, codec))
         if not pending:
             return
         finished, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -147,11 +156,11 @@ def _as_completed(
             yield future.result()
 
 
-def _render_some(root: Path, seed: int, indices: list[int], codec: str) -> int:
+def _render_some(root: Path, draw: Draw, indices: list[int], codec: str) -> int:
     written_by = find_codec(codec)
     for index in indices:
         path = video_path(root, index, written_by.extension)
-        write_video(path, render(draw_scene(seed, index)), written_by)
+        write_video(path, render(draw(index)), written_by)
     return len(indices)
 
 

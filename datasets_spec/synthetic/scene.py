@@ -64,8 +64,14 @@ class Scene:
     """The labelled actor first, then the competitors, then the bystanders."""
 
 
-def draw_scene(seed: int, index: int) -> Scene:
-    """The scene of video `index`: the same for the same two numbers, in whatever order."""
+def draw_scene(seed: int, index: int, competitors: bool = True) -> Scene:
+    """The scene of video `index`: the same for the same two numbers, in whatever order.
+
+    Args:
+        seed: of the folder.
+        index: of the video.
+        competitors: whether they are there; without them all the rest of the scene is the same.
+    """
     rng = np.random.default_rng([seed, index])
     label = int(rng.integers(len(ACTIONS)))
     width, height = SIZES[int(rng.integers(len(SIZES)))]
@@ -80,6 +86,8 @@ def draw_scene(seed: int, index: int) -> Scene:
         actors.append(_draw_actor(rng, action, salience, difficulty, actors[0], actors, time))
     for _ in range(int(rng.integers(0, 3))):
         actors.append(_draw_actor(rng, None, 0.0, difficulty, actors[0], actors, time))
+    if not competitors:
+        actors = [a for a in actors if a.action in (label, None)]
     heading, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.0, 0.35)
     return Scene(
         index=index,

@@ -104,6 +104,13 @@ def make(
     codec: Annotated[
         str, typer.Option(help="vp9 (SSv2's), or h264, which carries motion vectors.")
     ] = "vp9",
+    competitors: Annotated[
+        bool,
+        typer.Option(
+            "--competitors/--no-competitors",
+            help="Whether others act beside the labelled actor; the rest is the same.",
+        ),
+    ] = True,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Rendering processes; 0 renders in this one.")
     ] = None,
@@ -115,7 +122,7 @@ def make(
     from datasets_spec.synthetic import make as make_synthetic
 
     with output.counted("videos") as report:
-        make_synthetic(out, videos, seed, workers, report, codec)
+        make_synthetic(out, videos, seed, workers, report, codec, competitors)
     output.echo(f"{videos} videos in {out}; use them with")
     output.echo(f"  --dataset synthetic --data-root {out}")
 

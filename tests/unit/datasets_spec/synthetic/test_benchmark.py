@@ -15,7 +15,7 @@ import pytest
 from datasets_spec import DatasetSpecError, load_spec, read_label_names, read_videos
 from datasets_spec.synthetic import benchmark, make
 from datasets_spec.synthetic.actions import ACTIONS
-from datasets_spec.synthetic.actors import read_actors, token_cover
+from datasets_spec.synthetic.actors import NO_ACTION, read_actors, token_cover
 from datasets_spec.synthetic.annotations import video_path
 from datasets_spec.synthetic.render import render
 from datasets_spec.synthetic.scene import draw_scene
@@ -177,6 +177,15 @@ def test_token_cover_follows_the_labelled_actor(folder):
             x, y = int(path.x[frame] // 8), int(path.y[frame] // 8)
             if path.opacity[frame] > 0.5 and 0 <= x < 6 and 0 <= y < 6:
                 assert cover[t, y, x] > 0.2
+
+
+def test_a_folder_without_competitors_has_none_and_is_recorded(tmp_path):
+    make(tmp_path / "alone", 3, SEED, workers=0, competitors=False)
+    assert json.loads((tmp_path / "alone" / "synthetic.json").read_text())["competitors"] is False
+    for bodies in read_actors(tmp_path / "alone", "train").values():
+        assert {body.salience for body in bodies if body.action != NO_ACTION} == {1}
+    with pytest.raises(DatasetSpecError, match="competitors False -> True"):
+        make(tmp_path / "alone", 3, SEED, workers=0)
 
 
 def test_a_dataset_without_actors_says_so(tmp_path):

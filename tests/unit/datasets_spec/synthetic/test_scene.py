@@ -32,6 +32,25 @@ def test_competitors_are_common_and_nearly_as_salient_ones_occur():
     assert min(rivals) < 0.4
 
 
+def test_without_competitors_all_the_rest_is_the_same():
+    """Also the background and the bystanders, which are drawn after the competitors."""
+    dropped = 0
+    for scene in SCENES:
+        alone = draw_scene(7, scene.index, competitors=False)
+        kept = [a for a in scene.actors if a.action is None or a.salience == 1]
+        dropped += len(scene.actors) - len(kept)
+        assert len(alone.actors) == len(kept)
+        for left, right in zip(alone.actors, kept, strict=True):
+            assert (left.action, left.colour, left.radius) == (
+                right.action,
+                right.colour,
+                right.radius,
+            )
+            assert np.array_equal(left.paths[0].x, right.paths[0].x)
+        assert (alone.texture_seed, alone.drift) == (scene.texture_seed, scene.drift)
+    assert dropped > len(SCENES) / 2
+
+
 def test_lengths_sizes_and_classes_vary():
     assert all(MIN_FRAMES <= s.num_frames <= MAX_FRAMES for s in SCENES)
     assert len({s.num_frames for s in SCENES}) > 10

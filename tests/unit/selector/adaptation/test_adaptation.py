@@ -22,7 +22,9 @@ from selector.adaptation.config import AdaptConfig, parse_range
 from selector.adaptation.run import adapt
 from selector.adaptation.train import Adaptation, Pace, trained_parameters
 from selector.deploy.model import LiteModel
+from selector.methods.cost import CostModel
 from selector.methods.keep import num_kept
+from selector.methods.registry import Parts, make_method, parse_method
 from selector.training.files import save_selector
 from selector.training.split import is_held_out
 from tests.builds import file_hashes, make_dataset
@@ -227,6 +229,28 @@ def test_any_method_of_the_registry_trains(method, tmp_path, data, tiny_backbone
     asked = ask(tiny_backbone, given, method=method, steps=2, keep_low=0.5, keep_high=0.75)
     run(asked, tmp_path / "m", data)
     assert LiteModel.from_pretrained(tmp_path / "m").config.method == method
+
+
+@pytest.mark.parametrize("method", ["tome", "pitome", "vid-tldr", "lite-spread"])
+def test_gradients_flow_through_what_drops_and_merges(method, data, tiny_backbone, selector):
+    """Against finite differences, in double precision: which tokens merge stays as it is."""
+    backbone = load_backbone(str(tiny_backbone))
+    trained = make_selector(backbone, str(tiny_backbone))
+    backbone.double()
+    batch = _clips_of(backbone, data).batch(backbone, np.arange(3))
+    made = make_method(parse_method(method), Parts(backbone, 0, {"lite": trained.double()}))
+    setting = made.setting(0.6, CostModel(backbone))
+    reducer = made.reducer(made.prepare(batch), setting)
+
+    def answers(values):
+        return backbone.encode(replace(batch.tokens, values=values), reducer).values
+
+    values = batch.tokens.values.requires_grad_()
+    assert torch.autograd.gradcheck(answers, values, fast_mode=True)
+    names = trained_parameters(backbone)
+    inside = [p.requires_grad_() for n, p in backbone.named_parameters() if n in names]
+    loss = backbone.run(batch.tokens, reducer).square().sum()
+    assert all(grad.any() for grad in torch.autograd.grad(loss, inside))
 
 
 def test_half_precision_trains_and_leaves_whole_weights(tmp_path, data, tiny_backbone):
