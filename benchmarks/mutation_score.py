@@ -57,7 +57,7 @@ GROUPS = {
     ),
     "predict": (
         ["selector/deploy/predict.py"],
-        [UNIT + "pipeline/cli/test_predict.py"],
+        [UNIT + "selector/deploy/test_predict.py"],
     ),
 }
 """Name to the files that are changed and the tests that shall notice."""
