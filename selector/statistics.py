@@ -10,7 +10,6 @@ to resample and would call them certain; there Wilson's bound stands in.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -201,12 +200,3 @@ def paired_loss_bound(flips: npt.ArrayLike, repairs: npt.ArrayLike, num: float, 
         refused = num * loss - (b - c) > z * np.sqrt(np.maximum(variance, 0))
         low, high = np.where(refused, low, loss), np.where(refused, loss, high)
     return high
-
-
-def json_values(value: Any) -> Any:
-    """Plain JSON values; NaN and infinity, which JSON lacks, become null."""
-    if isinstance(value, dict):
-        return {str(key): json_values(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_values(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 
 from datasets_spec.synthetic.actions import DURATION, SIDE, Path
@@ -9,6 +12,9 @@ from datasets_spec.synthetic.scene import COLOURS, Actor, Scene
 
 REACH = {"disc": 0.8, "square": 1.0, "diamond": 1.18, "triangle": 1.24, "ring": 0.95, "cross": 1.05}
 """Farthest point of each shape from its centre, as a share of the radius."""
+
+Slices = tuple[slice, slice]
+"""Rows and columns of a picture."""
 
 
 def render(scene: Scene) -> np.ndarray:
@@ -72,8 +78,46 @@ def _upsample(grid: np.ndarray, height: int, width: int) -> np.ndarray:
     return grid
 
 
-def _draw(frames: np.ndarray, scene: Scene, actor: Actor, path: Path) -> None:
-    """Blends one body into all frames."""
+def actor_cover(scene: Scene, actor: Actor) -> np.ndarray:
+    """How much of each pixel an actor takes up, whatever else is drawn over it.
+
+    Its bodies' area, times their opacity: the contrast, which is how it looks, is left out.
+
+    Returns:
+        float32 `(num_frames, height, width)` in [0, 1].
+    """
+    cover = np.zeros((scene.num_frames, scene.height, scene.width), np.float32)
+    for path in actor.paths:
+        body = _body(scene, actor, path)
+        area = np.clip(body.depth + 0.5, 0, 1) * path.opacity.astype(np.float32)[:, None, None]
+        for i, inside, part in body.windows(scene):
+            np.maximum(cover[i][inside], area[i][part], out=cover[i][inside])
+    return cover
+
+
+class _Body(NamedTuple):
+    """One body on every frame, each in a square window around it; n frames, s pixels a side."""
+
+    left: np.ndarray
+    """int `(n,)`, of the window, in video pixels; may be outside of the video."""
+    top: np.ndarray
+    """int `(n,)`."""
+    u: np.ndarray
+    """float32 `(n, s, s)`, across the body, in radii."""
+    depth: np.ndarray
+    """float32 `(n, s, s)`, pixels from the outline, positive inside."""
+
+    def windows(self, scene: Scene) -> Iterator[tuple[int, Slices, Slices]]:
+        """Of each frame that shows some of it: its number, where that is in the video and here."""
+        side = self.depth.shape[1]
+        for i, (left, top) in enumerate(zip(self.left, self.top, strict=True)):
+            y0, y1 = max(top, 0), min(top + side, scene.height)
+            x0, x1 = max(left, 0), min(left + side, scene.width)
+            if y0 < y1 and x0 < x1:
+                yield i, np.s_[y0:y1, x0:x1], np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+def _body(scene: Scene, actor: Actor, path: Path) -> _Body:
     x, y, radius = _in_video(scene, actor, path)
     side = int(2 * REACH[actor.shape] * radius.max()) + 4
     left, top = (np.floor(v).astype(int) - side // 2 for v in (x, y))
@@ -83,19 +127,19 @@ def _draw(frames: np.ndarray, scene: Scene, actor: Actor, path: Path) -> None:
     cos, sin = np.float32(np.cos(actor.tilt)), np.float32(np.sin(actor.tilt))
     size = radius.astype(np.float32)[:, None, None]
     u, v = (dx * cos + dy * sin) / size, (dy * cos - dx * sin) / size
-    depth = _inside(actor.shape, u, v) * size  # pixels from the outline, positive inside
-    cover = np.clip(depth + 0.5, 0, 1) * actor.contrast
+    return _Body(left, top, u, _inside(actor.shape, u, v) * size)
+
+
+def _draw(frames: np.ndarray, scene: Scene, actor: Actor, path: Path) -> None:
+    """Blends one body into all frames."""
+    body = _body(scene, actor, path)
+    cover = np.clip(body.depth + 0.5, 0, 1) * actor.contrast
     cover *= path.opacity.astype(np.float32)[:, None, None]
-    shade = 0.85 + 0.15 * np.sin(u * np.float32(np.pi * actor.stripes))
-    shade *= np.where(depth < 1.2, np.float32(0.6), np.float32(1.0))  # a darker rim
+    shade = 0.85 + 0.15 * np.sin(body.u * np.float32(np.pi * actor.stripes))
+    shade *= np.where(body.depth < 1.2, np.float32(0.6), np.float32(1.0))  # a darker rim
     colour = np.asarray(COLOURS[actor.colour], np.float32)
-    for i in range(len(frames)):
-        y0, y1 = max(top[i], 0), min(top[i] + side, scene.height)
-        x0, x1 = max(left[i], 0), min(left[i] + side, scene.width)
-        if y0 >= y1 or x0 >= x1:
-            continue
-        part = np.s_[y0 - top[i] : y1 - top[i], x0 - left[i] : x1 - left[i]]
-        target = frames[i, y0:y1, x0:x1]
+    for i, inside, part in body.windows(scene):
+        target = frames[i][inside]
         target += cover[i][part][..., None] * (shade[i][part][..., None] * colour - target)
 
 

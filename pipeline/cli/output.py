@@ -8,7 +8,6 @@ passes `printable`, so no terminal code gets out, and a line break in a file nam
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shutil
 import sys
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
+from pipeline import strict_json
 from pipeline.errors import printable, without_passwords
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def echo_lines(text: str, *, err: bool = False) -> None:
 
 
 def echo_json(value: Any) -> None:
-    """Print a value for a program."""
-    typer.echo(without_passwords(json.dumps(value, indent=2)))
+    """Print a value for a program; a number that is none is null."""
+    typer.echo(without_passwords(strict_json.dumps(value, indent=2)))
 
 
 class JsonLines:
@@ -88,7 +88,7 @@ class JsonLines:
     def add(self, value: Any) -> None:
         """Write one, where lines are wanted."""
         if self._stream is not None:
-            self._stream.write(without_passwords(json.dumps(value)) + "\n")
+            self._stream.write(without_passwords(strict_json.dumps(value)) + "\n")
             self._stream.flush()
 
 

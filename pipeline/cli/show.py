@@ -37,6 +37,7 @@ def show(
     from pipeline import open_store
     from pipeline.errors import DecodeError
     from pipeline.store.root import Root
+    from selector.analysis.videos import Videos
     from selector.report.choosing import clips_by_number, clips_of_class, worst_clips
 
     if sum(given is not None for given in (clip or None, class_name, worst)) != 1:
@@ -54,7 +55,7 @@ def show(
 
     from selector.report.draw import film_strip
     from selector.report.files import picture_bytes
-    from selector.report.strips import Videos, bare_strip, strip
+    from selector.report.strips import bare_strip, strip
 
     videos = None if data_root is None else Videos(opened, data_root)
     failed = 0

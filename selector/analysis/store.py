@@ -16,11 +16,11 @@ import pandas as pd
 
 from pipeline.errors import ClipStatus, StoreError
 from pipeline.store.reader import Store
+from pipeline.strict_json import json_values
 from selector.analysis import alternatives, shares, tails
 from selector.analysis import distribution as dist
 from selector.analysis.classes import class_trends, compare_scores, easy_and_hard
 from selector.analysis.jackknife import NUM_GROUPS, video_groups
-from selector.statistics import json_values
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 HALF = 0.5

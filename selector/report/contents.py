@@ -12,6 +12,7 @@ from pipeline.errors import ClipStatus, DecodeError
 from pipeline.store.reader import Store
 from selector.analysis.places import OnProgress, Places, agreement, places
 from selector.analysis.store import Analysis, analyze_store
+from selector.analysis.videos import Videos
 from selector.evaluation.config import FULL
 from selector.evaluation.files import Evaluation
 from selector.evaluation.report.summary import Summary, summarise
@@ -21,7 +22,7 @@ from selector.report.beside_published import relative
 from selector.report.commands import build_command, evaluate_command
 from selector.report.page import Plot, Section, Table
 from selector.report.principles import verdicts
-from selector.report.strips import Videos, choose, strip
+from selector.report.strips import choose, strip
 
 if TYPE_CHECKING:
     from selector.deploy.model import LiteModel

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ClipStatus, ConfigError, StoreError
 from pipeline.store.reader import Store
 from selector.analysis.store import analyze_store
+from selector.analysis.videos import Videos
 from selector.evaluation.report.summary import Summary
 from selector.report import draw
 from selector.report.accuracy import accuracy_frame
-from selector.report.strips import Videos, bare_strip, choose, strip
+from selector.report.strips import bare_strip, choose, strip
 
 if TYPE_CHECKING:
     from selector.deploy.model import LiteModel

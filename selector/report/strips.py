@@ -7,23 +7,20 @@ probability of the true class, and further ones by a seed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.clips.views import View
-from pipeline.decode import DecodeRequest, decode_video
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import StoreError
 from pipeline.store.reader import Store
+from selector.analysis.videos import Frames, Videos
 from selector.deploy.overlay import darken_dropped
 
 if TYPE_CHECKING:
     from selector.deploy.model import LiteModel
 
-Frames = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 KEEP_RATIO = 0.3
@@ -41,50 +38,6 @@ class Strip:
 
     title: str
     pictures: dict[str, Frames]
-
-
-class Videos:
-    """The videos of a store, decoded as its oracle saw them.
-
-    Args:
-        store: whose clips.
-        data_root: folder that its paths are relative to.
-
-    Raises:
-        ConfigError: the backbone that is loaded is not the store's.
-    """
-
-    def __init__(self, store: Store, data_root: str) -> None:
-        from pipeline.backbones import load_backbone
-
-        self._config, self._data_root = store.config, Path(data_root)
-        config = store.config
-        # Opened once: its digest reads the whole checkpoint.
-        backbone = load_backbone(config.backbone, config.revision, device="meta")
-        if backbone.digest != config.backbone_digest:
-            raise ConfigError(
-                f"the backbone at {config.backbone} is not the one that this store was built by, "
-                "so its frames may be others"
-            )
-        self._clip_format = backbone.clip_format
-
-    def frames(self, clip: pd.Series) -> Frames:
-        """The frames of a clip, a row of the clips table: uint8 (T, H, W, 3).
-
-        Raises:
-            DecodeError: the video.
-        """
-        config = self._config
-        view = View(int(clip["segment"]), int(clip["crop"]), *config.views)
-        request = DecodeRequest(
-            path=str(self._data_root / str(clip["path"])),
-            views=(view,),
-            sampling=config.sampling,
-            decoder=config.decoder,
-            **self._clip_format,
-        )
-        found: Frames = decode_video(request).clips[0]
-        return found
 
 
 def choose(clips: pd.DataFrame, seed: int = 0, num_seeded: int = 2) -> dict[str, int]:

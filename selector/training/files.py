@@ -25,7 +25,7 @@ from safetensors.torch import load, save
 from pipeline.errors import ConfigError
 from pipeline.store.lock import StoreLock
 from pipeline.store.root import TEMP_SUFFIX, Root
-from selector.statistics import json_values
+from pipeline.strict_json import json_values
 from selector.training.config import BackboneIdentity, SelectorConfig
 from selector.training.metrics import RankingMetrics
 from selector.training.model import TokenSelector

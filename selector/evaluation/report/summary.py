@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import StoreError
+from pipeline.strict_json import json_values
 from selector.budgets.adaptive import (
     MAX_LOSS,
     AdaptiveGoal,
@@ -19,7 +20,7 @@ from selector.evaluation.report.paired import PairedDifference, others, paired, 
 from selector.evaluation.report.steering import Steering, steering
 from selector.evaluation.report.table import TableRow, entries, make_table
 from selector.evaluation.results import Outcomes, read_outcomes
-from selector.statistics import LEVEL, NUM_DRAWS, json_values
+from selector.statistics import LEVEL, NUM_DRAWS
 
 
 @dataclass(frozen=True, kw_only=True)

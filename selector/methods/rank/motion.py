@@ -55,7 +55,8 @@ class PixelMotionMethod(RankingMethod):
 
     def rank(self, batch: ClipBatch) -> Ranking:
         """Mean absolute differences over patch and channels, (B, N) float32."""
-        return Ranking(_pad_first(pixel_change(batch)))
+        backbone = batch.backbone
+        return Ranking(pixel_motion(batch.pixel_values, backbone.grid.t, backbone.patch_size))
 
 
 class EVSMethod(RankingMethod):
@@ -80,17 +81,25 @@ class EVSMethod(RankingMethod):
         return Ranking(torch.cat([first, change], dim=1))
 
 
+def pixel_motion(pixel_values: torch.Tensor, num_tubelets: int, patch_size: int) -> torch.Tensor:
+    """The scores of `motion-pixels`, (B, N) float32, of normalised frames (B, T, 3, H, W)."""
+    return _pad_first(_change(pixel_values, num_tubelets, patch_size))
+
+
 def pixel_change(batch: ClipBatch) -> torch.Tensor:
     """Mean absolute change of each token's pixels since the tubelet before, (B, t - 1, y, x).
 
     The last frame of a tubelet is compared with the first of the one before, as in Run-Length
     Tokenization.
     """
-    backbone = batch.backbone
-    frames = batch.pixel_values.float().unflatten(1, (backbone.grid.t, -1))
+    return _change(batch.pixel_values, batch.backbone.grid.t, batch.backbone.patch_size)
+
+
+def _change(pixel_values: torch.Tensor, num_tubelets: int, patch_size: int) -> torch.Tensor:
+    frames = pixel_values.float().unflatten(1, (num_tubelets, -1))
     change = (frames[:, 1:, -1] - frames[:, :-1, 0]).abs().mean(dim=2)  # (B, t-1, H, W)
-    p = backbone.patch_size
-    return change.unflatten(3, (-1, p)).unflatten(2, (-1, p)).mean(dim=(3, 5))
+    patches = change.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
+    return patches.mean(dim=(3, 5))
 
 
 def _pad_first(maps: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from scipy import optimize, stats
@@ -13,7 +11,6 @@ from selector.statistics import (
     draws,
     holm,
     interval,
-    json_values,
     mean_interval,
     paired_loss_bound,
     paired_p_values,
@@ -162,11 +159,6 @@ def test_a_statistic_that_no_resample_moves_has_no_interval():
     low, high = interval(samples)
     assert (low[0], high[0]) == pytest.approx(np.quantile(moves, [0.025, 0.975]))
     assert np.isnan([low[1:], high[1:]]).all()
-
-
-def test_json_has_no_nan():
-    value = {0.5: [math.nan, 1.0, (math.inf, "x")], "a": {"b": None}}
-    assert json_values(value) == {"0.5": [None, 1.0, [None, "x"]], "a": {"b": None}}
 
 
 def test_holm_is_the_textbooks_step_down():

@@ -10,7 +10,8 @@ from pipeline.clips.views import View
 from pipeline.decode import DecodeRequest, decode_video
 from pipeline.errors import ConfigError
 from pipeline.store.reader import open_store
-from selector.report.strips import Videos, strip
+from selector.analysis.videos import Videos
+from selector.report.strips import strip
 from tests.builds import make_dataset, run_build
 from tests.checkpoints import save_videomae
 
