@@ -151,7 +151,7 @@ LAYERS = (
     ("pipeline.shards", "pipeline.decode"),
     ("pipeline.store", "pipeline.clips.plan"),
     ("pipeline.clips", "pipeline.config"),
-    ("pipeline.errors",),
+    ("pipeline.errors", "pipeline.strict_json"),
 )
 
 
