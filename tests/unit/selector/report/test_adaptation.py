@@ -42,11 +42,19 @@ def test_means_and_gains_by_hand(tmp_path: Path):
     assert cell["gain_low"] < 0.4 < cell["gain_high"]
     assert frame.loc["lite", "full"]["gain"] == pytest.approx(-0.1)
     lines = said(frame.reset_index())
-    assert "adapted with lite masks, tested with lite: +40.0 points" in lines[0]
+    assert "the best of 4 is adapted with lite masks, tested with lite: 80.0 %, +40.0 " in lines[0]
     assert "With all tokens, adapted with lite masks, top-1 changes by -10.0 points" in lines[1]
     picture = heat_map(frame.reset_index().query("test != 'full'"), 0.5)
     shown = [text.get_text() for text in picture.axes[0].texts]
     assert sorted(shown) == ["40.0", "60.0", "60.0", "80.0"]
+
+
+def test_the_best_is_what_is_right_and_not_what_gains_most(tmp_path: Path):
+    write(tmp_path, "none", 0, {"tome@0.5": bits(2), "prior@0.5": bits(9), "prior@0.1": bits(3)})
+    write(tmp_path, "lite", 0, {"tome@0.5": bits(6), "prior@0.5": bits(8), "prior@0.1": bits(5)})
+    half, tenth = said(read_matrix(tmp_path))
+    assert half.endswith("keep ratio 0.5 the best of 4 is not adapted, tested with prior: 90.0 %.")
+    assert "keep ratio 0.1 the best of 2 is adapted with lite masks" in tenth
 
 
 def test_a_training_that_changed_nothing_is_said_to_be_one(tmp_path: Path):
