@@ -227,7 +227,8 @@ def cheapest_above(method: Method, flow: Flow, costs: CostModel, gmacs: float) -
     if cost(high) > gmacs:
         raise UnreachableBudgetError(
             f"{method} cannot get down to {gmacs:.4g} GMACs here: its cheapest setting costs "
-            f"{cost(high):.4g}; ask for a larger keep ratio"
+            f"{cost(high):.4g}, as much as a keep ratio of {costs.keep_ratio_of(cost(high))}: ask "
+            "for no less than that"
         )
     while low < high:
         middle = (low + high) // 2

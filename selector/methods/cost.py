@@ -8,7 +8,8 @@ which has shapes and no values: every kernel is counted as it would run, none ru
 from __future__ import annotations
 
 import copy
-from bisect import bisect_right
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -165,6 +166,16 @@ class CostModel:
         kept = range(1, self.num_tokens)
         above = bisect_right(kept, gmacs, key=lambda num: self.at(num).backbone)
         return kept[above - 1] / self.num_tokens
+
+    def keep_ratio_of(self, gmacs: float) -> float:
+        """The smallest share of the tokens, in thousandths, that costs at least so much; at most 1.
+
+        Args:
+            gmacs: of embedding, blocks and head.
+        """
+        kept = range(1, self.num_tokens)
+        num = bisect_left(kept, gmacs, key=lambda num: self.at(num).backbone) + 1
+        return math.ceil(1000 * num / self.num_tokens) / 1000
 
     def blocks(self, kept: int | TokenCounts) -> float:
         """GMACs of blocks and head."""

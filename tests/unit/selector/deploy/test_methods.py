@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -195,8 +196,12 @@ def test_rlt_from_the_command_line(checkpoint, tmp_path):
 
 def test_a_budget_out_of_reach_says_how_far_it_goes(checkpoint):
     model = LiteModel.from_backbone(checkpoint, "tome[inflect=1]")
-    with pytest.raises(UnreachableBudgetError, match="cannot get down to .* its cheapest"):
+    with pytest.raises(UnreachableBudgetError, match="cannot get down to .* its cheapest") as error:
         model(make_pixels(1), keep_ratio=0.1)
+    least = float(re.search(r"a keep ratio of (\S+):", str(error.value))[1])
+    model(make_pixels(1), keep_ratio=least)
+    with pytest.raises(UnreachableBudgetError):
+        model(make_pixels(1), keep_ratio=least - 1 / model.backbone.grid.num_tokens)
 
 
 def test_the_command_line_needs_no_training(checkpoint, tmp_path):

@@ -141,6 +141,8 @@ def test_the_largest_share_within_a_cost_is_found_by_trying_all():
     for num in range(1, 8):
         assert costs.keep_ratio_within(each[num - 1]) == num / 8  # exactly so much is within
         assert costs.keep_ratio_within((each[num - 1] + each[num]) / 2) == num / 8
+        assert costs.keep_ratio_of(each[num - 1]) == num / 8
+        assert costs.keep_ratio_of((each[num - 1] + each[num]) / 2) == (num + 1) / 8
     for outside in (each[0] * 0.999, each[7], each[7] * 2):
         with pytest.raises(ConfigError, match="is none here"):
             costs.keep_ratio_within(outside)
