@@ -1,5 +1,7 @@
 """The decoder process: one request at a time from standard input, its answer to standard output.
 
+A request for windows is its last.
+
 Started by `DecodePool` as `python -m pipeline.decode.child PARENT_PID`. It ends with its parent,
 however that ends: by the end of its input; by the kernel's signal, where there is one; and by a
 thread that looks for its parent every other second, should a library hang.
@@ -41,7 +43,7 @@ def main(parent: int) -> None:
             request = receive(requests)
             if isinstance(request, WindowRequest):
                 serve_windows(request, requests, answers)
-                continue
+                return  # turns that it took none of may follow
             try:
                 answer: object = decode_here(request)
             except LiteError as error:

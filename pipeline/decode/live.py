@@ -93,11 +93,12 @@ def open_live(request: DecodeRequest) -> Iterator[tuple[Any, Any]]:
         ) as container:
             yield container, video_stream(container, request)
     except (av.error.ExitError, av.error.TimeoutError) as error:
-        raise DecodeError(
-            ClipStatus.UNREADABLE,
-            f"nothing came from it for {request.timeout_s:g} s: is the address right, does it "
-            "send, and may this machine reach it?",
-        ) from error
+        raise _silent(request) from error
+    except DecodeError as error:
+        # Whoever reads moves the deadline as long as frames come.
+        if error.status is ClipStatus.DECODE_TIMEOUT:
+            raise _silent(request) from error
+        raise
     except av.error.ProtocolNotFoundError as error:
         raise DecodeError(
             ClipStatus.UNREADABLE, f"this build of PyAV cannot read {_scheme(address)}://"
@@ -110,6 +111,14 @@ def open_live(request: DecodeRequest) -> Iterator[tuple[Any, Any]]:
         raise DecodeError(
             ClipStatus.UNREADABLE, f"it cannot be read: {reason_of(error)}"
         ) from error
+
+
+def _silent(request: DecodeRequest) -> DecodeError:
+    return DecodeError(
+        ClipStatus.UNREADABLE,
+        f"nothing came from it for {request.timeout_s:g} s: is the address right, does it send, "
+        "and may this machine reach it?",
+    )
 
 
 def _check_camera(address: str) -> None:

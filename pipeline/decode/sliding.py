@@ -7,9 +7,10 @@ A live source does not wait: there a window that nobody waits for is lost, and c
 
 from __future__ import annotations
 
+import logging
 import select
 from collections.abc import Generator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.decode.backends import crash_of
@@ -18,10 +19,20 @@ from pipeline.decode.process import DecoderProcess, ending
 from pipeline.decode.windows import Window, WindowRequest, read_windows
 from pipeline.errors import ClipStatus, DecodeError, LiteError
 
-_TURN, _END = "turn", "end"
+logger = logging.getLogger(__name__)
+
+_TURN = "turn"
 _AHEAD = 2
 """Windows of a file that are decoded beyond the one in use."""
 _GRACE_S = 5.0
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """There are no more windows."""
+
+    num_skipped: int
+    """Windows of a live source that were lost after the last one."""
 
 
 def slide(request: WindowRequest) -> Generator[Window, None, None]:
@@ -65,7 +76,13 @@ def _windows(child: DecoderProcess, request: WindowRequest) -> Iterator[Window]:
             pass
         if isinstance(answer, LiteError):
             raise answer
-        if answer == _END:
+        if isinstance(answer, _Ended):
+            if answer.num_skipped:
+                logger.warning(
+                    "%s: the last %d windows before its end were lost, as nobody had time for them",
+                    request.clip.path,
+                    answer.num_skipped,
+                )
             return
         yield answer
 
@@ -81,7 +98,7 @@ def serve_windows(request: WindowRequest, requests: int, answers: int) -> None:
     Raises:
         PipeClosedError: nobody is there any more.
     """
-    answer: Any = _END
+    answer: Any
     num_skipped = 0
     try:
         for window in read_windows(request):
@@ -93,6 +110,7 @@ def serve_windows(request: WindowRequest, requests: int, answers: int) -> None:
                 receive(requests)
                 send(answers, replace(window, num_skipped=num_skipped))
                 num_skipped = 0
+        answer = _Ended(num_skipped)
     except (PipeClosedError, BrokenPipeError):
         raise
     except LiteError as error:

@@ -223,6 +223,7 @@ class _Reader:
         self._stream = stream
         self.frames = Frames(stream, request.clip, self._deadline())
         self._first_s: float | None = None
+        self._latest_s = 0.0
 
     def windows(self) -> Iterator[Window | None]:
         """All of them; see `read_windows`."""
@@ -328,8 +329,12 @@ class _Reader:
         begin = float(frame.pts * frame.time_base)
         if self._first_s is None:
             self._first_s = begin
-        begin -= self._first_s
         own = float(frame.duration * frame.time_base) if frame.duration else one
+        if self._request.live and begin - self._first_s < self._latest_s:
+            # Its clock was set back, as when a camera starts anew: ours goes on.
+            self._first_s = begin - self._latest_s - own
+        begin -= self._first_s
+        self._latest_s = begin
         return begin, begin + own
 
     def _deadline(self) -> float:

@@ -11,6 +11,7 @@ from pipeline.errors import UnreachableBudgetError
 
 if TYPE_CHECKING:
     from selector.deploy.model import LiteModel
+    from selector.training.config import SelectorConfig
 
 CARD_NAME = "README.md"
 _MARK = "<!-- Written by lite-pipeline; remove this line to keep your changes. -->"
@@ -31,12 +32,27 @@ def _cost(model: LiteModel) -> str:
     return f"That is {reduced:.4g} of {model.cost_of(1.0).total:.4g} GMACs a view."
 
 
+def _learnt(selector: SelectorConfig) -> str:
+    known = selector.trained_on
+    return (
+        "A small network ranks its tokens; it learnt from the oracle "
+        f"`{selector.oracle}` on "
+        + (
+            "a store that is not named."
+            if known is None
+            else f"`{known.dataset}`, split `{known.split}`."
+        )
+    )
+
+
 def model_card(model: LiteModel) -> str:
     """The card of a model, with the metadata that the hub reads."""
     config, backbone = model.config, model.backbone
-    base = model.backbone_name
-    is_local = Path(base).expanduser().exists()
-    is_on_hub = not is_local and not (SHIPPED / base).exists()
+    selector = model.selector.config if model.selector is not None else None
+    # A backbone that was trained further has a place of its own; the selector knows where it began.
+    base = model.backbone_name if selector is None else selector.backbone
+    is_path = Path(base).expanduser().exists() or base.startswith(("/", ".", "~"))
+    is_on_hub = not is_path and not (SHIPPED / base).exists()
     metadata = [
         "---",
         "library_name: transformers",
@@ -47,14 +63,14 @@ def model_card(model: LiteModel) -> str:
         "tags: [lite_video, video-classification, token-reduction]",
         "---",
     ]
-    selector = model.selector.config if model.selector is not None else None
+    trained_further = "adapted" in (config.measured or {})
     lines = [
         *metadata,
         _MARK,
         "",
         "# A video classifier at a part of its cost",
         "",
-        f"`{Path(base).name if is_local else base}` ({backbone.model.config.model_type}), "
+        f"`{Path(base).name if is_path else base}` ({backbone.model.config.model_type}), "
         f"{backbone.num_classes} classes, with fewer tokens: method `{config.method}`, "
         + (
             "as many as each clip's content asks for"
@@ -73,15 +89,10 @@ def model_card(model: LiteModel) -> str:
         "",
         "## How it was made",
         "",
-        "The backbone's weights are those of the base model, unless it was trained further."
-        if selector is None
-        else "The backbone is frozen. A small network ranks its tokens; it learnt from the oracle "
-        f"`{selector.oracle}` on "
-        + (
-            f"`{selector.trained_on.dataset}`, split `{selector.trained_on.split}`."
-            if selector.trained_on is not None
-            else "a store that is not named."
-        ),
+        "The backbone was trained further, on the tokens that are left."
+        if trained_further
+        else "The backbone's weights are those of the base model, unless it was trained further.",
+        *([] if selector is None else [_learnt(selector)]),
         "",
         "## What it costs and loses",
         "",

@@ -12,10 +12,12 @@ import pytest
 from pipeline.clips.views import frame_indices
 from pipeline.decode import sliding
 from pipeline.decode.pipes import receive, send
+from pipeline.decode.process import DecoderProcess
 from pipeline.decode.request import DecodeRequest
 from pipeline.decode.sliding import serve_windows, slide
 from pipeline.decode.windows import Span, WindowRequest, read_windows
 from pipeline.errors import ClipStatus, ConfigError, DecodeError
+from tests.rtsp import camera
 from tests.videos import flip_bits, read_markers, sender, truncate, write_video
 
 
@@ -163,9 +165,28 @@ def test_who_is_slower_than_a_live_source_loses_windows_and_is_told(video, monke
     serve_windows(asked("udp://127.0.0.1:1", "10f", live=True), turns, answer)
     got = [receive(answers, 1) for _ in range(3)]
     assert [(w.start_frame, w.num_skipped) for w in got[:2]] == [(0, 0), (30, 2)]
-    assert got[2] == "end"
+    assert got[2].num_skipped == 1  # of the fifth
     for descriptor in (turns, give, answers, answer):
         os.close(descriptor)
+
+
+def test_turns_that_nobody_took_end_the_process_quietly(tmp_path):
+    child = DecoderProcess()
+    child.wait_until_ready()
+    send(child.requests, asked(tmp_path / "none.mp4", "1s"))
+    for _ in range(3):
+        send(child.requests, "turn")
+    assert isinstance(receive(child.answers, 60), DecodeError)
+    assert child.wait() == 0
+
+
+def test_a_camera_is_read_over_rtsp_by_who_may(stream):
+    with camera(stream) as port:
+        found = read(asked(f"rtsp://user:secret@127.0.0.1:{port}/x", "20f", live=True))
+    assert [w.start_frame for w in found] == [0, 20]
+    assert read_markers(found[1].decoded.clips[0]) == [20 + i for i in frame_indices(20, 4)]
+    with camera(stream) as port, pytest.raises(DecodeError, match="401 Unauthorized"):
+        read(asked(f"rtsp://user:other@127.0.0.1:{port}/x", "20f", live=True))
 
 
 def test_a_live_stream_is_read_to_its_end(stream):
@@ -174,6 +195,22 @@ def test_a_live_stream_is_read_to_its_end(stream):
     assert [w.start_frame for w in found] == [0, 20]  # the last ten frames fill no window
     assert read_markers(found[1].decoded.clips[0]) == [20 + i for i in frame_indices(20, 4)]
     assert (found[1].start_s, found[1].end_s) == pytest.approx((0.8, 1.6))
+
+
+def test_a_camera_that_starts_anew_does_not_turn_back_the_time(stream):
+    with sender(stream + stream) as address:
+        found = read(asked(address, "40f", live=True))
+    # Two seconds of frames, and the same two again: the second window spans both.
+    assert [w.start_s for w in found] == pytest.approx([0.0, 1.6], abs=0.05)
+    assert [w.end_s for w in found] == pytest.approx([1.6, 3.2], abs=0.05)
+
+
+def test_a_live_stream_that_falls_silent_says_so(stream):
+    with (
+        sender(stream, then_close=False) as address,
+        pytest.raises(DecodeError, match="nothing came from it for 1 s: is the address right"),
+    ):
+        read(asked(address, "20f", live=True, timeout_s=1))
 
 
 def test_a_live_stream_that_ends_too_soon_says_so(stream):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -126,17 +127,34 @@ def test_a_hub_that_stays_away_is_one_error_and_nothing_is_uploaded(hub, waits, 
 @pytest.mark.parametrize("known", [None, "cc-by-nc-4.0", "no"])
 def test_the_cards_metadata_is_what_the_hub_reads(tiny_backbone, known):
     lite = make_model(tiny_backbone, LiteConfig(license=known))
-    lite.backbone_name = "MCG-NJU/videomae-base: #1"  # what YAML would not take unquoted
+    # Where the selector says that it began, in words that YAML would not take unquoted.
+    base = "MCG-NJU/videomae-base: #1"
+    lite.selector.config = replace(lite.selector.config, backbone=base)
     card = ModelCard(model_card(lite))
     assert card.data.to_dict() == {
         "library_name": "transformers",
         "pipeline_tag": "video-classification",
         "license": known or "unknown",
-        "base_model": "MCG-NJU/videomae-base: #1",
+        "base_model": base,
         "tags": ["lite_video", "video-classification", "token-reduction"],
     }
     assert card.text.lstrip().startswith("<!-- Written by lite-pipeline")
     assert ("not given and is unknown" in card.text) == (known is None)
+
+
+@pytest.mark.parametrize("place", ["synthetic", "/somewhere/else/checkpoint"])
+def test_what_is_not_on_the_hub_is_not_linked_to(tiny_backbone, place):
+    lite = make_model(tiny_backbone)
+    lite.selector.config = replace(lite.selector.config, backbone=place)
+    assert "base_model:" not in model_card(lite)
+    assert "/somewhere" not in model_card(lite)
+
+
+def test_a_backbone_that_was_trained_further_is_not_called_the_base_models(tiny_backbone):
+    lite = make_model(tiny_backbone, LiteConfig(measured={"adapted": {"minutes": 3}}))
+    assert "was trained further, on the tokens" in model_card(lite)
+    lite.config = LiteConfig()
+    assert "are those of the base model, unless" in model_card(lite)
 
 
 def test_a_licence_that_is_given_stays_with_the_model(tiny_backbone, tmp_path):
