@@ -82,6 +82,10 @@ class StoreMismatchError(StoreError, ValueError):
     """A store made by another configuration; the message lists the fields that differ."""
 
 
+class NoOutcomesError(StoreError):
+    """An evaluation without one video that every method could do, so that it tells nothing."""
+
+
 class DiskFullError(StoreError):
     """No space is left, or no quota, where results are written; what is committed stays."""
 

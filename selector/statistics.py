@@ -25,7 +25,7 @@ NORMAL = 1.959963984540054
 """Quantile of the normal distribution that `LEVEL` leaves on each side."""
 FEW = 30
 """Videos below which an interval is rough at best; what shows one says so."""
-_VALUES_AT_ONCE = 1 << 24
+_VALUES_AT_ONCE = 1 << 21
 _NOISE = 1e-9
 """Differences below this are of rounding: outcomes are shares of a few seeds or views."""
 

@@ -116,17 +116,15 @@ def _echo_head(summary: Summary) -> None:
         output.echo(f"without {', '.join(summary.without)}, as asked")
     if summary.num_missing:
         output.echo(f"UNFINISHED: {summary.num_missing} videos are still missing")
-    units, unit = summary.num_videos, "videos"
-    if summary.num_groups is not None:
-        units, unit = summary.num_groups, f"the {summary.num_groups} groups of the videos"
-    if units < FEW:
+    if summary.num_units < FEW:
         what = "VIDEOS" if summary.num_groups is None else "GROUPS"
         output.echo_prose(
-            f"FEW {what}: intervals of {units} are rough; nothing below stands on them"
+            f"FEW {what}: intervals of {summary.num_units} are rough; nothing below stands on them"
         )
     output.echo_prose(
-        f"[a, b]: {summary.level:.0%} bootstrap intervals over {unit}. GFLOPs: multiply-accumulates"
-        " of one view, with all that decides which tokens stay; alone: without that; - : an oracle,"
+        f"[a, b]: {summary.level:.0%} bootstrap intervals over {summary.over}. GFLOPs: "
+        "multiply-accumulates of one view, with all that decides which tokens stay; alone: "
+        "without that; - : an oracle,"
         " which is no part of a model. clips/s: measured, one worker, without decoding. *: a "
         "difference that stands at 5 % when all of its column are judged together (Holm)."
     )

@@ -54,7 +54,7 @@ def report(
     from selector.report.page import render
 
     opened = open_store(store)
-    with output.counted("shards read") as on_progress:
+    with output.counted("clips") as on_clips, output.counted("shards read") as on_progress:
         parts = sections(
             opened,
             [Evaluation(folder) for folder in evaluation or ()],
@@ -63,7 +63,9 @@ def report(
             oracle=oracle,
             matrix=None if adaptation is None else str(adaptation),
             seed=seed,
+            model_folder=None if model is None else str(model),
             on_progress=on_progress,
+            on_clips=on_clips,
         )
     title = f"Token values: {opened.config.dataset}"
     Root(out.absolute().parent).put(out.name, render(title, parts).encode())

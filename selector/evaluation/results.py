@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import ClipStatus, ConfigError, StoreError
+from pipeline.errors import ClipStatus, ConfigError, NoOutcomesError
 from selector.evaluation import layout
 from selector.evaluation.config import FULL, Condition, EvalConfig
 from selector.evaluation.files import Evaluation
@@ -94,7 +94,8 @@ def read_outcomes(
         views_apart: one outcome per view, and not their mean.
 
     Raises:
-        StoreError: nothing is committed yet, or a file is damaged.
+        NoOutcomesError: nothing is committed yet.
+        StoreError: a file is damaged.
         ConfigError: `without` names a method that was not evaluated.
     """
     config, plan = evaluation.config, evaluation.plan()
@@ -142,7 +143,7 @@ def read_outcomes(
             average.settle(int(at[-1]), labels, rank, confidence)
     average.settle(num_videos, labels, rank, confidence)
     if not seen.any():
-        raise StoreError(f"{evaluation.root} has no committed results yet")
+        raise NoOutcomesError(f"{evaluation.root} has no committed results yet")
     whole = seen == num_views
     counts = np.array([c.method not in without for c in config.conditions])
     lost = (views == 0) & counts

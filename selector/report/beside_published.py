@@ -11,7 +11,7 @@ import pandas as pd
 
 from selector.evaluation.config import FULL
 from selector.evaluation.report.published import PUBLISHED
-from selector.report.draw import COLOURS, INK, MARKERS, Picture
+from selector.report.draw import INK, Picture, looks
 
 TABLES = {1: "SSv2", 2: "K400", 3: "SSv2", 4: "SSv2"}
 """Tables of the paper with VideoMAE-B, to the dataset's short name."""
@@ -67,8 +67,9 @@ def relative(frame: pd.DataFrame, methods: list[str]) -> Picture:
     picture = Picture(height=3.8 + 0.2 * shown["method"].nunique())
     ax = picture.axes_of("cost, % of the full model's GFLOPs", "top-1 against all tokens, points")
     ax.axhline(0, color=INK, linewidth=0.8)
-    for i, (method, rows) in enumerate(shown.groupby("method", sort=False)):
-        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+    look = looks(frame.loc[frame["method"].isin(methods), "method"].unique())
+    for method, rows in shown.groupby("method", sort=False):
+        colour, marker = look[str(method)]
         rows = rows.sort_values("cost")
         ax.plot(100 * rows["cost"], rows["change"], linewidth=1.2, color=colour)
         ax.plot([], [], label=str(method), color=colour, marker=marker)
@@ -76,17 +77,17 @@ def relative(frame: pd.DataFrame, methods: list[str]) -> Picture:
             keep = "" if math.isnan(row["keep_ratio"]) else f", keep ratio {row['keep_ratio']:g}"
             tip = f"{method}{keep}: {row['change']:+.1f} points at {100 * row['cost']:.0f} % cost"
             picture.point(ax, 100 * row["cost"], row["change"], tip, color=colour, marker=marker)
-    looks = {"SSv2": "*", "K400": "P"}
+    stars = {"SSv2": "*", "K400": "P"}
     points = published_points()
     for row in points.to_dict("records"):
         tip = (
             f"published, {row['dataset']}, {row['model']}: {row['top1']:.2f} % "
             f"({row['change']:+.2f} points) at {row['gflops']:g} GFLOPs ({100 * row['cost']:.0f} %)"
         )
-        marker = looks[row["dataset"]]
+        marker = stars[row["dataset"]]
         at = (100 * row["cost"], row["change"])
         picture.hide(picture.point(ax, *at, tip, marker=marker, color=INK, markersize=9))
-    for dataset, marker in looks.items():
+    for dataset, marker in stars.items():
         name = f"published, {dataset}"
         ax.plot([], [], color=INK, linestyle="none", marker=marker, markersize=9, label=name)
     picture.legend_below(ax)

@@ -1,4 +1,4 @@
-"""The commands that made a store and an evaluation, written out from what they recorded.
+"""The commands that made a store, a selector and an evaluation, from what they recorded.
 
 Neither records where the videos lay, so that place is `DATA` unless it is given. All that decides
 the results is spelt out, also where it is a default of today.
@@ -11,6 +11,7 @@ import shlex
 from datasets_spec.agreement import Agreement
 from pipeline.config import ClipConfig, OracleConfig
 from selector.evaluation.config import EvalConfig
+from selector.training.files import TrainingRecord
 
 DATA = "DATA"
 
@@ -25,6 +26,33 @@ def build_command(config: OracleConfig, store: str, data_root: str | None = None
         *("--seed", str(config.seed), "--store", store),
     ]
     return _typed("build-oracle", options)
+
+
+def train_command(record: TrainingRecord, store: str, out: str) -> str:
+    """`lite-pipeline train-selector` for a selector of this training.
+
+    Args:
+        record: what its folder holds.
+        store: the store with the record's fingerprint.
+        out: where the selector goes.
+    """
+    asked = record.config
+    options = ["--store", store]
+    if record.oracle is not None:
+        options += ["--oracle", record.oracle]
+    options += ["--arch", asked.arch]
+    if asked.num_layers is not None:
+        options += ["--layers", str(asked.num_layers)]
+    options += [
+        *("--hidden", str(asked.width), "--clean", ",".join(asked.clean) or "none"),
+        *("--epochs", str(asked.epochs), "--patience", str(asked.patience)),
+        *("--lr", _exactly(asked.learning_rate), "--batch-tokens", str(asked.batch_tokens)),
+        *("--held-out", _exactly(asked.held_out), "--select-by", asked.select_by),
+        *("--select-ratio", _exactly(asked.select_ratio), "--seed", str(asked.seed)),
+    ]
+    if record.num_missing:
+        options.append("--allow-unfinished")
+    return _typed("train-selector", [*options, "--out", out])
 
 
 def evaluate_command(config: EvalConfig, out: str, data_root: str | None = None) -> str:

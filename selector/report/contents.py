@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pipeline.errors import ClipStatus, DecodeError
+from pipeline.errors import ClipStatus, DecodeError, NoOutcomesError
 from pipeline.store.reader import Store
+from selector.analysis.overlap import Overlap, overlap
 from selector.analysis.places import OnProgress, Places, agreement, places
 from selector.analysis.store import Analysis, analyze_store
 from selector.analysis.videos import Videos
@@ -17,12 +17,14 @@ from selector.evaluation.config import FULL
 from selector.evaluation.files import Evaluation
 from selector.evaluation.report.summary import Summary, summarise
 from selector.report import adaptation, adaptive, draw, findings
+from selector.report import overlap as overlap_section
 from selector.report.accuracy import accuracy_frame, chosen_methods
 from selector.report.beside_published import relative
-from selector.report.commands import build_command, evaluate_command
+from selector.report.made import made
 from selector.report.page import Plot, Section, Table
 from selector.report.principles import verdicts
 from selector.report.strips import choose, strip
+from selector.statistics import FEW
 
 if TYPE_CHECKING:
     from selector.deploy.model import LiteModel
@@ -37,7 +39,9 @@ def sections(
     oracle: str | None = None,
     matrix: str | None = None,
     seed: int = 0,
+    model_folder: str | None = None,
     on_progress: OnProgress = lambda done, total: None,
+    on_clips: OnProgress = lambda done, total: None,
 ) -> list[Section]:
     """Everything that the page says, in its order.
 
@@ -46,10 +50,12 @@ def sections(
         evaluations: to show, each with its own sections.
         data_root: folder of the videos, for film strips.
         model: whose kept tokens the strips show.
+        model_folder: where it lies, whose training the page then tells.
         oracle: whose maps; None for the first.
         matrix: folder of an adaptation matrix, see `adaptation.read_matrix`.
         seed: of the clips that strips show by chance.
         on_progress: called with (shards read, shards in all); each pass reads them all.
+        on_clips: called with (clips decoded, clips in all) of the sample that is looked at.
     """
     num_passes = 2 + (len(store.oracles) > 1)
 
@@ -59,24 +65,35 @@ def sections(
     clips = store.clips()
     ok = clips[clips["status"] == ClipStatus.OK.value]
     headline = Section("In short")
-    analysis = found = None
+    analysis = found = seen = None
     if ok.empty:
         headline.text.append(
             "No clip of this store has a map, so there is nothing to say about token values. "
             "The failures are below."
         )
     else:
+        if data_root is not None:  # first, so that a wrong folder is said before the long reading
+            seen = overlap(store, data_root, seed=seed, oracle=oracle, on_progress=on_clips)
         analysis = analyze_store(store, oracle=oracle, on_progress=reading(0))
         found = places(store, oracle, reading(1))
         headline.text += findings.of_store(analysis, found)
-    summaries = [summarise(evaluation) for evaluation in evaluations]
-    parts = [headline]
-    for evaluation, summary in zip(evaluations, summaries, strict=True):
-        name = f": {summary.dataset}, {summary.split}" if len(evaluations) > 1 else ""
+        headline.text += [] if seen is None else overlap_section.headline(seen)
+    parts, summaries = [headline], []
+    for evaluation in evaluations:
+        asked = evaluation.config
+        name = f": {asked.dataset}, {asked.split}" if len(evaluations) > 1 else ""
+        try:
+            summary = summarise(evaluation)
+        except NoOutcomesError as error:
+            headline.text.append(f"Nothing is said about accuracy{name}: {error}.")
+            principles = Section(f"The five principles{name}", verdicts=verdicts(analysis, None))
+            parts += [principles, Section(f"Accuracy against cost{name}", [f"{error}."])]
+            continue
+        summaries.append(summary)
         headline.text += findings.of_evaluation(summary)
         principles = Section(f"The five principles{name}", ["By the rows of this page alone."])
         principles.verdicts = verdicts(analysis, summary)
-        if evaluation.config.backbone_digest != store.config.backbone_digest:
+        if asked.backbone_digest != store.config.backbone_digest:
             principles.text.append(
                 "The store and this evaluation are of different backbones: principles 4 and 5 "
                 "join numbers of two models."
@@ -93,8 +110,9 @@ def sections(
     parts.append(_adaptation(matrix))
     if analysis is not None and found is not None:
         parts += [_values(analysis), _classes(analysis, summaries), _places(found)]
+        parts.append(_overlap(seen))
         parts += [_agreement(store, reading(2)), _strips(store, ok, data_root, model, oracle, seed)]
-    return [*parts, _failures(clips), _made(store, evaluations, data_root)]
+    return [*parts, _failures(clips), made(store, evaluations, data_root, model_folder)]
 
 
 def _accuracy(summary: Summary, name: str) -> Section:
@@ -107,8 +125,13 @@ def _accuracy(summary: Summary, name: str) -> Section:
         f"Accuracy against cost{name}",
         [
             f"{summary.dataset}, {summary.split}: {summary.num_videos} videos, views "
-            f"{summary.views}; bands are 95 % intervals over the videos. "
+            f"{summary.views}; bands are 95 % intervals over {summary.over}. "
             f"{summary.num_failed} failed, {summary.num_missing} still to do."
+            + (
+                f" Few: intervals of {summary.num_units} are rough."
+                if summary.num_units < FEW
+                else ""
+            )
         ],
         plots=[Plot(draw.accuracy(some), "Top-1 against GFLOPs of one view, by method")],
         tables=[
@@ -170,7 +193,7 @@ def _adaptive(summary: Summary, name: str) -> Section:
     part.text = [
         "Who gets how many tokens, picked on one half of the videos and judged on the other; and "
         "what that is worth beside fixed budgets of the same selector at the same mean cost. "
-        "Upright lines and the band are 95 % intervals over the videos.",
+        f"Upright lines and the band are 95 % intervals over {summary.over}.",
         *findings.of_adaptive(summary),
     ]
     for selector in adapted:
@@ -277,6 +300,19 @@ def _places(found: Places) -> Section:
     )
 
 
+def _overlap(seen: Overlap | None) -> Section:
+    part = Section("What value lies on")
+    if seen is None:
+        part.text = ["Whether it lies on motion, edges and actors needs the videos: --data-root."]
+        return part
+    part.text = overlap_section.said(seen)
+    if len(seen.table):
+        alt = "Share of the value, and of the best tokens, that lies on each area"
+        part.plots = [Plot(overlap_section.drawn(seen.table), alt)]
+        part.tables = [Table("Every number", seen.table, folded=True)]
+    return part
+
+
 def _agreement(store: Store, on_progress: OnProgress) -> Section:
     frame = agreement(store, on_progress)
     if frame.empty:
@@ -319,29 +355,4 @@ def _failures(clips: pd.DataFrame) -> Section:
         "Failures",
         [f"{len(failed)} of {len(clips)} committed clips failed."],
         tables=[Table("By status", counts), Table("The first ten", examples)],
-    )
-
-
-def _made(store: Store, evaluations: Sequence[Evaluation], data_root: str | None) -> Section:
-    config, done = store.config, store.summary()
-    commands = [("The store:", build_command(config, str(store.root), data_root))]
-    for evaluation in evaluations:
-        asked, out = evaluation.config, str(evaluation.root)
-        name = f"The evaluation on {asked.dataset}, {asked.split}:"
-        commands.append((name, evaluate_command(asked, out, data_root)))
-    rows = [
-        ("store", str(store.root)),
-        ("fingerprint", config.fingerprint()),
-        ("clips", ", ".join(f"{n} {status}" for status, n in done.items())),
-        ("backbone", config.backbone),
-        ("weights", config.backbone_digest),
-        ("oracles", ", ".join(store.oracles)),
-        *(("evaluation", f"{e.root}, {e.config.fingerprint()}") for e in evaluations),
-        *((name, version(name)) for name in ("lite-pipeline", "torch", "transformers")),
-    ]
-    return Section(
-        "How it was made",
-        ["Written out from what the folders recorded; the versions are those of this page."],
-        commands=commands,
-        tables=[Table("", pd.DataFrame(rows, columns=["", " "]))],
     )

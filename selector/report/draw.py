@@ -7,7 +7,7 @@ The same figure is saved as a file or put into the page (`selector.report.svg`),
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -82,6 +82,11 @@ class Picture(Figure):
             self.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=INK)
 
 
+def looks(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each method: the same in every picture of the same methods."""
+    return dict(zip(methods, zip(cycle(COLOURS), cycle(MARKERS)), strict=False))
+
+
 def accuracy(frame: pd.DataFrame, cost: str = "gmacs") -> Picture:
     """Top-1 against cost with 95 % bands, and the lines that no other one beats (Figure 1).
 
@@ -99,11 +104,9 @@ def accuracy(frame: pd.DataFrame, cost: str = "gmacs") -> Picture:
     frame = frame.assign(x=frame[cost])
     if cost == "gmacs":  # what an oracle costs beside the blocks is no part of a model
         frame["x"] = frame["gmacs"].fillna(frame["gmacs_backbone"])
-    frame = frame.dropna(subset=["x"])
-    looks = zip(cycle(COLOURS), cycle(MARKERS))
-    for (method, rows), (colour, marker) in zip(
-        frame.groupby("method", sort=False), looks, strict=False
-    ):
+    look = looks(frame["method"].unique())
+    for method, rows in frame.dropna(subset=["x"]).groupby("method", sort=False):
+        colour, marker = look[str(method)]
         rows = rows.sort_values("x")
         answer = rows["needs_answer"].any() and cost != "keep_ratio"
         dashes = "--" if answer else "-"

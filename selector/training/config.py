@@ -26,6 +26,8 @@ LOSS, ACCURACY = "loss", "accuracy"
 CRITERIA = (LOSS, ACCURACY)
 """What an epoch's selector is judged by on held-out clips; see `TrainConfig.select_by`."""
 NEEDS_ALL_TOKENS = ("global",)
+FIXED_LAYERS = ("mlp4", "mlp5")
+"""Architectures whose number of layers is not asked for."""
 
 
 class BackboneIdentity(Protocol):
@@ -196,7 +198,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.arch not in ARCHS:
             raise ConfigError(f"arch must be one of {', '.join(ARCHS)}, got {self.arch!r}")
-        if self.arch in ("mlp4", "mlp5") and self.num_layers is not None:
+        if self.arch in FIXED_LAYERS and self.num_layers is not None:
             raise ConfigError(f"{self.arch} fixes the layers; use --arch mlp with --layers N")
         for name in ("epochs", "patience", "batch_tokens"):
             require_at_least(name, getattr(self, name), 1)

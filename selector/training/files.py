@@ -14,7 +14,7 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,12 @@ from pipeline.errors import ConfigError
 from pipeline.store.lock import StoreLock
 from pipeline.store.root import TEMP_SUFFIX, Root
 from pipeline.strict_json import json_values
-from selector.training.config import BackboneIdentity, SelectorConfig
+from selector.training.config import (
+    FIXED_LAYERS,
+    BackboneIdentity,
+    SelectorConfig,
+    TrainConfig,
+)
 from selector.training.metrics import RankingMetrics
 from selector.training.model import TokenSelector
 
@@ -187,6 +192,46 @@ class TrainResult:
         """The inverse of `to_dict` without its `selector`."""
         methods = {name: _metrics(values) for name, values in found["methods"].items()}
         return cls(selector=selector, **found | {"methods": methods})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """What a finished training noted of how it was done."""
+
+    config: TrainConfig
+    """What was asked for, the shape filled in."""
+    store_fingerprint: str
+    """Of the store that it learnt from."""
+    oracle: str | None
+    """Whose scores, where not those of the store's first oracle."""
+    num_missing: int
+    """Clips of the plan that the store did not hold yet."""
+
+
+def read_record(folder: str | Path) -> TrainingRecord | None:
+    """How a selector was trained; None where its folder does not say, as of a model it was put in.
+
+    Raises:
+        ConfigError: what it says is damaged.
+    """
+    path = selector_folder(folder) / METRICS_NAME
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        noted = content["training"]
+        names = {f.name for f in fields(TrainConfig)}
+        asked = {name: value for name, value in noted.items() if name in names}
+        if asked["arch"] in FIXED_LAYERS:
+            del asked["num_layers"]
+        return TrainingRecord(
+            config=TrainConfig(**asked | {"clean": tuple(asked["clean"])}),
+            store_fingerprint=noted["store_fingerprint"],
+            oracle=noted.get("oracle"),
+            num_missing=content["num_missing"],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{str(path)!r} is damaged: {error!r}") from error
 
 
 class TrainingFiles:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.errors import StoreError
+from pipeline.errors import NoOutcomesError
 from pipeline.strict_json import json_values
 from selector.budgets.adaptive import (
     MAX_LOSS,
@@ -67,6 +67,17 @@ class Summary:
     num_draws: int
     level: float = LEVEL
 
+    @property
+    def over(self) -> str:
+        """What every interval is over, as a sentence has it."""
+        groups = self.num_groups
+        return "videos" if groups is None else f"{groups} groups of the videos"
+
+    @property
+    def num_units(self) -> int:
+        """How many of those there are."""
+        return self.num_videos if self.num_groups is None else self.num_groups
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; NaN becomes None."""
         plain: dict[str, Any] = json_values(asdict(self))
@@ -95,7 +106,8 @@ def summarise(
         seed: of the resampling.
 
     Raises:
-        StoreError: nothing is committed, no video worked, or a file is damaged.
+        NoOutcomesError: nothing is committed, or no video worked.
+        StoreError: a file is damaged.
         ConfigError: the goal is out of range, or `without` or `against` names a method that is not
             there.
     """
@@ -104,7 +116,7 @@ def summarise(
     goal = goal or AdaptiveGoal(max_loss=MAX_LOSS)
     outcomes, config = read_outcomes(evaluation, without), evaluation.config
     if not len(outcomes.video_ids):
-        raise StoreError(_nothing_left(evaluation, outcomes))
+        raise NoOutcomesError(_nothing_left(evaluation, outcomes))
     fixed = entries(outcomes, evaluation.info, evaluation.timing().clips_per_s(config))
     lite_methods = tuple(m for m in config.lite_methods if m not in without)
     adaptive, out_of_reach = adaptive_results(outcomes, evaluation.info, goal)

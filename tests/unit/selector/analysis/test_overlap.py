@@ -29,6 +29,8 @@ from pipeline.store.shard_writer import ShardWriter
 from pipeline.store.writer import create_store
 from selector.analysis import areas
 from selector.analysis.overlap import Maps, other_videos, overlap
+from selector.report.contents import sections
+from selector.report.page import render
 
 RNG = np.random.default_rng(0)
 
@@ -185,6 +187,20 @@ def test_the_command_prints_it_and_refuses_a_wrong_folder(covered, videos: Path,
     wrong = CliRunner().invoke(app, [*run, "--data-root", str(tmp_path)])
     assert wrong.exit_code != 0
     assert "none of the 5 sampled clips can be read" in wrong.output
+
+
+def test_the_page_shows_it(covered, videos: Path):
+    parts = sections(covered, data_root=str(videos))
+    assert any("lies on the labelled actor, which has" in line for line in parts[0].text)
+    [part] = [part for part in parts if part.title == "What value lies on"]
+    assert [line.split(":")[0] for line in part.text[1:5]] == [
+        "Motion",
+        "Edges",
+        "Actor",
+        "Other actors",
+    ]
+    assert len(part.plots[0].picture.tips) == 4 * 4
+    assert "nan" not in render("x", [part])
 
 
 def test_of_videos_that_are_not_the_recipes_nothing_is_said_of_actors(

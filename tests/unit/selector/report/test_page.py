@@ -14,9 +14,10 @@ from selector.evaluation.report.summary import summarise
 from selector.report.accuracy import accuracy_frame, chosen_methods, pareto
 from selector.report.beside_published import published_points, relative
 from selector.report.contents import sections
+from selector.report.draw import looks
 from selector.report.page import render
 from selector.report.svg import inline_svg
-from tests.evaluations import make_lite_evaluation
+from tests.evaluations import make_evaluation, make_lite_evaluation
 from tests.stores import make_store
 
 FAILED = dict.fromkeys(range(4), ClipStatus.MISSING_FILE)
@@ -85,6 +86,39 @@ def test_an_evaluation_on_the_page(tmp_path: Path):
     budgets = next(part for part in parts if part.title == "Budgets of LITE++")
     by_rule = budgets.tables[0].frame.groupby(["method", "base_ratio"])["share"].sum()
     np.testing.assert_allclose(by_rule, 1)
+
+
+def test_an_evaluation_without_usable_videos_is_a_page_that_says_so(tmp_path: Path):
+    store = make_store(tmp_path / "store", 6)
+    logits = np.zeros((3, 3, 5))
+    nothing = make_evaluation(
+        tmp_path / "none", logits, [0, 1, 2], failed=[(clip, 0) for clip in range(3)]
+    )
+    begun = make_evaluation(tmp_path / "begun", logits, [0, 1, 2], shards=[])
+    parts = sections(store, [nothing, begun])
+    text = render("x", parts)
+    assert "none of the 3 evaluated videos worked under every method" in text
+    assert "has no committed results yet" in text
+    assert sum(part.title.startswith("The five principles") for part in parts) == 2
+    assert text.count("lite-pipeline evaluate \\\n") == 2
+    assert Page(text).plots == Page(render("x", sections(store))).plots == 6
+
+
+def test_intervals_are_over_groups_where_the_evaluation_has_some(tmp_path: Path):
+    store = make_store(tmp_path / "store", 6)
+    logits = np.random.default_rng(0).normal(size=(12, 3, 5)).astype(np.float32)
+    groups = [f"g{i // 3}" for i in range(12)]
+    grouped = make_evaluation(tmp_path / "e", logits, [0, 1, 2] * 4, groups=groups)
+    accuracy = next(p for p in sections(store, [grouped]) if p.title == "Accuracy against cost")
+    assert "95 % intervals over 4 groups of the videos" in accuracy.text[0]
+    assert "intervals of 4 are rough" in accuracy.text[0]
+
+
+def test_a_method_has_one_colour_in_all_pictures():
+    found = looks(["full", "random", "lite"])
+    assert len({colour for colour, _ in found.values()}) == 3
+    many = looks(map(str, range(50)))
+    assert len(set(many.values())) == 50
 
 
 def test_published_points_are_the_papers_and_off_at_first(tmp_path: Path):
