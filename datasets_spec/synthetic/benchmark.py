@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -30,11 +30,37 @@ VERSION = 2
 """Raised whenever the same seed renders other videos than before."""
 RECIPE = "synthetic.json"
 _PER_TASK = 16
-Draw = Callable[[int], Scene]
-"""A video's number to what it shows; can be pickled."""
-Recipe = dict[str, int | str | bool]
-_OLDER: Recipe = {"codec": DEFAULT_CODEC, "competitors": True}
-"""What recipes mean that do not say it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a folder was rendered from: all that decides its videos, as its `synthetic.json` says.
+
+    Those with a default are not in the files of older versions.
+    """
+
+    version: int
+    num_videos: int
+    seed: int
+    codec: str = DEFAULT_CODEC
+    competitors: bool = True
+
+    @classmethod
+    def read(cls, root: Path) -> Recipe:
+        """That of a folder.
+
+        Raises:
+            DatasetSpecError: its file is damaged, or says what this program does not know.
+        """
+        path = root / RECIPE
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise DatasetSpecError(f"{path} is damaged: {error}; use an empty folder") from error
+
+    def scene(self, index: int) -> Scene:
+        """What video `index` shows."""
+        return draw_scene(self.seed, index, self.competitors)
 
 
 def make(
@@ -68,26 +94,25 @@ def make(
         )
     extension = find_codec(codec).extension
     try:
-        recipe: Recipe = {
-            "version": VERSION,
-            "num_videos": num_videos,
-            "seed": seed,
-            "codec": codec,
-            "competitors": competitors,
-        }
+        recipe = Recipe(
+            version=VERSION,
+            num_videos=num_videos,
+            seed=seed,
+            codec=codec,
+            competitors=competitors,
+        )
         _claim(root, recipe)
         paths = [video_path(root, i, extension) for i in range(num_videos)]
         missing = [i for i, path in enumerate(paths) if not path.exists()]
         done = num_videos - len(missing)
         report = on_progress or (lambda done, total: None)
         report(done, num_videos)
-        draw = partial(draw_scene, seed, competitors=competitors)
-        for rendered in _render_all(root, draw, missing, workers, codec):
+        for rendered in _render_all(root, recipe, missing, workers):
             done += rendered
             report(done, num_videos)
         for leftover in (root / VIDEO_FOLDER).glob(f".*.{extension}.*"):  # of a killed process
             leftover.unlink()
-        scenes = [draw(i) for i in range(num_videos)]
+        scenes = [recipe.scene(i) for i in range(num_videos)]
         write_actors(root, scenes)
         write_annotations(root, scenes)  # last: a reader finds them, so all the videos are there
     except OSError as error:
@@ -98,12 +123,11 @@ def _claim(root: Path, recipe: Recipe) -> None:
     """Makes the folder this recipe's, or raises."""
     path = root / RECIPE
     if path.exists():
-        try:
-            found = _OLDER | json.loads(path.read_text())
-        except (ValueError, TypeError) as error:
-            raise DatasetSpecError(f"{path} is damaged: {error}; use an empty folder") from error
-        if found != recipe:
-            differ = [f"{k} {found.get(k)} -> {v}" for k, v in recipe.items() if found.get(k) != v]
+        found, asked = asdict(Recipe.read(root)), asdict(recipe)
+        if found != asked:
+            differ = [
+                f"{name} {found[name]} -> {v}" for name, v in asked.items() if found[name] != v
+            ]
             raise DatasetSpecError(
                 f"{root} was begun with other settings ({', '.join(differ)}): "
                 "repeat those, or name an empty folder"
@@ -111,24 +135,24 @@ def _claim(root: Path, recipe: Recipe) -> None:
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DatasetSpecError(f"{root} is not an empty folder; name a new one")
     (root / VIDEO_FOLDER).mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(recipe))
+    write_text(path, json.dumps(asdict(recipe)))
 
 
 def _render_all(
-    root: Path, draw: Draw, indices: list[int], workers: int | None, codec: str
+    root: Path, recipe: Recipe, indices: list[int], workers: int | None
 ) -> Iterator[int]:
     """Renders the videos and yields how many became ready."""
     tasks = [indices[i : i + _PER_TASK] for i in range(0, len(indices), _PER_TASK)]
     count = min(len(tasks), os.cpu_count() or 1 if workers is None else workers)
     if count == 0:
         for index in indices:
-            yield _render_some(root, draw, [index], codec)
+            yield _render_some(root, recipe, [index])
         return
     # Spawned, not forked: the caller may have threads, whose locks a fork would copy.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
     try:
-        yield from _as_completed(pool, root, draw, tasks, codec, 2 * count)
+        yield from _as_completed(pool, root, recipe, tasks, 2 * count)
     except BrokenProcessPool as error:
         raise DatasetSpecError("a rendering process died; the same command goes on") from error
     finally:
@@ -138,9 +162,8 @@ def _render_all(
 def _as_completed(
     pool: ProcessPoolExecutor,
     root: Path,
-    draw: Draw,
+    recipe: Recipe,
     tasks: Iterable[list[int]],
-    codec: str,
     ahead: int,
 ) -> Iterator[int]:
     """Keeps `ahead` tasks in the pool, so that an interruption waits for few of them."""
@@ -148,7 +171,7 @@ def _as_completed(
     pending: set[Future[int]] = set()
     while True:
         for task in islice(rest, ahead - len(pending)):
-            pending.add(pool.submit(_render_some, root, draw, task, codec))
+            pending.add(pool.submit(_render_some, root, recipe, task))
         if not pending:
             return
         finished, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -156,11 +179,11 @@ def _as_completed(
             yield future.result()
 
 
-def _render_some(root: Path, draw: Draw, indices: list[int], codec: str) -> int:
-    written_by = find_codec(codec)
+def _render_some(root: Path, recipe: Recipe, indices: list[int]) -> int:
+    written_by = find_codec(recipe.codec)
     for index in indices:
         path = video_path(root, index, written_by.extension)
-        write_video(path, render(draw(index)), written_by)
+        write_video(path, render(recipe.scene(index)), written_by)
     return len(indices)
 
 

@@ -5,16 +5,15 @@ No mask is stored: a scene follows from the seed and the video's number alone.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from datasets_spec.errors import DatasetSpecError
 from datasets_spec.synthetic.annotations import video_id_of
-from datasets_spec.synthetic.benchmark import RECIPE, VERSION
+from datasets_spec.synthetic.benchmark import RECIPE, VERSION, Recipe
 from datasets_spec.synthetic.render import actor_cover
-from datasets_spec.synthetic.scene import Scene, draw_scene
+from datasets_spec.synthetic.scene import Scene
 
 
 class RenderedVideos:
@@ -28,21 +27,16 @@ class RenderedVideos:
     """
 
     def __init__(self, root: str | Path) -> None:
-        path = Path(root) / RECIPE
-        if not path.is_file():
+        if not (Path(root) / RECIPE).is_file():
             raise DatasetSpecError(
                 f"no {RECIPE} in {root}: only videos made by `datasets make synthetic` have masks"
             )
-        try:
-            recipe = json.loads(path.read_text())
-            self._seed, self._num = int(recipe["seed"]), int(recipe["num_videos"])
-            version = recipe["version"]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DatasetSpecError(f"{path} is damaged: {error!r}") from error
-        if version != VERSION:
+        self._recipe = recipe = Recipe.read(Path(root))
+        if recipe.version != VERSION:
             raise DatasetSpecError(
-                f"{root} was rendered by version {version} of the benchmark, and this program "
-                f"draws version {VERSION}: its masks would lie elsewhere; render the videos anew"
+                f"{root} was rendered by version {recipe.version} of the benchmark, and this "
+                f"program draws version {VERSION}: its masks would lie elsewhere; render the "
+                "videos anew"
             )
         self._root = root
 
@@ -53,9 +47,9 @@ class RenderedVideos:
             DatasetSpecError: the folder has no such video.
         """
         index = int(video_id) - 1 if video_id.isdecimal() else -1
-        if not 0 <= index < self._num or video_id_of(index) != video_id:
+        if not 0 <= index < self._recipe.num_videos or video_id_of(index) != video_id:
             raise DatasetSpecError(f"{self._root} has no rendered video {video_id!r}")
-        return draw_scene(self._seed, index)
+        return self._recipe.scene(index)
 
 
 def labelled_and_other(scene: Scene) -> tuple[np.ndarray, np.ndarray]:

@@ -43,6 +43,15 @@ def test_only_the_folder_that_was_rendered_so_has_masks(tmp_path):
     recipe.write_text(f'{{"version": {VERSION}, "num_videos": 3, "seed": 7}}')
     found = RenderedVideos(tmp_path).scene("3")
     assert np.array_equal(render(found), render(draw_scene(7, 2)))
+    text = f'{{"version": {VERSION}, "num_videos": 3, "seed": 7, "competitors": false}}'
+    recipe.write_text(text)
+    alone = RenderedVideos(tmp_path).scene("2")
+    assert np.array_equal(render(alone), render(draw_scene(7, 1, competitors=False)))
+    assert not np.array_equal(render(alone), render(draw_scene(7, 1)))
+    recipe.write_text(text.replace("competitors", "weather"))
+    with pytest.raises(DatasetSpecError, match="weather"):
+        RenderedVideos(tmp_path)
+    recipe.write_text(text)
     for foreign in ("0", "4", "clip", "03"):
         with pytest.raises(DatasetSpecError, match="no rendered video"):
             RenderedVideos(tmp_path).scene(foreign)
