@@ -133,6 +133,7 @@ def accelerate(
     from pipeline.cli import accelerate_inputs as inputs
     from pipeline.cli import accelerate_steps as steps
 
+    inputs.check_apart(dataset, data_root, out)
     learnt, judged = (
         ["all", "all"]
         if unlabelled

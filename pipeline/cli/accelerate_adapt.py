@@ -130,6 +130,7 @@ def compare(
     at = {video: row for row, video in enumerate(before.videos)}
     rows = [row for row, video in enumerate(after.videos) if video in at]
     same = [at[after.videos[row]] for row in rows]
+    groups = None if after.groups is None else after.groups[rows]
     lines = [replace(line, top1=line.top1[rows], top5=line.top5[rows]) for line in after.lines]
     all_tokens = next(line for line in lines if line.method == FULL)
     line = next(
@@ -148,9 +149,9 @@ def compare(
         line=line,
         all_tokens=all_tokens,
         num_videos=len(rows),
-        gain=difference(adapted - chosen),
-        against_full=difference(adapted - full),
-        price=difference(everything - full),
+        gain=difference(adapted - chosen, groups),
+        against_full=difference(adapted - full, groups),
+        price=difference(everything - full, groups),
     )
 
 

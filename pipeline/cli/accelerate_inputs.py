@@ -95,6 +95,23 @@ def settle_splits(dataset: str, data_root: str, split: str | None, judge: str | 
     return [learnt, next((name for name in others if name in there), learnt)]
 
 
+def check_apart(dataset: str, data_root: str, out: Path) -> None:
+    """Refuse a place for the model among folders that are classes: it would be one the next time.
+
+    Raises:
+        ConfigError: it lies there.
+        DatasetSpecError: no such dataset.
+    """
+    from datasets_spec import load_spec
+
+    inside = out.resolve().is_relative_to(Path(data_root).resolve())
+    if load_spec(dataset).format == "folder" and inside:
+        raise ConfigError(
+            f"--out {out} lies in --data-root {data_root}, where folders are read as classes and "
+            "searched for videos: name one outside of it"
+        )
+
+
 def in_checkpoint_order(task: Task, backbone: Backbone) -> Task:
     """The task with the classes in the checkpoint's order, where the dataset's own is only sorted.
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from selector.deploy.config import LiteConfig
     from selector.evaluation.files import Evaluation
     from selector.evaluation.report.table import Entry
+    from selector.statistics import Groups
 
 LOSS_RATIOS = (0.9, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2)
 """Keep ratios tried where a loss is allowed; a speed-up has its own."""
@@ -167,6 +168,8 @@ class Judged(NamedTuple):
 
     lines: list[Entry]
     videos: list[str]
+    groups: Groups | None
+    """(V,) of the videos; None where each is its own."""
 
 
 def judged(task: Task, evaluation: Evaluation) -> Judged:
@@ -178,12 +181,13 @@ def judged(task: Task, evaluation: Evaluation) -> Judged:
     outcomes, config = read_outcomes(evaluation), evaluation.config
     rates = evaluation.timing().clips_per_s(config)
     lines = entries(outcomes, evaluation.info, rates)
-    videos = outcomes.video_ids.tolist()
+    videos, groups = outcomes.video_ids.tolist(), outcomes.groups
     if task.judge_split == task.split:
         kept = [i for i, video in enumerate(videos) if is_held_out(video, task.held_out)]
         lines = [replace(line, top1=line.top1[kept], top5=line.top5[kept]) for line in lines]
         videos = [videos[i] for i in kept]
-    return Judged(lines, videos)
+        groups = None if groups is None else groups[kept]
+    return Judged(lines, videos, groups)
 
 
 def decide(task: Task, evaluation: Evaluation, wanted: Wanted) -> Choice:
@@ -196,10 +200,10 @@ def decide(task: Task, evaluation: Evaluation, wanted: Wanted) -> Choice:
     from selector.evaluation.config import FULL
     from selector.training.split import halves
 
-    lines, videos = judged(task, evaluation)
+    lines, videos, groups = judged(task, evaluation)
     full = next(line for line in lines if line.method == FULL)
     others = [line for line in lines if line is not full]
-    return choose(others, full, wanted, halves(videos))
+    return choose(others, full, wanted, halves(videos if groups is None else groups), groups)
 
 
 def adaptive(

@@ -23,7 +23,7 @@ from selector.deploy.config import LiteConfig
 from selector.evaluation.files import Evaluation
 from selector.evaluation.report.table import Entry
 from selector.methods.spread import DEFAULT_SPREAD
-from selector.statistics import FEW, mean_interval
+from selector.statistics import FEW, Groups, mean_interval
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -89,22 +89,31 @@ class Choice:
         return self.full.gmacs / self.line.gmacs
 
 
-def choose(lines: Sequence[Entry], full: Entry, wanted: Wanted, half: Bools) -> Choice:
+def choose(
+    lines: Sequence[Entry],
+    full: Entry,
+    wanted: Wanted,
+    half: Bools,
+    groups: Groups | None = None,
+) -> Choice:
     """Choose a line.
 
     Args:
         lines: what there is to choose from, all on the same V videos.
         full: the full model on them.
         wanted: the goal.
-        half: (V,) which of two halves a video is in.
+        half: (V,) which of two halves a video is in; all of a group are in the same.
+        groups: (V,) of the videos; None where each is its own.
 
     Raises:
         ConfigError: no line meets the goal, or the videos are too few to tell.
     """
-    if min(half.sum(), (~half).sum()) < FEW // 4 or len(half) < FEW:
+    units = [len(half[side] if groups is None else set(groups[side])) for side in (half, ~half)]
+    if min(units) < FEW // 4 or sum(units) < FEW:
+        of_groups = "" if groups is None else f", of {sum(units)} groups,"
         raise ConfigError(
-            f"{len(half)} videos are left to judge by, and on fewer than {FEW} chance decides: "
-            "give more labelled videos"
+            f"{len(half)} videos{of_groups} are left to judge by, and on fewer than {FEW} chance "
+            "decides: give more labelled videos"
         )
     costed = [line for line in lines if line.gmacs is not None]
     right = np.stack([full.top1.mean(axis=1), *(c.top1.mean(axis=1) for c in costed)], axis=1)
@@ -121,12 +130,12 @@ def choose(lines: Sequence[Entry], full: Entry, wanted: Wanted, half: Bools) -> 
     second = _best(np.where(others, gaps, -np.inf), gmacs, wanted) if others.any() else 0
     next_best = None
     if second:
-        next_best = costed[second - 1], difference(gaps[:, best] - gaps[:, second])
+        next_best = costed[second - 1], difference(gaps[:, best] - gaps[:, second], groups)
     return Choice(
         line=chosen,
         full=full,
-        against_full=difference(gaps[:, best]),
-        expected=difference(crossed),
+        against_full=difference(gaps[:, best], groups),
+        expected=difference(crossed, groups),
         next_best=next_best,
         num_lines=int(_cheap(gmacs, wanted).sum()),
     )
@@ -156,14 +165,16 @@ def better_spread(folder: Path, evaluation: Evaluation, keep_ratio: float | None
     """
     model = LiteConfig.load(folder)
     ratio = model.keep_ratio if keep_ratio is None else keep_ratio
-    right = []
+    right, units = [], pd.Series(dtype=object)
     for spread in (0.0, DEFAULT_SPREAD):
         rows = calibration_rows(folder, evaluation, model.with_spread(spread))
         found = pd.Series(rows.levels.is_right[:, rows.level(ratio)], rows.clip_ids)
         right.append(found.astype(float))
+        units = pd.Series(rows.units, rows.clip_ids)
     gaps = (right[1] - right[0]).dropna()  # of the clips that both could do
     videos = evaluation.plan()["video_id"].to_pandas()[gaps.index]
-    gain = difference(gaps.groupby(videos).mean().to_numpy())
+    of_videos = pd.DataFrame({"gap": gaps, "group": units[gaps.index]}).groupby(videos)
+    gain = difference(of_videos["gap"].mean().to_numpy(), of_videos["group"].first().to_numpy())
     better = DEFAULT_SPREAD if gain.mean > 0 else 0.0
     return Spreads(better, gain, ratio, videos.nunique())
 
@@ -205,7 +216,7 @@ def _out_of_reach(costed: Sequence[Entry], gaps: Floats, gmacs: Floats, wanted: 
     )
 
 
-def difference(values: Floats) -> Difference:
-    """The mean of some videos' values in [-1, 1], (V,), with its interval."""
-    low, high = mean_interval(values[:, None], (-1.0, 1.0))[:, 0]
+def difference(values: Floats, groups: Groups | None = None) -> Difference:
+    """The mean of some videos' values in [-1, 1], (V,), with its interval over the groups, (V,)."""
+    low, high = mean_interval(values[:, None], (-1.0, 1.0), groups=groups)[:, 0]
     return Difference(float(values.mean()), float(low), float(high))

@@ -43,8 +43,8 @@ def adapted(right_after, best_step=3, videos=VIDEOS):
         line(e.method, e.top1[rows, 0], e.gmacs, e.keep_ratio) for e in after
     ]  # another evaluation, which may lack some videos
     result = SimpleNamespace(num_steps=9, num_train=70, seconds=90.0, best_step=best_step)
-    before = Judged([full, chosen], VIDEOS)
-    found = compare(None, result, None, before, choice, Judged(after, list(videos)))
+    before = Judged([full, chosen], VIDEOS, None)
+    found = compare(None, result, None, before, choice, Judged(after, list(videos), None))
     return found, choice
 
 

@@ -61,6 +61,16 @@ def test_what_is_judged_by_was_not_learnt_from(tmp_path, there, asked, expected)
     assert task.held_out == held_out
 
 
+def test_a_model_among_the_classes_would_be_one(tmp_path):
+    (tmp_path / "videos").mkdir()
+    with pytest.raises(ConfigError, match="folders are read as classes"):
+        inputs.check_apart(
+            "folder", str(tmp_path / "videos"), tmp_path / "videos" / "new" / "model"
+        )
+    inputs.check_apart("folder", str(tmp_path / "videos"), tmp_path / "videos-model")
+    inputs.check_apart("ssv2", str(tmp_path / "videos"), tmp_path / "videos" / "model")
+
+
 def test_a_sorted_order_gives_way_to_the_checkpoints(tiny_backbone, tmp_path):
     backbone = load_backbone(str(tiny_backbone))
     backbone.label_names = ["run", "jump", "Arm wrestling", "dive", "walk"]

@@ -93,6 +93,24 @@ def test_a_goal_out_of_reach_says_what_there_is(wanted, fault):
         choose(lines, FULL, wanted, HALF)
 
 
+def test_videos_of_a_group_are_one_draw():
+    """Four of each: the interval is that of the groups alone, and too few groups are refused."""
+    groups = np.repeat([f"g{i}" for i in range(NUM)], 4)
+    full, lines = line("full", 1.0, 100.0, [0, 1]), [line("lite", 0.5, 45.0, [0, 1, 2, 3, 4])]
+    alone = choose(lines, full, Wanted(speedup=2.0), HALF)
+    for each in (full, *lines):
+        object.__setattr__(each, "top1", np.repeat(each.top1, 4, axis=0))
+    half = np.repeat(HALF, 4)
+    found = choose(lines, full, Wanted(speedup=2.0), half, groups)
+    assert found.num_videos == 4 * NUM
+    assert found.against_full == pytest.approx(alone.against_full)
+    narrow = choose(lines, full, Wanted(speedup=2.0), half).against_full
+    assert narrow.high - narrow.low < 0.7 * (found.against_full.high - found.against_full.low)
+    few = np.repeat(list("abcd"), 40)
+    with pytest.raises(ConfigError, match="160 videos, of 4 groups, are left"):
+        choose(lines, full, Wanted(speedup=2.0), few < "c", few)
+
+
 def test_too_few_videos_to_tell():
     few = [line("lite", 0.5, 45.0, [])]
     for each in (few[0], cut := line("full", 1.0, 100.0, [])):
