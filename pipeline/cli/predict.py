@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli import options, output, predict_windows
+from pipeline.cli import options, output, predict_masks, predict_windows
 from pipeline.config import DECODERS, PRECISIONS, require_one_of
 from pipeline.errors import ConfigError, DecodeError, printable
 
@@ -48,8 +48,22 @@ def predict(
     backbone: options.ModelBackbone = None,
     save_mask: Annotated[
         Path | None,
-        typer.Option(help="Draw the kept tokens of the first view: .png (all frames) or .mp4."),
+        typer.Option(
+            help="Draw frames, predicted values and kept tokens of the first view: a .png, an "
+            ".mp4, or a folder for a file of each video."
+        ),
     ] = None,
+    mask_format: Annotated[
+        str | None, typer.Option(help="png or mp4, where --save-mask is a folder; by default png.")
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Class of the videos; --save-mask also draws the oracle's map of it."),
+    ] = None,
+    label_by_folder: Annotated[
+        bool,
+        typer.Option("--label-by-folder", help="Each video's class is the name of its folder."),
+    ] = False,
     decoder: Annotated[str, typer.Option(help=f"One of {', '.join(DECODERS)}.")] = "pyav",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     precision: Annotated[
@@ -89,23 +103,25 @@ def predict(
         raise ConfigError("give either --keep-ratio or --adaptive, not both")
     from pipeline.clips.views import list_views, parse_views
     from pipeline.decode import DecodePool
-    from selector.deploy.overlay import check_overlay_path, save_overlay
     from selector.deploy.predict import list_videos, predict_videos, to_json
     from selector.training.train import resolve_device
 
     if as_json and jsonl is not None:
         raise ConfigError("give either --json or --jsonl, not both")
-    windows = predict_windows.asked(
-        places or [], window, stride, live, plain={"--json": as_json, "--save-mask": save_mask}
-    )
+    windows = predict_windows.asked(places or [], window, stride, live, plain={"--json": as_json})
+    beside = {"--mask-format": mask_format, "--label": label, "--label-by-folder": label_by_folder}
+    for name, given in beside.items():
+        if given and save_mask is None:
+            raise ConfigError(f"{name} belongs to --save-mask")
+    if save_mask is not None and live is not None:
+        raise ConfigError("--save-mask draws files: a live source has no end, and does not wait")
     videos = [live] if live is not None else list_videos(places or [])
+    masks = None
     if save_mask is not None:
-        if len(videos) != 1:
-            raise ConfigError(
-                f"--save-mask draws one video, got {len(videos)}: give them one by one"
-            )
-        options.require_writable_file(save_mask)
-        check_overlay_path(save_mask)
+        masks = predict_masks.Masks(
+            save_mask, videos, mask_format, folders=places or [], windows=windows is not None,
+            label=label, label_by_folder=label_by_folder,
+        )  # fmt: skip
     wanted = list_views(*parse_views(views))
     lite = options.load_lite(
         model,
@@ -115,10 +131,12 @@ def predict(
         precision=precision,
         spread=spread,
     )
+    if masks is not None:
+        masks.use(lite)
     if windows is not None:
         predict_windows.predict(
             lite, videos, windows, keep_ratio=keep_ratio, adaptive=adaptive or None, views=wanted,
-            sampling=sampling, decoder=decoder, top=top, jsonl=jsonl,
+            sampling=sampling, decoder=decoder, top=top, jsonl=jsonl, masks=masks,
         )  # fmt: skip
         return
     shown: list[dict[str, object]] = []
@@ -130,19 +148,24 @@ def predict(
         )  # fmt: skip
         for path, result in zip(videos, results, strict=True):
             failed += isinstance(result, DecodeError)
-            lines.add(to_json(path, result))
+            drawn = None if masks is None else masks.draw(path, result)
+            answer = to_json(path, result) | ({} if drawn is None else {"mask": drawn})
+            lines.add(answer)
             if as_json:
-                shown.append(to_json(path, result))
+                shown.append(answer)
             elif isinstance(result, DecodeError):
                 output.echo(f"error: {path}: {result}", err=True)
             elif jsonl != "-":
                 output.echo_lines(describe(path, result))
-            if save_mask is not None and not isinstance(result, DecodeError):
-                save_overlay(save_mask, result.frames, result.kept)
+                if drawn is not None:
+                    output.echo(f"  mask {drawn}")
     if as_json:
         output.echo_json(shown)
     if failed:
         output.echo(f"{failed} of {len(videos)} videos failed", err=True)
+    if masks is not None and masks.failed:
+        output.echo(f"masks that are not written: {masks.failed}", err=True)
+    if failed or (masks is not None and masks.failed):
         raise typer.Exit(1)
 
 

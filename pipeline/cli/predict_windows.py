@@ -12,6 +12,7 @@ from pipeline.cli import output
 from pipeline.errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
+    from pipeline.cli.predict_masks import Masks
     from pipeline.clips.views import View
     from pipeline.decode.windows import Span, WindowRequest
     from selector.deploy.model import LiteModel
@@ -82,6 +83,7 @@ def predict(
     decoder: str,
     top: int,
     jsonl: str | None,
+    masks: Masks | None = None,
 ) -> None:
     """Classify all windows of all sources, one source after the other.
 
@@ -105,10 +107,13 @@ def predict(
     requests = [request(source) for source in sources]
     with output.json_lines(jsonl) as lines:
         for source, wanted in zip(sources, requests, strict=True):
+            answers = predict_windows(
+                lite, wanted, keep_ratio=keep_ratio, adaptive=adaptive, top=top
+            )
+            if masks is not None:
+                answers = masks.windows(source, wanted, answers)
             try:
-                for window, result in predict_windows(
-                    lite, wanted, keep_ratio=keep_ratio, adaptive=adaptive, top=top
-                ):
+                for window, result in answers:
                     lines.add(to_json(source, result, window))
                     title = f"{source} {window.start_s:.2f} to {window.end_s:.2f} s"
                     if isinstance(result, DecodeError):
@@ -125,5 +130,7 @@ def predict(
                 failed += 1
                 lines.add(to_json(source, error))
                 output.echo(f"error: {source}: {error}", err=True)
-    if failed:
+    if masks is not None and masks.failed:
+        output.echo(f"masks that are not written: {masks.failed}", err=True)
+    if failed or (masks is not None and masks.failed):
         raise typer.Exit(1)

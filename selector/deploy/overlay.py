@@ -1,37 +1,20 @@
-"""Shows which tokens a clip keeps: the others are darkened, in a sheet of frames or a video."""
+"""What is said of a clip's tokens, painted over its frames.
+
+Axes: T frames of H x W pixels; (t, y, x) the token grid, of which T, H and W are multiples.
+"""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import av
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-
-from pipeline.errors import ConfigError
 
 Frames = npt.NDArray[np.uint8]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
-SUFFIXES = (".png", ".mp4")
 _DROPPED_LIGHT = 0.2
-_MIN_SIDE = 224
-_GAP = 4
-_FRAMES_PER_S = 4
-
-
-def check_overlay_path(path: Path) -> None:
-    """Refuse a file that cannot be written, before any work is done.
-
-    Raises:
-        ConfigError: no such format, or no such folder.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path} must end in {' or '.join(SUFFIXES)}")
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"{path} cannot be written: its folder does not exist")
+_FRAME_UNDER_HEAT = 0.35
 
 
 def darken_dropped(frames: Frames, kept: npt.NDArray[np.bool_]) -> Frames:
@@ -39,58 +22,69 @@ def darken_dropped(frames: Frames, kept: npt.NDArray[np.bool_]) -> Frames:
 
     Args:
         frames: uint8 (T, H, W, 3).
-        kept: bool (t, y, x); T, H and W are multiples of t, y and x.
+        kept: bool (t, y, x).
 
     Returns:
         uint8 (T, H, W, 3).
     """
-    for axis, size in enumerate(frames.shape[:3]):
-        kept = kept.repeat(size // kept.shape[axis], axis=axis)
     dark = (frames * _DROPPED_LIGHT).round().astype(np.uint8)
-    return np.where(kept[..., None], frames, dark)
+    return np.where(_to_pixels(kept, frames)[..., None], frames, dark)
 
 
-def contact_sheet(frames: Frames) -> Frames:
-    """All frames (T, H, W, 3) in rows on white, first frame top left: uint8 (H', W', 3)."""
-    num, height, width, _ = frames.shape
-    columns = math.ceil(math.sqrt(num))
-    rows = math.ceil(num / columns)
-    down, right = height + _GAP, width + _GAP
-    sheet = np.full((rows * down - _GAP, columns * right - _GAP, 3), 255, dtype=np.uint8)
-    for i, frame in enumerate(frames):
-        top, left = i // columns * down, i % columns * right
-        sheet[top : top + height, left : left + width] = frame
-    return sheet
-
-
-def save_overlay(path: Path, frames: Frames, kept: npt.NDArray[np.bool_]) -> None:
-    """Write the kept tokens over the frames, as a contact sheet (.png) or a video (.mp4).
+def heat(
+    frames: Frames, values: npt.NDArray[np.floating], low: float = 0.0, high: float = 1.0
+) -> Frames:
+    """The frames in grey under a map, in matplotlib's colours `inferno`.
 
     Args:
-        path: its suffix decides.
         frames: uint8 (T, H, W, 3).
-        kept: bool (t, y, x).
+        values: (t, y, x).
+        low: the value of the darkest colour.
+        high: the value of the brightest, above `low`.
 
-    Raises:
-        ConfigError: no such format or folder.
+    Returns:
+        uint8 (T, H, W, 3).
     """
-    check_overlay_path(path)
-    shown = darken_dropped(frames, kept)
-    factor = max(1, math.ceil(_MIN_SIDE / shown.shape[2]))  # small clips would be a stamp
-    shown = shown.repeat(factor, axis=1).repeat(factor, axis=2)
-    if path.suffix.lower() == ".png":
-        Image.fromarray(contact_sheet(shown)).save(path)
-    else:
-        _save_video(path, shown)
+    from matplotlib import colormaps
+
+    shown = (_to_pixels(values, frames).astype(np.float64) - low) / (high - low)
+    colour = colormaps["inferno"](shown)[..., :3] * 255
+    grey = frames.mean(axis=-1, keepdims=True)
+    mixed = _FRAME_UNDER_HEAT * grey + (1 - _FRAME_UNDER_HEAT) * colour
+    painted: Frames = mixed.round().astype(np.uint8)
+    return painted
 
 
-def _save_video(path: Path, frames: Frames) -> None:
-    height, width = (side - side % 2 for side in frames.shape[1:3])  # 4:2:0 needs even sides
-    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=_FRAMES_PER_S)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for frame in frames:
-            picture = np.ascontiguousarray(frame[:height, :width])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+def paint_groups(frames: Frames, group: npt.NDArray[np.int64]) -> Frames:
+    """The frames with merged tokens in their mean colour, and dropped ones darkened.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        group: int64 (t, y, x), which token at the head each became part of; -1 for none. One that
+            is alone in its group stays as it is.
+
+    Returns:
+        uint8 (T, H, W, 3).
+    """
+    t, y, x = group.shape
+    num, height, width, _ = frames.shape
+    blocks = frames.reshape(t, num // t, y, height // y, x, width // x, 3)
+    of_token = blocks.mean(axis=(1, 3, 5)).reshape(-1, 3)
+    flat = group.ravel()
+    inside = np.flatnonzero(flat >= 0)
+    size = np.bincount(flat[inside])
+    total = np.stack([np.bincount(flat[inside], of_token[inside, c]) for c in range(3)], axis=1)
+    mean = of_token.copy()
+    mean[inside] = total[flat[inside]] / size[flat[inside], None]
+    merged = np.zeros(flat.shape, bool)
+    merged[inside] = size[flat[inside]] > 1
+    shown = darken_dropped(frames, group >= 0)
+    colours = _to_pixels(mean.round().astype(np.uint8).reshape(t, y, x, 3), frames)
+    return np.where(_to_pixels(merged.reshape(t, y, x), frames)[..., None], colours, shown)
+
+
+def _to_pixels(values: npt.NDArray[Scalar], frames: npt.NDArray[Any]) -> npt.NDArray[Scalar]:
+    """A value of every token (t, y, x, ...) at each of its pixels (T, H, W, ...)."""
+    for axis, size in enumerate(frames.shape[:3]):
+        values = values.repeat(size // values.shape[axis], axis=axis)
+    return values

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,10 @@ class Prediction:
     """uint8 (T, H, W, 3), the first view."""
     kept: npt.NDArray[np.bool_]
     """bool (t, y, x), its kept tokens."""
+    scores: npt.NDArray[np.float32] | None
+    """(t, y, x), what its tokens are predicted to be worth; see `LiteOutput.scores`."""
+    group: npt.NDArray[np.int64] | None
+    """int64 (t, y, x), which token at the head each became part of; see `LiteOutput.group`."""
 
 
 def predict_videos(
@@ -204,6 +209,10 @@ def _answer(
     names = model.backbone.label_names
     kept = output.budget[views].tolist()
     grid = model.backbone.grid
+
+    def first_view(values: torch.Tensor | None) -> Any:
+        return None if values is None else values[views.start].reshape(grid).cpu().numpy()
+
     return Prediction(
         top=[
             (index, names[index] if names else f"class {index}", value)
@@ -216,7 +225,9 @@ def _answer(
         confidence=None if output.confidence is None else output.confidence[views].tolist(),
         damaged=video.damaged,
         frames=video.clips[0],
-        kept=output.kept[views.start].reshape(grid).cpu().numpy(),
+        kept=first_view(output.kept),
+        scores=first_view(output.scores),
+        group=first_view(output.group),
     )
 
 

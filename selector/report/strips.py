@@ -16,7 +16,7 @@ import pandas as pd
 from pipeline.errors import StoreError
 from pipeline.store.reader import Store
 from selector.analysis.videos import Frames, Videos
-from selector.deploy.overlay import darken_dropped
+from selector.deploy.overlay import darken_dropped, heat
 
 if TYPE_CHECKING:
     from selector.deploy.model import LiteModel
@@ -169,15 +169,3 @@ def top(values: npt.NDArray[np.floating]) -> Mask:
     kept = np.zeros(values.size, bool)
     kept[np.argsort(-values.ravel(), kind="stable")[:number]] = True
     return kept.reshape(values.shape)
-
-
-def heat(frames: Frames, scores: npt.NDArray[np.floating]) -> Frames:
-    """The frames in grey under their map: scores (t, y, x) in [0, 1], 1 is the brightest."""
-    from matplotlib import colormaps
-
-    value = scores
-    for axis, size in enumerate(frames.shape[:3]):
-        value = value.repeat(size // value.shape[axis], axis=axis)
-    colour = colormaps["inferno"](value)[..., :3] * 255
-    grey = frames.mean(axis=-1, keepdims=True)
-    return (0.35 * grey + 0.65 * colour).round().astype(np.uint8)

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest
 from pipeline.errors import ClipStatus, DecodeError, LiteError, LostProcessError
-from selector.deploy.overlay import save_overlay
+from selector.deploy.mask_picture import draw_clip, mask_panels, png_bytes
 from selector.serving.batching import Batcher
 from selector.serving.limits import Limits, Refusal
 from selector.serving.messages import Answer
@@ -149,7 +149,7 @@ async def _answer(
             metrics.gmacs.inc(found.fields["gmacs"])
             metrics.full_gmacs.inc(found.fields["full_gmacs"])
             if mask:
-                drawn = await asyncio.to_thread(_drawn, found, video, service.folder)
+                drawn = await asyncio.to_thread(_drawn, found, video)
                 return found.fields | {"mask": drawn}
             return found.fields
     except TimeoutError:
@@ -187,9 +187,8 @@ def _checked(found: T | DecodeError) -> T:
     return found
 
 
-def _drawn(found: Answer, video: DecodedVideo, place: Path) -> str:
-    """What `predict --save-mask` draws, as a data URL; `place` is for temporary files."""
-    with tempfile.TemporaryDirectory(dir=place) as folder:
-        picture = Path(folder) / "mask.png"
-        save_overlay(picture, video.clips[0], found.kept)
-        return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+def _drawn(found: Answer, video: DecodedVideo) -> str:
+    """What `predict --save-mask` draws, without the heading, as a data URL."""
+    panels = mask_panels(video.clips[0], found.kept, found.scores, found.group, found.method)
+    data = png_bytes(draw_clip([], panels, len(found.kept)))
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"

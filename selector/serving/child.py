@@ -53,7 +53,13 @@ def classify(
         del fields["video"]  # its name is the client's, and was not looked at
         tokens = each.num_tokens * len(each.kept_tokens)
         answers.append(
-            Answer(fields={**fields, "keep_ratio": sum(each.kept_tokens) / tokens}, kept=each.kept)
+            Answer(
+                fields={**fields, "keep_ratio": sum(each.kept_tokens) / tokens},
+                kept=each.kept,
+                scores=each.scores,
+                group=each.group,
+                method=model.config.method,
+            )
         )
     return answers
 

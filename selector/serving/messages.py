@@ -35,3 +35,8 @@ class Answer:
     """As `selector.deploy.predict.to_json` has it, without the video's name."""
     kept: npt.NDArray[np.bool_]
     """bool (t, y, x), the kept tokens of the first view."""
+    scores: npt.NDArray[np.float32] | None
+    group: npt.NDArray[np.int64] | None
+    """Both as `selector.deploy.predict.Prediction` has them."""
+    method: str
+    """What decided."""

@@ -10,9 +10,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessor
 from typer.testing import CliRunner
 
@@ -181,7 +183,7 @@ def test_a_folder_stands_for_the_videos_in_it(model, video, tmp_path):
     assert f"{tmp_path / 'empty'} holds no video (.mp4, " in result.stderr
     result = run("predict", tmp_path, "--model", model, "--save-mask", tmp_path / "mask.png")
     assert result.exit_code == 1
-    assert "draws one video, got 3" in result.stderr
+    assert "is one file, and there are 3 videos" in result.stderr
 
 
 def test_the_adaptive_budget_needs_a_calibrated_model(model, video, tiny_backbone, tmp_path):
@@ -194,11 +196,88 @@ def test_the_adaptive_budget_needs_a_calibrated_model(model, video, tiny_backbon
     assert shown[0]["kept_tokens"] == [2]
 
 
-@pytest.mark.parametrize("name", ["mask.png", "mask.mp4"])
-def test_the_mask_is_drawn(model, video, tmp_path, name):
-    result = run("predict", video, "--model", model, "--save-mask", tmp_path / name)
-    assert result.exit_code == 0, result.output
-    assert (tmp_path / name).stat().st_size > 500
+@pytest.mark.parametrize("file_format", ["png", "mp4"])
+def test_masks_of_a_folder_are_a_file_each_and_one_that_fails_leaves_the_others(
+    model, video, tmp_path, file_format
+):
+    """Also with the oracle's map of the class that a folder is named by."""
+    for name in ("class 0/a.mp4", "class 1/a.mp4", "class 1/b.mp4"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(video.read_bytes())
+    (tmp_path / "in" / "class 1" / "b.mp4").write_bytes(b"no video")
+    words = ("predict", tmp_path / "in", "--model", model, "--json")
+    masks = ("--save-mask", tmp_path / "out", "--mask-format", file_format)
+    result = run(*words, *masks, "--label-by-folder")
+    assert result.exit_code == 1
+    assert "1 of 3 videos failed" in result.stderr
+    files = sorted(p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*.*"))
+    assert list(map(str, files)) == [f"class {i}/a.mp4.{file_format}" for i in (0, 1)]
+    shown = json.loads(result.stdout)
+    assert [item.get("mask") for item in shown] == [
+        *(str(tmp_path / "out" / name) for name in files),
+        None,
+    ]
+    one, other = ((tmp_path / "out" / name).read_bytes() for name in files)
+    assert one != other  # the same video, another label
+
+
+def test_the_panels_are_the_models_own_answer(model, video, tmp_path):
+    """The kept tokens' place in the picture is worked out by hand; the file is a still."""
+    done = run("predict", video, "--model", model, "--save-mask", tmp_path / "mask.png")
+    assert done.exit_code == 0, done.output
+    assert f"mask {tmp_path / 'mask.png'}" in done.stdout
+    lite = LiteModel.from_pretrained(model)
+    clips = decode_video(clip_request(lite, str(video), "uniform", "pyav")).clips
+    kept = lite(lite.backbone.pixel_values(clips)).kept[0].reshape(lite.backbone.grid).numpy()
+    picture = np.asarray(Image.open(tmp_path / "mask.png")).astype(int)
+    t, y, x = kept.shape
+    assert (t, y, x) == (2, 2, 2)
+    # Two columns of 180 and 3 between; of three panels the third begins the last line.
+    side, step = 180, clips.shape[1] // t
+    shown = picture[len(picture) - 16 - side : len(picture) - 16, 16 : 16 + 2 * side + 3]
+    for place in np.ndindex(t, y, x):
+        inside = 45 + 90 * place[1], 45 + 90 * place[2]  # the middle of a token of 90 pixels
+        frame = clips[0, place[0] * step]
+        row, column = (i * len(frame) // side for i in inside)
+        expected = frame[row, column] * (1 if kept[place] else 0.2)
+        pixel = shown[inside[0], inside[1] + place[0] * (side + 3)]
+        assert np.abs(pixel - expected).max() <= 1, place
+
+
+def test_windows_are_pictures_in_a_folder_or_one_film_in_real_time(model, tmp_path):
+    video = write_video(tmp_path / "long.mp4", 20)
+    words = ("predict", video, "--model", model, "--window", "8f", "--stride", "6f")
+    assert run(*words, "--save-mask", tmp_path / "out").exit_code == 0
+    names = sorted(path.name for path in (tmp_path / "out" / "long.mp4.windows").iterdir())
+    starts = [0, 6, 12]
+    with av.open(str(video)) as container:
+        rate = float(container.streams.video[0].average_rate)
+    assert names == [f"{start / rate:010.3f}s.png" for start in starts]
+    assert run(*words, "--save-mask", tmp_path / "out.mp4").exit_code == 0
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        times = [float(frame.time) for frame in container.decode(video=0)]
+    # Of 8 frames the clip takes the middles of its parts; of each window what lies before the next.
+    per_window = LiteModel.from_pretrained(model).backbone.num_frames
+    middles = [int((i + 0.5) * 8 / per_window) for i in range(per_window)]
+    expected = []
+    for start, end in zip(starts, [6, 12, 20], strict=True):
+        shown = [start, *(start + m for m in middles[1:])]
+        expected += [frame / rate for frame in shown if frame < end]
+    assert times == pytest.approx(expected, abs=1e-3)
+    refused = run(*words, "--save-mask", tmp_path / "out.png")
+    assert "windows are a picture each" in refused.stderr
+
+
+def test_a_mask_that_cannot_be_written_is_said_and_the_answers_stay(model, video, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.mp4", f"{'b' * 240}.mp4"):  # the second is too long with another ending
+        (tmp_path / "in" / name).write_bytes(video.read_bytes())
+    result = run("predict", tmp_path / "in", "--model", model, "--save-mask", tmp_path / "out")
+    assert result.exit_code == 1
+    assert result.stdout.count("kept 4 of 8") == 2
+    assert "b.mp4.png is not written: " in result.stderr
+    assert "masks that are not written: 1" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.mp4.png"]
 
 
 @pytest.mark.parametrize(
@@ -208,6 +287,11 @@ def test_the_mask_is_drawn(model, video, tmp_path, name):
         (["--keep-ratio", "0.5", "--adaptive"], "not both"),
         (["--views", "6"], "SEGMENTSxCROPS"),
         (["--save-mask", "mask.gif"], ".png or .mp4"),
+        (["--save-mask", "masks", "--mask-format", "gif"], "mask_format must be"),
+        (["--save-mask", "mask.png", "--mask-format", "mp4"], "is no mp4"),
+        (["--save-mask", "mask.png", "--label", "dancing"], "has no class 'dancing'; similar:"),
+        (["--label", "1"], "--label belongs to --save-mask"),
+        (["--save-mask", "masks", "--label", "1", "--label-by-folder"], "not both"),
         (["--precision", "fp8"], "precision must be"),
         (["--decoder", "magic"], "decoder must be"),
         (["--sampling", "some"], "sampling must be"),
@@ -305,7 +389,7 @@ def test_lines_of_json_of_whole_videos(model, video):
         (["a.mp4", "--live", "udp://127.0.0.1:1"], "and not both"),
         (["a.mp4", "--stride", "2s"], "--stride belongs to --window"),
         (["a.mp4", "--window", "2s", "--json"], "--json is for whole files"),
-        (["a.mp4", "--window", "2s", "--save-mask", "a.png"], "--save-mask is for whole files"),
+        (["--live", "udp://127.0.0.1:1", "--save-mask", "a"], "a live source has no end"),
         (["a.mp4", "--window", "2h"], "frames, such as 64f, or seconds"),
         (["--live", "clip.mp4"], "is no live source: give /dev/videoN"),
         (["a.mp4", "--json", "--jsonl", "-"], "either --json or --jsonl"),

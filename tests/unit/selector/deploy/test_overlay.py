@@ -1,14 +1,11 @@
-"""The picture of what was kept."""
+"""What is said of tokens, over their frames."""
 
 from __future__ import annotations
 
-import av
 import numpy as np
 import pytest
-from PIL import Image
 
-from pipeline.errors import ConfigError
-from selector.deploy.overlay import contact_sheet, darken_dropped, save_overlay
+from selector.deploy.overlay import darken_dropped, heat, paint_groups
 
 
 @pytest.fixture
@@ -34,33 +31,28 @@ def test_keeping_all_changes_nothing(frames):
     assert np.array_equal(darken_dropped(frames, np.ones((2, 2, 2), bool)), frames)
 
 
-def test_frames_lie_in_rows_from_the_top_left():
-    frames = np.stack([np.full((2, 3, 3), i, dtype=np.uint8) for i in range(5)])
-    sheet = contact_sheet(frames)
-    assert sheet.shape == (2 * 2 + 4, 3 * 3 + 2 * 4, 3)
-    corners = [sheet[row, column, 0] for row in (0, 6) for column in (0, 7, 14)]
-    assert corners == [0, 1, 2, 3, 4, 255]
+def test_a_heat_map_has_the_colour_of_its_value_over_the_grey_of_the_frame(frames):
+    """Inferno begins at (0.001462, 0.000466, 0.013866) and ends at (0.988362, 0.998364, 0.644924).
+
+    Over grey 200: 0.35 x 200 + 0.65 x 255 x colour.
+    """
+    values = np.zeros((2, 2, 2))
+    values[0, 0, 1] = 0.5
+    shown = heat(frames, values, 0.0, 0.5)
+    assert shown.shape == frames.shape
+    assert (shown[:2, :8, 8:] == [234, 235, 177]).all()
+    rest = np.ones(frames.shape[:3], bool)
+    rest[:2, :8, 8:] = False
+    assert (shown[rest] == [70, 70, 72]).all()
 
 
-def test_a_png_shows_all_frames_large_enough_to_see(frames, kept, tmp_path):
-    save_overlay(tmp_path / "mask.png", frames, kept)
-    picture = np.asarray(Image.open(tmp_path / "mask.png"))
-    assert picture.shape == (2 * 224 + 4, 2 * 224 + 4, 3)
-    assert picture[0, 0].tolist() == [40] * 3
-    assert picture[0, 223].tolist() == [200] * 3
-
-
-def test_a_video_has_the_frames_in_order(frames, kept, tmp_path):
-    save_overlay(tmp_path / "mask.mp4", frames, kept)
-    with av.open(str(tmp_path / "mask.mp4")) as container:
-        shown = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
-    assert len(shown) == 4
-    assert shown[0].shape == (224, 224, 3)
-    right_top = [int(frame[20, 200].mean()) for frame in shown]
-    assert all(abs(v - w) < 8 for v, w in zip(right_top, [200, 200, 40, 40], strict=True))
-
-
-@pytest.mark.parametrize("name", ["mask.gif", "nowhere/mask.png"])
-def test_files_that_cannot_be_written_are_refused(frames, kept, tmp_path, name):
-    with pytest.raises(ConfigError, match=r"must end in|does not exist"):
-        save_overlay(tmp_path / name, frames, kept)
+def test_merged_tokens_have_their_mean_colour_and_one_alone_stays_as_it_is():
+    frames = np.zeros((2, 2, 4, 3), np.uint8)
+    frames[..., 0], frames[0, 0, 1] = [10, 20, 30, 40], [99, 99, 99]
+    group = np.array([[[0, 1, 0, -1]]])
+    shown = paint_groups(frames, group)
+    # One token is 2 frames x 2 rows x 1 pixel: tokens 0 and 2 are red 10 and 30.
+    assert (shown[:, :, [0, 2]] == [20, 0, 0]).all()
+    assert shown[0, 0, 1].tolist() == [99, 99, 99]
+    assert shown[1, 1, 1].tolist() == [20, 0, 0]
+    assert (shown[:, :, 3] == [8, 0, 0]).all()  # dropped
