@@ -143,7 +143,7 @@ def check(task: Task) -> Ready:
     """Everything that can be known to be wrong before the first video is opened.
 
     Raises:
-        ConfigError: one class, or too few videos.
+        ConfigError: one class, too few videos, or groups that would be on both sides.
         LiteError: the dataset and the checkpoint do not go together; see `read_inputs`.
     """
     from datasets_spec import load_spec
@@ -159,6 +159,12 @@ def check(task: Task) -> Ready:
         without_label = None if task.unlabelled else needed
         found = read_inputs(asked, task.run, spec, split, views=(1, 1), without_label=without_label)
         plans[split] = found.plan
+        if task.judge_split == task.split and found.groups:
+            raise ConfigError(
+                f"{task.dataset}/{split} names groups of videos that are alike, and halving one "
+                "split would learn from some of a group and judge by others: give a split to judge "
+                "by (--judge-split)"
+            )
     learnt = plans[task.split]["video_id"].to_pylist()
     trains = [not is_held_out(video, task.held_out) for video in learnt]
     judged = plans[task.judge_split]

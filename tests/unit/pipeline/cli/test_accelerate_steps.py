@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_a_model_among_the_classes_would_be_one(tmp_path):
         )
     inputs.check_apart("folder", str(tmp_path / "videos"), tmp_path / "videos-model")
     inputs.check_apart("ssv2", str(tmp_path / "videos"), tmp_path / "videos" / "model")
+
+
+def test_a_group_is_not_learnt_from_and_judged_by(tiny_backbone, tmp_path):
+    rows = [f"{i}.mp4,class {i % 5},g{i // 2}" for i in range(200)]
+    (tmp_path / "videos.csv").write_text("\n".join(["path,label,group", *rows]))
+    task = make_task(tmp_path, tmp_path / "work", tiny_backbone, dataset="csv", unlabelled=True)
+    task = replace(task, run=replace(task.run, accept_classes=True))
+    with pytest.raises(ConfigError, match="learn from some of a group and judge by others"):
+        inputs.check(task)
 
 
 def test_a_sorted_order_gives_way_to_the_checkpoints(tiny_backbone, tmp_path):

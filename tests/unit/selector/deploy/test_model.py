@@ -328,6 +328,21 @@ def test_the_fixed_budget_compiles_to_one_graph(model, backend, keep_ratio):
     assert torch.equal(got.kept, expected.kept)
 
 
+def test_one_compiled_graph_serves_any_number_of_clips(model):
+    graphs = []
+
+    def counting(graph, example):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counting)
+    for num in (2, 3, 5):
+        pixels = make_pixels(num)
+        expected = model(pixels, keep_ratio=0.5).logits
+        assert torch.equal(compiled(pixels, keep_ratio=0.5).logits, expected)
+    assert len(graphs) == 1
+
+
 def test_the_adaptive_budget_runs_under_compile(tiny_backbone):
     torch.compiler.reset()
     model = make_model(tiny_backbone, MASS)
