@@ -3,12 +3,11 @@
     git worktree add ../before COMMIT
     python benchmarks/before_after.py --before ../before lite_speed.py \
         --sizes S --batches 1 --rounds 2 --clock cpu
-    python benchmarks/before_after.py --before ../before --renamed "oracle=1 oracle" \
-        oracle_cost.py --sizes S --batch 1 --rounds 2
 
 Each turn starts both in processes of their own, the other one first every second time, so what the
 machine does meanwhile meets both alike. A line per row that both print with `--json`, and one
 for all of them: the median of after / before in clips per second over the turns, and the ends.
+`lockstep.py` does the same call by call, which is sharper, for what `oracle_cost.py` measures.
 """
 
 from __future__ import annotations
@@ -49,7 +48,6 @@ def main() -> None:
     )
     parser.add_argument("--before", type=Path, required=True, help="the other checkout")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--renamed", action="append", default=[], metavar="BEFORE=AFTER")
     parser.add_argument("script", help="a benchmark that knows --json, and then its options")
     args, options = parser.parse_known_args()
     ratios: dict[str, list[float]] = {}
@@ -57,8 +55,6 @@ def main() -> None:
         order = [HERE, args.before.resolve()]
         found = {c: rates(c, args.script, options) for c in order[:: -1 if turn % 2 else 1]}
         after, before = found[HERE], found[args.before.resolve()]
-        for old, _, new in (pair.partition("=") for pair in args.renamed):
-            before = {name.replace(f", {old}", f", {new}"): rate for name, rate in before.items()}
         for name in after.keys() & before.keys():
             ratios.setdefault(name, []).append(after[name] / before[name])
         print(f"turn {turn + 1} of {args.turns} done", file=sys.stderr, flush=True)
