@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_videos_that_do_not_need_the_base_get_the_small_budget(tmp_path):
     expected = result.setting.shares[0.3] * 4 + result.setting.shares[0.5] * 6 + (1 - 0.5)
     assert result.entry.gmacs == pytest.approx(expected)
     assert result.entry.num_kept == pytest.approx(expected - 0.5 - 1)
-    assert result.mixture.gmacs == pytest.approx(expected)
+    assert (result.mixture.gmacs, result.mixture.keep_ratio) == (pytest.approx(expected), 0.5)
     assert result.mixture.top1.mean() == pytest.approx(
         np.interp(expected, [4, 6], [easy.mean(), 1])
     )
@@ -109,6 +110,37 @@ def test_no_video_sets_the_thresholds_it_is_judged_by(tmp_path):
     after = picked()
     assert after[0] == before[0]  # what the first half is judged by
     assert after[1] != before[1]
+
+
+def test_no_group_sets_the_thresholds_it_is_judged_by(tmp_path):
+    """Neighbours are of one group, so that the videos' own halves cross the groups'."""
+    evaluation, _ = make_lite_evaluation(tmp_path)
+    groups = np.array([f"group {number // 2}" for number in range(400)], object)
+    outcomes = replace(read_outcomes(evaluation), groups=groups)
+    half = halves(groups)
+    assert (half != halves(outcomes.video_ids)).any()
+
+    def picked():
+        (result, *_), _ = adaptive_results(outcomes, evaluation.info, STRICT)
+        return result.setting.picked
+
+    before = picked()
+    outcomes.label_rank[~half, 2] = 1
+    after = picked()
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+def test_one_video_has_no_two_halves(tmp_path):
+    evaluation, _ = make_lite_evaluation(tmp_path, num_videos=1)
+    assert results_of(evaluation) == {}
+
+
+def test_a_selector_without_outcomes_leaves_the_others_theirs(tmp_path):
+    evaluation, _ = make_lite_evaluation(tmp_path, ("lite", "lite[x]"))
+    outcomes = replace(read_outcomes(evaluation), without=frozenset({"lite"}))
+    results, _ = adaptive_results(outcomes, evaluation.info, STRICT)
+    assert {result.setting.selector for result in results} == {"lite[x]"}
 
 
 def test_without_lite_nothing_adapts(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from selector.budgets.calibrate import BudgetRequest, calibrate
+from selector.budgets.calibrate import BudgetRequest, HeldOut, _warnings, calibrate
 from selector.budgets.candidates import Mass, Thresholds
 from selector.budgets.clip_budget import MassBudget, ThresholdBudget
 from selector.budgets.confidence_names import DEFAULT_CONFIDENCE
@@ -24,6 +24,7 @@ from selector.training.split import halves
 from tests.unit.selector.budgets.test_rows import evaluate, save_model
 
 NO_LOSS = Goal(max_loss=0.0, certainty=None)
+AT_A_COST = Goal(target_gmacs=5.0)
 
 
 @pytest.fixture
@@ -111,7 +112,10 @@ def test_what_to_expect_is_each_half_under_the_others_budget(rows, kind):
     assert found.held_out.gmacs == pytest.approx(gmacs.mean())
     held_out = found.held_out
     assert held_out.difference == pytest.approx(right.mean() - base)
-    assert held_out.difference_low < held_out.difference < held_out.difference_high
+    spread = 1.96 * (right - (levels.label_rank[:, 2] == 0)).std() / 20  # of 400 clips
+    ends = (held_out.difference - spread, held_out.difference + spread)
+    found_ends = (held_out.difference_low, held_out.difference_high)
+    assert found_ends == pytest.approx(ends, abs=0.1 * spread)
     # The mixture lies on the line between the neighbours 4 and 6 (kept 3 and 5).
     line = np.interp(gmacs.mean(), [4, 6], [(levels.label_rank[:, 1] == 0).mean(), base])
     assert found.held_out.gain == pytest.approx(right.mean() - line)
@@ -218,6 +222,8 @@ def test_labels_that_are_not_the_checkpoints_tell_nothing(rows):
     rows = with_rank(rows, 0.5, np.arange(400) % 3 == 0)
     with pytest.raises(ConfigError, match=r"134 of 400 clips .* chance among 3 classes"):
         calibrate(rows, BudgetRequest(goal=NO_LOSS))
+    # Half of them is more than chance.
+    calibrate(with_rank(rows, 0.5, np.arange(400) % 2 == 0), BudgetRequest(goal=AT_A_COST))
     with pytest.raises(ConfigError, match="0 of 400 clips"):
         calibrate(with_rank(rows, 0.5, np.zeros(400, bool)), BudgetRequest(goal=NO_LOSS))
 
@@ -255,6 +261,59 @@ def test_what_was_found_goes_into_the_configuration(rows):
     assert stored["evaluation"] == rows.evaluation.config.fingerprint()
     assert stored["held_out"]["gain"] == found.held_out.gain
     assert stored["outcome"]["num_rows"] == 400
+    kept = {str(num): share for num, share in found.shares.items()}
+    assert stored["shares"] == kept
+    assert set(kept) == {"3", "5"}
+
+
+def test_where_no_answer_changes_wilsons_bound_says_what_might(rows):
+    """Of 400 clips none loses or wins: as many as 3.84 / (400 + 3.84) of all still may."""
+    held_out = calibrate(rows, BudgetRequest(goal=NO_LOSS, kind="mass")).held_out
+    most = 1.96**2 / (400 + 1.96**2)
+    ends = (held_out.difference_low, held_out.difference, held_out.difference_high)
+    assert ends == pytest.approx((-most, 0, most), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["threshold", "mass"])
+def test_a_promise_rests_on_videos_and_not_on_their_views(tmp_path, kind):
+    """Every clip four times, as the views of a video, allows what one of each does."""
+    model = save_model(tmp_path / "model")
+    one = calibration_rows(model, evaluate(tmp_path / "one", model))
+    one = with_rank(one, 0.3, easy_of(one) & (np.random.default_rng(1).random(400) < 0.95))
+    again = np.repeat(np.arange(400), 4)
+    of = {n: getattr(one.levels, n)[again] for n in ("label_rank", "confidence", "mass")}
+    rule = Mass(base=2) if kind == "mass" else Thresholds(base=2, small=1, asked=0)
+    goal = Goal(max_loss=0.04)
+    picked, _ = rule.pick(one.levels, goal)
+    assert rule.pick(replace(one.levels, views=4, **of), goal)[0] == pytest.approx(picked)
+    # As so many videos of their own they would show more.
+    assert rule.pick(replace(one.levels, **of), goal)[0] != pytest.approx(picked)
+
+
+def test_what_speaks_against_a_budget_is_said_in_points_and_gflops():
+    found = HeldOut(
+        gmacs=5.06, accuracy=0.7, difference=-0.0123, difference_low=-0.1, difference_high=0.1,
+        gain=0.1, gain_low=0.01, gain_high=0.2,
+    )  # fmt: skip
+    (loss,) = _warnings(Goal(max_loss=0.005), found)
+    assert loss == (
+        "on videos that it was not picked on it loses 1.23 points, more than the 0.50 allowed"
+    )
+    (cost,) = _warnings(Goal(target_gmacs=5.0), found)
+    assert cost == (
+        "on videos that it was not picked on it costs 5.06 GFLOPs, more than the 5 asked for"
+    )
+    # A hundredth more is a matter of which rows there are.
+    assert list(_warnings(Goal(target_gmacs=5.02), found)) == []
+    assert list(_warnings(Goal(max_loss=0.0123), found)) == []
+    below = replace(found, gain=-0.1, gain_low=-0.2, gain_high=-0.01)
+    assert list(_warnings(Goal(target_gmacs=6.0), below)) == [
+        "fixed keep ratios of the same cost are more accurate: use one of them"
+    ]
+    level = replace(found, gain=0.0, gain_low=0.0)
+    assert list(_warnings(Goal(target_gmacs=6.0), level)) == [
+        "these videos do not show that it is more accurate than fixed ratios of its cost"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,28 @@ def test_a_budget_survives_json(budget):
     assert budget_from_dict(json.loads(json.dumps(budget_to_dict(budget)))) == budget
 
 
+def test_a_mass_budget_is_plain_values_and_one_without_levels_has_ours():
+    plain = {"kind": "mass", "mass": 0.7, "levels": [0.1, 0.5]}
+    assert budget_to_dict(MassBudget(mass=0.7, levels=(0.1, 0.5))) == plain
+    assert budget_from_dict({"kind": "mass", "mass": 0.7}).levels == (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+
+
+def test_among_tokens_that_rank_alike_the_first_is_first():
+    """As `selector.methods.keep` has it; 200 are more than an unstable sort leaves in order."""
+    scores = torch.zeros(2, 200)
+    scores[0, 150], scores[1, 3] = 1, 1
+    assert tokens_for_mass(scores, torch.ones(2, 200), 0.5).tolist() == [151, 4]
+
+
+def test_sums_and_shares_are_in_double_precision():
+    scores = torch.full((1, 1001), 1e-9)
+    scores[0, 0] = 1  # a float32 sum stays 1
+    ranking = torch.arange(1001.0).flip(0)[None]
+    assert tokens_for_mass(scores, ranking, 1.0).tolist() == [1001]
+    # 0.3 as a float32 is above 0.3, and asks for one more of ten.
+    assert tokens_for_mass(torch.ones(1, 10), torch.ones(1, 10), 0.3).tolist() == [3]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -104,6 +126,7 @@ def test_a_budget_survives_json(budget):
         (lambda: ThresholdBudget(base_ratio=0.5, small_ratio=0.3, alpha=0.9, beta=0.1), "alpha"),
         (lambda: ThresholdBudget(base_ratio=1.5, small_ratio=0.3, alpha=0, beta=1), r"\(0, 1\]"),
         (lambda: MassBudget(mass=0.0), "mass"),
+        (lambda: MassBudget(mass=1.01), "mass"),
         (lambda: MassBudget(mass=0.5, levels=(0.5, 0.2)), "ascend"),
         (lambda: MassBudget(mass=0.5, levels=()), "ascend"),
         (lambda: budget_from_dict({"kind": "mood"}), "mood"),

@@ -176,7 +176,7 @@ def test_files_are_asked_for_as_the_model_takes_them_and_failures_keep_their_pla
     broken = DecodeError(ClipStatus.MISSING_FILE, "gone")
     model, pool = Model(), Pool([video(0), broken, video(1)])
     views = list_views(1, 3)
-    options = {"views": views, "keep_ratio": 0.5, "adaptive": False, "top": 1}
+    options = {"views": views, "keep_ratio": 0.5, "adaptive": True, "top": 1}
     answers = list(predict_videos(model, ["x", "y", "z"], pool, **options))
     assert [request.path for request in pool.requests] == ["x", "y", "z"]
     assert pool.requests[0] == DecodeRequest(
@@ -185,7 +185,7 @@ def test_files_are_asked_for_as_the_model_takes_them_and_failures_keep_their_pla
     assert answers[1] is broken
     assert [len(answer.top) for answer in answers[::2]] == [1, 1]
     assert [(answer.frames == n).all() for n, answer in enumerate(answers[::2])] == [True, True]
-    assert [call[1:] for call in model.calls] == [(0.5, False)] * 2
+    assert [call[1:] for call in model.calls] == [(0.5, True)] * 2
     list(predict_videos(model, ["x"], pool, sampling="uniform", decoder="decord"))
     assert pool.requests == [
         DecodeRequest(path="x", sampling="uniform", decoder="decord", **FORMAT)
@@ -208,12 +208,12 @@ def test_windows_are_answered_as_they_come_and_closed_with_their_reader(monkeypa
     monkeypatch.setattr(predict, "slide", slide)
     model = Model()
     asked = WindowRequest(clip=clip_request(model, "x", "uniform", "pyav"), window=Span.parse("2s"))
-    answers = predict_windows(model, asked, keep_ratio=0.5, adaptive=False, top=2)
+    answers = predict_windows(model, asked, keep_ratio=0.5, adaptive=True, top=2)
     window, answer = next(answers)
     assert (window.start_s, (answer.frames == 0).all(), len(answer.top)) == (0, True, 2)
     window, answer = next(answers)
     assert (window.start_s, (answer.frames == 1).all()) == (1, True)
-    assert model.calls[0][1:] == (0.5, False)
+    assert model.calls[0][1:] == (0.5, True)
     assert ended == []
     answers.close()
     assert ended == [True]
