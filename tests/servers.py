@@ -42,7 +42,7 @@ class Model:
             "status": "ok", "top": [{"class": 3, "label": "<b>jump</b>", "probability": 0.75}],
             "gmacs": 0.5, "full_gmacs": 2.0, "keep_ratio": 0.5, "damaged": video.damaged,
         }  # fmt: skip
-        return Answer(fields=fields, kept=kept)
+        return Answer(fields=fields, kept=kept, scores=None, group=None, method="lite")
 
     def revive(self):
         future: Future = Future()
