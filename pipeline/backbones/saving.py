@@ -84,8 +84,15 @@ def precision_of(backbone: Backbone) -> str:
     """Name of the one precision of all weights.
 
     Raises:
-        BackboneError: there are several, or one in which no backbone loads.
+        BackboneError: there are several, or one in which no backbone loads, or weights are no plain
+            tensors, such as quantised ones.
     """
+    kinds = {type(weight.data).__name__ for weight in backbone.parameters()} - {"Tensor"}
+    if kinds:
+        raise BackboneError(
+            f"the backbone's weights are {', '.join(sorted(kinds))}, which a checkpoint does not "
+            "hold: save the model before it is quantised or split over devices"
+        )
     found = {weight.dtype for weight in backbone.parameters()}
     names = [name for name, dtype in DTYPES.items() if {dtype} == found]
     if not names:

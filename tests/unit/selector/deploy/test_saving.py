@@ -158,6 +158,15 @@ def quantised(model: LiteModel) -> None:
     model.backbone.model.classifier = torch.nn.Sequential(classifier)
 
 
+class Wrapped(torch.Tensor):
+    """As torchao's weights are: no plain tensor, and not to be compared with one."""
+
+
+def wrapped(model):
+    layer = model.backbone.model.classifier
+    layer.weight = torch.nn.Parameter(layer.weight.data.as_subclass(Wrapped), requires_grad=False)
+
+
 def mixed(model: LiteModel) -> None:
     model.backbone.model.classifier.to(torch.bfloat16)
 
@@ -175,6 +184,7 @@ def trained_confidence(model: LiteModel) -> None:
     ("change", "error", "fault"),
     [
         (quantised, BackboneError, "no plain checkpoint's model any more.*classifier"),
+        (wrapped, BackboneError, "weights are Wrapped, which a checkpoint does not hold"),
         (mixed, BackboneError, r"weights are torch.bfloat16, torch.float32: cast them to one"),
         (cast_selector, ConfigError, "ranks in single precision"),
         (trained_confidence, ConfigError, "confidence in memory is no longer hf:"),
