@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options, output
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, printable
 
 
 def register(app: typer.Typer) -> None:
@@ -29,16 +29,15 @@ def show(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Clips of --class at most.")] = 10,
     data_root: Annotated[
-        str | None, typer.Option(help="Folder of the store's videos; without it, maps on black.")
+        str | None, typer.Option(help="Folder of the store's videos; without it, the maps alone.")
     ] = None,
     oracle: options.StoreOracle = None,
 ) -> None:
     """Draw oracle maps of a store: frames, map, and the tokens that it would keep."""
     from pipeline import open_store
     from pipeline.errors import DecodeError
-    from pipeline.store.root import Root
     from selector.analysis.videos import Videos
-    from selector.report.choosing import clips_by_number, clips_of_class, worst_clips
+    from selector.report.choosing import clips_by_number, clips_of_class, without_map, worst_clips
 
     if sum(given is not None for given in (clip or None, class_name, worst)) != 1:
         raise ConfigError("say which clips: one of --clip ID, --class NAME, --worst 10")
@@ -53,8 +52,14 @@ def show(
         assert worst is not None
         chosen = worst_clips(opened, worst)
 
-    from selector.report.draw import film_strip
-    from selector.report.files import picture_bytes
+    if not clip:
+        for status, num in without_map(opened, class_name).items():
+            output.note(f"not drawn, as they have no map: {num} clips ({status})")
+    if worst is not None and len(chosen) < worst:
+        output.note(f"{worst} were asked for, and {len(chosen)} clips have a map and a label")
+
+    from selector.deploy.mask_files import save_picture
+    from selector.deploy.mask_picture import Panel, draw_clip
     from selector.report.strips import bare_strip, strip
 
     videos = None if data_root is None else Videos(opened, data_root)
@@ -69,8 +74,13 @@ def show(
             output.echo(f"clip {number}: {error}", err=True)
             failed += 1
             continue
+        panels = [
+            Panel(name=name, frames=frames, scale=(0.0, 1.0) if name == shown.heat else None)
+            for name, frames in shown.pictures.items()
+        ]
         path = out / f"clip-{number:06d}.png"
-        Root(out).put(path.name, picture_bytes(film_strip(shown), "png"))
+        heading = [printable(line) for line in shown.title.split("; ")]
+        save_picture(path, draw_clip(heading, panels, len(panels[0].frames)))
         output.echo(f"{path}: {shown.title}")
     if failed:
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from selector.deploy.overlay import Frames, darken_dropped, heat, paint_groups
+from selector.deploy.overlay import MIDDLE_GREY, Frames, darken_dropped, heat, paint_groups
 
 WIDTH = 1000
 """Pixels of every picture."""
@@ -202,7 +202,7 @@ def _draw_bar(
     """The scale of a heat map, its colours as they lie over a frame of middle grey."""
     low, high = scale
     values = np.linspace(high, low, height)[None, :, None]
-    bar = heat(np.full((1, height, 1, 3), 128, np.uint8), values, low, high)[0]
+    bar = heat(np.full((1, height, 1, 3), MIDDLE_GREY, np.uint8), values, low, high)[0]
     picture.paste(Image.fromarray(bar.repeat(_BAR, axis=1)), (left, top))
     right, small = left + _BAR + _GAP, _font(_SMALL)
     pen.text((right, top), f"{high:.2g}", _INK, small)

@@ -13,6 +13,8 @@ import numpy.typing as npt
 Frames = npt.NDArray[np.uint8]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+MIDDLE_GREY = 128
+"""Of the frame under a colour scale."""
 _DROPPED_LIGHT = 0.2
 _FRAME_UNDER_HEAT = 0.35
 

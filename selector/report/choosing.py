@@ -41,12 +41,9 @@ def clips_of_class(store: Store, name: str, limit: int) -> dict[int, str]:
         ConfigError: no such class; names similar ones.
         StoreError: no clip of it has a map.
     """
-    names = store.label_names or [str(n) for n in range(int(store.plan()["label"].max()) + 1)]
-    if name not in names:
-        similar = get_close_matches(name, names, n=5, cutoff=0.4) or names[:5]
-        raise ConfigError(f"no class is called {name!r}; similar: {', '.join(similar)}")
+    class_id = _class_id(store, name)
     clips = store.clips(columns=["clip_id", "label"], status=ClipStatus.OK.value)
-    found = clips.loc[clips["label"] == names.index(name), "clip_id"].head(limit)
+    found = clips.loc[clips["label"] == class_id, "clip_id"].head(limit)
     if found.empty:
         raise StoreError(f"no clip of class {name!r} in {store.root} has a map")
     return {int(clip): f"class {name}" for clip in found}
@@ -62,4 +59,29 @@ def worst_clips(store: Store, number: int) -> dict[int, str]:
     ranked = clips[clips["label"] >= 0].sort_values(["true_prob", "clip_id"]).head(number)
     if ranked.empty:
         raise StoreError(f"no clip of {store.root} has both a map and a label")
-    return {int(clip): f"worst no. {i}" for i, clip in enumerate(ranked["clip_id"], start=1)}
+    return {
+        int(clip): f"worst no. {i} by the true class"
+        for i, clip in enumerate(ranked["clip_id"], start=1)
+    }
+
+
+def without_map(store: Store, class_name: str | None = None) -> dict[str, int]:
+    """Clips that cannot be drawn because they failed, by status.
+
+    Args:
+        store: where.
+        class_name: count those of this class only, as `clips_of_class` takes it.
+    """
+    clips = store.clips(columns=["label", "status"])
+    clips = clips[clips["status"] != ClipStatus.OK.value]
+    if class_name is not None:
+        clips = clips[clips["label"] == _class_id(store, class_name)]
+    return {str(status): int(num) for status, num in clips["status"].value_counts().items()}
+
+
+def _class_id(store: Store, name: str) -> int:
+    names = store.label_names or [str(n) for n in range(int(store.plan()["label"].max()) + 1)]
+    if name not in names:
+        similar = get_close_matches(name, names, n=5, cutoff=0.4) or names[:5]
+        raise ConfigError(f"no class is called {name!r}; similar: {', '.join(similar)}")
+    return names.index(name)

@@ -16,7 +16,7 @@ import pandas as pd
 from pipeline.errors import StoreError
 from pipeline.store.reader import Store
 from selector.analysis.videos import Frames, Videos
-from selector.deploy.overlay import darken_dropped, heat
+from selector.deploy.overlay import MIDDLE_GREY, darken_dropped, heat
 
 if TYPE_CHECKING:
     from selector.deploy.model import LiteModel
@@ -33,11 +33,13 @@ class Strip:
 
     Attributes:
         title: why this clip, and which it is.
-        pictures: what is shown to the frames; `frames` first.
+        pictures: what is shown of the frames, by what it is; `frames` first.
+        heat: which of them is a heat map, from 0 to 1.
     """
 
     title: str
     pictures: dict[str, Frames]
+    heat: str
 
 
 def choose(clips: pd.DataFrame, seed: int = 0, num_seeded: int = 2) -> dict[str, int]:
@@ -87,9 +89,10 @@ def strip(
     """
     clip, scores, cam = _read(store, clip_id, oracle)
     frames = videos.frames(clip)
+    name = _heat_name(store, scores, oracle)
     pictures = {
         "frames": frames,
-        "oracle": heat(frames, scores),
+        name: heat(frames, scores),
         f"best {KEEP_RATIO:.0%} by the oracle": darken_dropped(frames, top(cam)),
     }
     if model is not None:
@@ -103,11 +106,11 @@ def strip(
     pictures[f"random {KEEP_RATIO:.0%}"] = darken_dropped(frames, top(chance))
     step = len(frames) // store.grid.t
     title = _title(store, clip, why)
-    return Strip(title=title, pictures={n: p[::step] for n, p in pictures.items()})
+    return Strip(title=title, pictures={n: p[::step] for n, p in pictures.items()}, heat=name)
 
 
 def bare_strip(store: Store, clip_id: int, why: str, oracle: str | None = None) -> Strip:
-    """What is known of a clip's tokens without its video: the map, on black.
+    """What is known of a clip's tokens without its video: the map, on the grey of its scale.
 
     Args:
         store: that holds it, with status ok.
@@ -121,13 +124,14 @@ def bare_strip(store: Store, clip_id: int, why: str, oracle: str | None = None) 
     clip, scores, cam = _read(store, clip_id, oracle)
     side = 16  # pixels of a token, as most backbones have it
     t, h, w = scores.shape
-    black = np.zeros((t, h * side, w * side, 3), np.uint8)
-    grey = np.full_like(black, 200)
+    grey = np.full((t, h * side, w * side, 3), MIDDLE_GREY, np.uint8)
+    light = np.full_like(grey, 200)
+    name = _heat_name(store, scores, oracle)
     pictures = {
-        "oracle": heat(black, scores),
-        f"best {KEEP_RATIO:.0%} by the oracle": darken_dropped(grey, top(cam)),
+        name: heat(grey, scores),
+        f"best {KEEP_RATIO:.0%} by the oracle": darken_dropped(light, top(cam)),
     }
-    return Strip(title=_title(store, clip, why), pictures=pictures)
+    return Strip(title=_title(store, clip, why), pictures=pictures, heat=name)
 
 
 def _read(
@@ -142,14 +146,18 @@ def _read(
     return clip, shard.scores[row], shard.cam[row]
 
 
+def _heat_name(store: Store, scores: npt.NDArray[np.float32], oracle: str | None) -> str:
+    flat = "" if scores.any() else "; flat: no token stands out"
+    return f"oracle {oracle or store.oracles[0]}: 0 is dark, 1 is the best of the clip{flat}"
+
+
 def _title(store: Store, clip: pd.Series, why: str) -> str:
     names = dict(enumerate(store.label_names))
     label, said = (names.get(int(clip[c]), f"class {clip[c]}") for c in ("label", "prediction"))
-    title = f"{why}: clip {clip['clip_id']}, {clip['video_id']}, {label}"
-    if clip["label"] >= 0:
-        title += f"; probability {clip['true_prob']:.2f}"
-        title += "" if label == said else f", taken for {said}"
-    return title
+    title = f"{why}: clip {clip['clip_id']} of video {clip['video_id']}; "
+    labelled = f"label {label}, probability {clip['true_prob']:.2f}"
+    title += labelled if clip["label"] >= 0 else "no label"
+    return f"{title}; predicted {said}, probability {clip['confidence']:.2f}"
 
 
 def shard_of(store: Store, clip_id: int) -> int:

@@ -74,12 +74,12 @@ def test_a_bare_map_is_bright_where_its_scores_are_high(tiny_store):
     shown = bare_strip(tiny_store, 4, "as asked")
     scores = np.asarray(tiny_store.scores()[4], np.float64)
     t, h, w = scores.shape
-    picture = shown.pictures["oracle"]
+    picture = shown.pictures[shown.heat]
     assert picture.shape == (t, 16 * h, 16 * w, 3)
     light = picture.astype(float).sum(axis=-1)[:, 8::16, 8::16]
     order = np.argsort(scores.ravel(), kind="stable")
     assert (np.diff(light.ravel()[order]) >= -2).all()  # rounding of three colours
-    assert "clip 4, video0004" in shown.title
+    assert "clip 4 of video video0004" in shown.title
 
 
 def test_heat_leaves_the_frame_visible():
@@ -99,6 +99,42 @@ def test_files_with_a_dollar_sign_in_the_class(tmp_path: Path):
         pixels = np.asarray(image.convert("RGB"))
     assert (pixels[0, 0] == 255).all()  # on white
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+def test_it_says_whose_map_of_which_clip_and_what_is_left_out(tmp_path: Path, tiny_store):
+    """Clip 3, of class 0, failed; 9 of 10 have a map."""
+    row = tiny_store.clips().set_index("clip_id").loc[6]
+    names = tiny_store.label_names
+    label, said = names[int(row["label"])], names[int(row["prediction"])]
+    result = show("--store", tiny_store.root, "--out", tmp_path / "o", "--class", label)
+    assert result.exit_code == 0, result.output
+    assert (
+        f"clip-000006.png: class {label}: clip 6 of video video0006; label {label}, probability "
+        f"{row['true_prob']:.2f}; predicted {said}, probability {row['confidence']:.2f}"
+    ) in result.stdout
+    assert "not drawn, as they have no map: 1 clips (decode_error)" in result.stderr
+    shown = bare_strip(tiny_store, 6, "")
+    assert next(iter(shown.pictures)) == shown.heat
+    assert shown.heat.startswith(f"oracle {tiny_store.oracles[0]}: 0 is dark, 1 is the best")
+    assert "flat" not in shown.heat
+    result = show("--store", tiny_store.root, "--out", tmp_path / "o", "--worst", 99)
+    assert "99 were asked for, and 9 clips have a map and a label" in result.stderr
+    assert "worst no. 1 by the true class: clip" in result.stdout
+
+
+def test_a_bare_map_has_the_colours_of_its_scale(tmp_path: Path, tiny_store):
+    """The scale stands right of the frames and ends, at 1, in the colour of the best token."""
+    assert show("--store", tiny_store.root, "--out", tmp_path, "--clip", 6).exit_code == 0
+    picture = np.asarray(Image.open(tmp_path / "clip-000006.png"))
+    best = [209, 210, 152]  # the end of inferno, (252.0, 254.6, 164.5), over grey 128: 35 % of it
+    first = [45, 45, 47]  # and its beginning, (0.4, 0.1, 3.5)
+    for colour in (best, first):
+        _, columns = np.nonzero((np.abs(picture.astype(int) - colour) <= 1).all(axis=2))
+        t = tiny_store.grid.t
+        side = min(180, (1000 - 32 - 56 + 3) // t - 3)
+        in_frames = columns < 16 + t * (side + 3)
+        assert in_frames.any()
+        assert not in_frames.all()
 
 
 @pytest.mark.parametrize("chosen", [[], ["--clip", "1", "--worst", "2"]])
