@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,7 +42,7 @@ def train_backbone(
     ] = None,
     sampling: options.SamplingRule = None,
     family: Annotated[
-        str, typer.Option(help="videomae, or timesformer (joint attention), from scratch.")
+        str, typer.Option(help="videomae, or timesformer (joint attention).")
     ] = "videomae",
     steps: Annotated[int, typer.Option(help="Optimiser steps; may change on resume.")] = 6000,
     layers: Annotated[int, typer.Option(help="Transformer blocks, from scratch.")] = 6,
@@ -89,22 +89,26 @@ def train_backbone(
         seed=seed,
         precision=precision,
     )
+    if init and (layers, width, patch) != (6, 96, 8):
+        raise ConfigError(
+            "--layers, --width and --patch are of the checkpoint where --init names one"
+        )
     options.require_writable_folder(out)
     spec = load_spec(dataset)
     device = str(resolve_device(device))
     if spec.name == RENDERED:
-        if init or sampling or (split, validation_split) != ("train", "validation"):
+        if sampling or (split, validation_split) != ("train", "validation"):
             raise ConfigError(
-                "--init, --sampling, --split and --validation-split are for other datasets; the "
-                f"backbone of {RENDERED!r} is trained from scratch on its own splits"
+                "--sampling, --split and --validation-split are for other datasets; the backbone "
+                f"of {RENDERED!r} is trained on its own splits"
             )
-        make = _rendered(config, spec, data_root, out, device, threads)
+        if init and family == "videomae":
+            raise ConfigError(
+                f"a VideoMAE of {RENDERED!r} is trained from scratch; --init is for other datasets "
+                "or another --family"
+            )
+        config, make = _rendered(config, spec, init, data_root, out, device, threads)
     else:
-        if init and (family, layers, width, patch) != ("videomae", 6, 96, 8):
-            raise ConfigError(
-                "--family, --layers, --width and --patch are of the checkpoint where --init names "
-                "one"
-            )
         splits = (split, validation_split)
         config, make = _footage(
             config, spec, splits, init, sampling, data_root, out, device, threads
@@ -117,23 +121,34 @@ def train_backbone(
 
 
 def _rendered(
-    config: BackboneConfig, spec: DatasetSpec, data_root: Path, out: Path, device: str, threads: int
-) -> Callable[[], tuple[Trainer, Any]]:
-    """What decodes the rendered benchmark and makes its training."""
+    config: BackboneConfig,
+    spec: DatasetSpec,
+    init: str | None,
+    data_root: Path,
+    out: Path,
+    device: str,
+    threads: int,
+) -> tuple[BackboneConfig, Callable[[], tuple[Trainer, Any]]]:
+    """The whole configuration, and what decodes the benchmark's videos and makes the training."""
     from datasets_spec import read_label_names
+    from pipeline.standin import finetune
     from pipeline.standin.clips import load_clips
     from pipeline.standin.train import Trainer
 
     names = read_label_names(spec, data_root)
+    start = finetune.open_checkpoint(init) if init else None
+    if start:
+        shape = finetune.shape_of(start, config.family)
+        config = replace(config, **shape, init=start.digest)
 
     def make() -> tuple[Trainer, Any]:
         splits = []
         for split in ("train", "validation"):
             with output.counted(f"{split} videos") as decoded:
                 splits.append(load_clips(data_root, split, out / "cache", config, threads, decoded))
-        return Trainer(config, splits[0], names, out, device), splits[1]
+        return Trainer(config, splits[0], names, out, device, start), splits[1]
 
-    return make
+    return config, make
 
 
 def _footage(
@@ -154,12 +169,12 @@ def _footage(
 
     plan = read_plan(spec, data_root, *splits)
     start = finetune.open_checkpoint(init) if init else None
-    values = asdict(config) | (finetune.shape_of(start) if start else {})
+    values = asdict(config) | (finetune.shape_of(start, config.family) if start else {})
+    values |= {"init": start.digest if start else ""}
     whole = finetune.FinetuneConfig(
         **values,
         dataset=spec.name,
         data_digest=plan.digest,
-        init=start.digest if start else "",
         sampling=sampling or spec.sampling,
         flip=spec.flip,
     )

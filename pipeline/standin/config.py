@@ -10,7 +10,7 @@ from pipeline.clips.grid import TokenGrid
 from pipeline.config import require_at_least, require_one_of
 from pipeline.errors import ConfigError
 
-FAMILY_SIZES: dict[str, dict[str, int]] = {
+FAMILY_SIZES: dict[str, dict[str, Any]] = {
     "videomae": {"num_frames": 16, "tubelet_size": 2},
     "timesformer": {"num_frames": 8, "tubelet_size": 1},
 }
@@ -55,6 +55,8 @@ class BackboneConfig:
     precision: str = "fp32"
     """`bf16` runs the matrix products in bfloat16: 2.2x faster where the CPU has AVX512-BF16."""
     seed: int = 0
+    init: str = ""
+    """Digest of the checkpoint it starts from; empty from scratch."""
 
     def __post_init__(self) -> None:
         require_one_of("family", self.family, FAMILY_SIZES)

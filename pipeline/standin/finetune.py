@@ -1,4 +1,4 @@
-"""Trains a small VideoMAE on any dataset's clips, from scratch or from a checkpoint."""
+"""Trains a small backbone on any dataset's clips, from scratch or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pipeline.errors import BackboneError, ConfigError
 from pipeline.standin.checkpoint import load_state, save_state
 from pipeline.standin.config import BackboneConfig
 from pipeline.standin.footage import Footage
+from pipeline.standin.inherit import start_from_videomae
 from pipeline.standin.loop import BETAS, batch_rows, forget_after, seeded
 from pipeline.standin.model import (
     MEAN,
@@ -45,8 +46,6 @@ class FinetuneConfig(BackboneConfig):
     dataset: str
     data_digest: str
     """Of ids, labels and splits of the videos."""
-    init: str = ""
-    """Digest of the checkpoint it starts from; empty from scratch."""
     sampling: str = "stride:4"
     flip: bool = False
     """Mirror half of the clips."""
@@ -63,7 +62,7 @@ class FinetuneConfig(BackboneConfig):
 
 
 def open_checkpoint(init: str) -> VideoMAEBackbone:
-    """The VideoMAE checkpoint to start from.
+    """The VideoMAE checkpoint to start from, for a training of any family.
 
     Raises:
         BackboneError: it does not load, is no VideoMAE, or normalises frames in another way.
@@ -77,15 +76,18 @@ def open_checkpoint(init: str) -> VideoMAEBackbone:
     return backbone
 
 
-def shape_of(backbone: VideoMAEBackbone) -> dict[str, int]:
-    """The fields of `BackboneConfig` that a checkpoint decides."""
+def shape_of(backbone: VideoMAEBackbone, family: str) -> dict[str, Any]:
+    """The fields of `BackboneConfig` that a checkpoint decides, of a model of that family."""
     found = backbone.model.config
     same = ("num_frames", "tubelet_size", "image_size", "patch_size", "hidden_size")
-    return {
+    shape = {
         **{name: int(getattr(found, name)) for name in same},
         "num_layers": int(found.num_hidden_layers),
         "num_heads": int(found.num_attention_heads),
     }
+    if family == "timesformer":
+        shape |= {"num_frames": backbone.grid.t, "tubelet_size": 1}
+    return shape
 
 
 class Finetuner(Trainer):
@@ -109,6 +111,9 @@ class Finetuner(Trainer):
             sample, _ = self._augmented(0, min(64, len(clips)))
             patches = normalise(to_patches(sample, config)).flatten(0, 1)
             start_from_principal_components(self.model, patches.cpu())
+        elif config.family == "timesformer":
+            self.model = build_model(config, label_names)
+            start_from_videomae(self.model, start)
         else:
             self.model = start.model.requires_grad_(True)
             _fit_head(self.model, start.label_names, label_names)

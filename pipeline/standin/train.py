@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datasets_spec.synthetic.actors import NO_ACTION
+from pipeline.backbones.videomae import VideoMAEBackbone
 from pipeline.standin.augment import augment
 from pipeline.standin.checkpoint import export, load_state, save_state
 from pipeline.standin.clips import Clips
 from pipeline.standin.config import BackboneConfig
+from pipeline.standin.inherit import start_from_videomae
 from pipeline.standin.loop import (
     BETAS,
     Recipe,
@@ -53,12 +55,16 @@ class Trainer:
         label_names: list[str],
         out: Path,
         device: str = "cpu",
+        start: VideoMAEBackbone | None = None,
     ) -> None:
         self.config, self.clips, self.out, self.device = config, clips, out, device
         torch.manual_seed(config.seed)
         self.model: Any = build_model(config, label_names)
         self.actor_head = nn.Linear(config.hidden_size, len(label_names) + 1)
-        start_from_principal_components(self.model, self._sample_patches())
+        if start is None:
+            start_from_principal_components(self.model, self._sample_patches())
+        else:
+            start_from_videomae(self.model, start)
         self.backbone = as_backbone(self.model, config).to(device)
         self.actor_head.to(device)
         self.parameters = [*self.model.parameters(), *self.actor_head.parameters()]

@@ -51,16 +51,16 @@ def weights(out):
     return load_file(out / "model.safetensors")
 
 
-def test_a_timesformer_trains_on_a_table_and_takes_no_checkpoint(tmp_path):
+@pytest.mark.parametrize("start", [[], ["--init", "synthetic"]], ids=["scratch", "videomae"])
+def test_a_timesformer_trains_on_a_table(tmp_path, start):
     root = make_table(tmp_path, rows())
-    family = ["--family", "timesformer"]
-    result = train(root, tmp_path / "out", *family, "--sampling", "stride:1", "--steps", "1")
+    family = ["--family", "timesformer", "--sampling", "stride:1", "--steps", "1", *start]
+    result = train(root, tmp_path / "out", *family)
     assert result.exit_code == 0, result.output
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["model_type"], config["attention_type"]) == ("timesformer", "joint_space_time")
-    refused = train(root, tmp_path / "other", *family, "--init", "synthetic")
-    assert refused.exit_code == 1
-    assert "--family, --layers, --width and --patch are of the checkpoint" in refused.stderr
+    assert (config["num_frames"], config["id2label"]) == (8, {"0": "a", "1": "b"})
+    assert config["hidden_size"] == (96 if start else 24)
 
 
 def test_a_table_of_videos_trains_and_resumes_to_the_same_weights(tmp_path):
