@@ -7,10 +7,13 @@ from contextlib import closing
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessor
 
+from pipeline.backbones import load_backbone
 from pipeline.errors import ConfigError
-from selector.deploy.label_map import class_of
+from selector.deploy.label_map import class_of, oracle_panel
 from selector.deploy.mask_files import MaskVideo, mask_paths
 from selector.deploy.mask_picture import WIDTH, Panel, draw_clip, draw_frame, mask_panels
 
@@ -143,3 +146,23 @@ def test_a_class_is_found_by_name_then_by_number():
         class_of("pul", names)
     with pytest.raises(ConfigError, match="no class '3'"):
         class_of("3", names)
+
+
+def test_the_oracle_explains_the_label_to_the_whole_model(tiny_backbone):
+    """Its probability is that of transformers' own model on all tokens."""
+    frames = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    processor = VideoMAEImageProcessor.from_pretrained(tiny_backbone, do_resize=False)
+    plain = VideoMAEForVideoClassification.from_pretrained(tiny_backbone).eval()
+    with torch.no_grad():
+        logits = plain(**processor(list(frames), return_tensors="pt")).logits[0]
+    backbone = load_backbone(str(tiny_backbone))
+    drawn = []
+    for class_id in (1, 3):
+        panel = oracle_panel(backbone, frames, class_id, "that one")
+        probability = logits.softmax(-1)[class_id].item()
+        assert f"of the label 'that one', which the whole model gives {probability:.1%};" in (
+            panel.name
+        )
+        assert panel.scale == (0.0, 1.0)
+        drawn.append(panel.frames)
+    assert not np.array_equal(*drawn)
