@@ -48,7 +48,7 @@ class ClipConfig:
     dataset: str
     """Name of the dataset specification."""
     plan_digest: str = ""
-    """SHA-256 over the plan: video ids, labels, paths, views, in order."""
+    """SHA-256 over the plan: video ids, labels, paths, views, groups if there are any, in order."""
     split: str = ""
     """Split of the dataset the plan lists."""
     limit: int | None = field(default=None, metadata=INFORMATIVE)

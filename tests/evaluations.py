@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from pipeline.errors import ClipStatus
 from pipeline.store.root import Root
 from selector.evaluation.config import FULL, EvalConfig
 from selector.evaluation.files import Evaluation, EvaluationInfo, begun
-from selector.evaluation.layout import with_groups
 from selector.evaluation.run import EvalResult, evaluate
 from selector.evaluation.shard_rows import ShardRows
 from selector.methods.registry import parse_methods
@@ -63,10 +63,14 @@ def make_info(plan: pa.Table, num_classes: int, **changes: Any) -> EvaluationInf
 
 
 def make_plan(
-    labels: Sequence[int], views: tuple[int, int] = (1, 1), shard_size: int = SHARD_SIZE
+    labels: Sequence[int],
+    views: tuple[int, int] = (1, 1),
+    shard_size: int = SHARD_SIZE,
+    groups: Sequence[str | None] = (),
 ) -> pa.Table:
-    """One video per label."""
-    videos = [Video(f"v{i:05d}", f"v{i}.mp4", label, "all") for i, label in enumerate(labels)]
+    """One video per label, and its group."""
+    pairs = enumerate(itertools.zip_longest(labels, groups))
+    videos = [Video(f"v{i:05d}", f"v{i}.mp4", label, "all", g) for i, (label, g) in pairs]
     return build_plan(videos, views, shard_size)
 
 
@@ -97,9 +101,7 @@ def make_evaluation(
         groups: one per video, None where it is not known.
         changes: fields of `EvalConfig`.
     """
-    plan = make_plan(labels, views, changes.get("shard_size", SHARD_SIZE))
-    named = {f"v{i:05d}": group for i, group in enumerate(groups) if group is not None}
-    plan = with_groups(plan, named)
+    plan = make_plan(labels, views, changes.get("shard_size", SHARD_SIZE), groups)
     changes |= {"num_segments": views[0], "num_crops": views[1]}
     info = make_info(plan, logits.shape[2], **changes)
     assert logits.shape[:2] == (plan.num_rows, len(info.config.conditions))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,15 @@ def make_config(**changes: Any) -> OracleConfig:
     return replace(config, **changes)
 
 
-def make_plan(num_clips: int, shard_size: int, num_classes: int = len(LABEL_NAMES)) -> pa.Table:
-    """A plan of one clip per video, labels in turn."""
+def make_plan(
+    num_clips: int,
+    shard_size: int,
+    num_classes: int = len(LABEL_NAMES),
+    groups: Sequence[str | None] | None = None,
+) -> pa.Table:
+    """A plan of one clip per video, labels in turn; each video's group, where there are any."""
     ids = np.arange(num_clips)
-    return pa.table(
+    plan = pa.table(
         {
             "clip_id": ids,
             "shard": ids // shard_size,
@@ -59,6 +64,9 @@ def make_plan(num_clips: int, shard_size: int, num_classes: int = len(LABEL_NAME
             "crop": np.zeros(num_clips, int),
         },
     ).cast(layout.PLAN_SCHEMA)
+    if groups is None:
+        return plan
+    return plan.append_column(layout.GROUP, pa.array(groups, pa.string()))
 
 
 def make_result(
@@ -91,12 +99,13 @@ def begin_store(
     grid: TokenGrid = GRID,
     hidden_size: int = HIDDEN_SIZE,
     label_names: list[str] | None = None,
+    groups: Sequence[str | None] | None = None,
     **config_changes: Any,
 ) -> StoreWriter:
     """A store without shards, or one to continue; arguments as of `make_store`."""
     names = LABEL_NAMES if label_names is None else label_names
     config = make_config(**config_changes)
-    plan = make_plan(num_clips, config.shard_size, len(names))
+    plan = make_plan(num_clips, config.shard_size, len(names), groups)
     config = replace(config, plan_digest=plan_digest(plan))
     return create_store(str(path), config, plan, grid, hidden_size, names)
 
@@ -111,6 +120,7 @@ def make_store(
     grid: TokenGrid = GRID,
     hidden_size: int = HIDDEN_SIZE,
     label_names: list[str] | None = None,
+    groups: Sequence[str | None] | None = None,
     **config_changes: Any,
 ) -> Store:
     """Writes a store and opens it.
@@ -124,6 +134,7 @@ def make_store(
         grid: tokens of a clip.
         hidden_size: length of an embedding.
         label_names: classes; labels run through them in turn.
+        groups: of each clip's video; None for a dataset without groups.
         config_changes: fields of `OracleConfig`, e.g. `shard_size=8, embeddings_per_clip=-1`.
     """
     begun = begin_store(
@@ -132,6 +143,7 @@ def make_store(
         grid=grid,
         hidden_size=hidden_size,
         label_names=label_names,
+        groups=groups,
         **config_changes,
     )
     with begun as writer:

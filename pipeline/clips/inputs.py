@@ -27,8 +27,6 @@ class Inputs(Generic[Config]):
     config: Config
     """What was asked for, with the fields of `ClipConfig` closed."""
     plan: pa.Table
-    groups: dict[str, str]
-    """The group of each video whose annotation gives one, by `video_id`."""
     label_names: list[str]
     backbone: Backbone
     """On PyTorch's meta device: what it is, without its weights."""
@@ -87,7 +85,6 @@ def read_inputs(
     return Inputs(
         config=config,
         plan=plan,
-        groups={v.video_id: v.group for v in found.videos if v.group is not None},
         label_names=classes.names,
         backbone=backbone,
     )

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datasets_spec.types import Video
 from pipeline.clips.views import list_views
 from pipeline.errors import ConfigError
-from pipeline.store.layout import PLAN_SCHEMA
+from pipeline.store.layout import GROUP, plan_schema
 
 UNKNOWN_LABEL = -1
 
@@ -35,7 +36,7 @@ def build_plan(
             contains a smaller one.
 
     Returns:
-        A table with `PLAN_SCHEMA`; `clip_id` counts from 0.
+        A table with `plan_schema`, with groups where a video has one; `clip_id` counts from 0.
 
     Raises:
         ConfigError: no video, an id that occurs twice, or shards of no size.
@@ -52,7 +53,7 @@ def build_plan(
     # Rows repeat their video `per_video` times; numpy keeps this fast for a million clips.
     rows = np.repeat(np.arange(len(chosen)), per_video)
 
-    def text(values: Sequence[str]) -> pa.Array:
+    def text(values: Sequence[str | None]) -> pa.Array:
         return pa.array(values, pa.string()).take(pa.array(rows))
 
     labels = [UNKNOWN_LABEL if v.label is None else v.label for v in chosen]
@@ -67,7 +68,10 @@ def build_plan(
         "segment": np.ascontiguousarray(segment),
         "crop": np.ascontiguousarray(crop),
     }
-    return pa.table(columns, schema=PLAN_SCHEMA)
+    groups = [v.group for v in chosen]
+    if known := any(group is not None for group in groups):
+        columns[GROUP] = text(groups)
+    return pa.table(columns, schema=plan_schema(known))
 
 
 def plan_digest(plan: pa.Table) -> str:
@@ -76,17 +80,34 @@ def plan_digest(plan: pa.Table) -> str:
     Shards are left out: `shard_size` is a field of the configuration.
     """
     digest = hashlib.sha256()
-    for name in ("video_id", "path", "label", "split", "segment", "crop"):
+    names = ["video_id", "path", "label", "split", "segment", "crop"]
+    # Only where there are some: a plan without them keeps the digest that it always had.
+    for name in [*names, GROUP] if GROUP in plan.column_names else names:
         column = plan.column(name).combine_chunks()
         if pa.types.is_string(column.type):
-            # Lengths before the text: ("ab", "c") must differ from ("a", "bc").
-            values = [value.encode() for value in column.to_pylist()]
-            lengths = np.array([len(value) for value in values], dtype="<i8")
-            data = lengths.tobytes() + b"".join(values)
+            values = [None if value is None else value.encode() for value in column.to_pylist()]
+            # Lengths before the text: ("ab", "c") must differ from ("a", "bc"); -1 for no group.
+            lengths = np.array([-1 if v is None else len(v) for v in values], dtype="<i8")
+            data = lengths.tobytes() + b"".join(value or b"" for value in values)
         else:
             data = column.to_numpy(zero_copy_only=False).astype("<i8").tobytes()
         digest.update(name.encode() + b"\0" + data)
     return digest.hexdigest()
+
+
+def units(plan: pa.Table) -> list[str]:
+    """What of each clip is one independent draw: its video's group if it has one, else the video.
+
+    Clips of one unit are alike: they belong on one side of every split, and chance is over units.
+
+    Args:
+        plan: or any table with its `video_id` and, where the dataset says groups, `group`.
+    """
+    found = plan["video_id"]
+    if GROUP in plan.column_names:
+        found = pc.coalesce(plan[GROUP], found)
+    named: list[str] = found.to_pylist()
+    return named
 
 
 def _sample(videos: Iterable[Video], limit: int | None) -> list[Video]:

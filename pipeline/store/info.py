@@ -42,6 +42,8 @@ class StoreInfo(FolderInfo):
     config: OracleConfig
     grid: TokenGrid
     hidden_size: int
+    groups: bool = False
+    """Whether the plan and the clips tables have the column `group`."""
     libraries: Mapping[str, str] = field(default_factory=dict)
     """Releases at creation; a later release is warned about, not refused."""
 
@@ -81,9 +83,14 @@ class StoreInfo(FolderInfo):
         return self.suffixes[names.index(name)]
 
     @property
+    def plan_schema(self) -> pa.Schema:
+        """Of its plan."""
+        return layout.plan_schema(self.groups)
+
+    @property
     def clips_schema(self) -> pa.Schema:
         """Of its clips tables."""
-        return layout.clips_schema(self.suffixes[1:])
+        return layout.clips_schema(self.suffixes[1:], self.groups)
 
     @property
     def tokens_schema(self) -> pa.Schema:
@@ -106,6 +113,8 @@ class StoreInfo(FolderInfo):
             "hidden_size": self.hidden_size,
             "num_clips": self.num_clips,
             "label_names": list(self.label_names),
+            # Said only where there are some: a store without them is as it always was.
+            **({"groups": True} if self.groups else {}),
             "libraries": dict(self.libraries),
         }
 

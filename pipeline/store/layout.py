@@ -2,7 +2,8 @@
 
     STORE/
       store.json                   what was built, with what (`StoreInfo`); written last at creation
-      plan.parquet                 PLAN_SCHEMA; one row per clip, frozen at creation
+      plan.parquet                 PLAN_SCHEMA, and `group` where the dataset says groups; one row
+                                   per clip, frozen at creation
       oracle.zarr/                 Zarr v3 group; row i of every array is clip_id i
         scores           (clip,t,y,x)  float16, in [0, 1]; NaN where a clip failed
         cam              (clip,t,y,x)  float16, signed cam / cam_scale; NaN where a clip failed
@@ -10,7 +11,8 @@
         embedding_index  (clip,k)      int16, their token numbers, ascending; -1 where it failed
         scores_X, cam_X                as scores and cam, of each further oracle
       tokens/shard-00042.parquet   TOKENS_SCHEMA; clips that are ok, in long form
-      clips/shard-00042.parquet    CLIPS_SCHEMA; the commit record of the shard, written last
+      clips/shard-00042.parquet    CLIPS_SCHEMA, and `group` as in the plan; the commit record
+                                   of the shard, written last
       runs/                        side logs and the lock; never part of the committed data
 
 X is the oracle's name with underscores (`OracleName.suffix`), and so it is in the names of columns;
@@ -42,6 +44,11 @@ RUNS = "runs"
 LOCK = f"{RUNS}/lock"
 WRITERS_LOCK = f"{RUNS}/writers.lock"
 
+GROUP = "group"
+"""Column that only the plan of a dataset with groups has: what a clip's video was cut from.
+
+Videos of one group are alike. Null where the annotation gives none."""
+
 MAX_ERROR_CHARS = 500
 """Length a clip's error message is cut to."""
 
@@ -59,6 +66,7 @@ _PLAN_FIELDS = [
     pa.field("segment", pa.int16()),  # temporal view
     pa.field("crop", pa.int16()),  # spatial view
 ]
+_GROUP_FIELDS = [pa.field(GROUP, pa.string())]
 _OUTCOME_FIELDS = [
     pa.field("status", pa.string()),  # a ClipStatus
     pa.field("error", pa.string()),  # null when ok
@@ -109,9 +117,19 @@ def outcome_fields(further: Sequence[str] = ()) -> list[pa.Field]:
     ]
 
 
-def clips_schema(further: Sequence[str] = ()) -> pa.Schema:
-    """`CLIPS_SCHEMA` with the columns of further oracles, given by their suffixes."""
-    return pa.schema(_PLAN_FIELDS + outcome_fields(further), _METADATA)
+def plan_schema(groups: bool = False) -> pa.Schema:
+    """`PLAN_SCHEMA`, with the column `group` where the dataset says groups."""
+    return pa.schema(_PLAN_FIELDS + _GROUP_FIELDS, _METADATA) if groups else PLAN_SCHEMA
+
+
+def clips_schema(further: Sequence[str] = (), groups: bool = False) -> pa.Schema:
+    """`CLIPS_SCHEMA` with the columns of further oracles, given by their suffixes.
+
+    Args:
+        further: suffixes of the further oracles.
+        groups: as of `plan_schema`.
+    """
+    return pa.schema([*plan_schema(groups), *outcome_fields(further)], _METADATA)
 
 
 def tokens_schema(further: Sequence[str] = ()) -> pa.Schema:

@@ -32,7 +32,7 @@ from pipeline.store.seal import BLANK, check_digest, digest, is_sealed, seal
 _log = logging.getLogger(__name__)
 
 _HINTS = {
-    "plan_digest": "  (the list of videos, their labels, paths or views; --split, --limit)",
+    "plan_digest": "  (the list of videos, their labels, paths, groups or views; --split, --limit)",
     "backbone_digest": "  (the checkpoint's weights or configuration)",
 }
 _HARMLESS = re.compile(r"\..*|README.*|LICEN[CS]E.*", re.IGNORECASE)

@@ -23,6 +23,7 @@ import pyarrow.dataset as pads
 import zarr
 
 from pipeline.clips.grid import TokenGrid
+from pipeline.clips.plan import units as list_units
 from pipeline.config import OracleConfig
 from pipeline.errors import ClipStatus, StoreError
 from pipeline.store import layout
@@ -134,6 +135,7 @@ class Store:
         columns: Collection[str] | None = None,
         status: str | Collection[str] | None = None,
         names: bool = False,
+        units: bool = False,
         shards: Iterable[int] | None = None,
     ) -> pd.DataFrame:
         """One row per committed clip, in order of `clip_id`.
@@ -142,6 +144,8 @@ class Store:
             columns: of `info.clips_schema`; None gives all.
             status: keep the clips with this status, or one of these.
             names: add `label_name` and `prediction_name` (missing where the class is unknown).
+            units: add `unit`, what is one independent draw: the video's group where the dataset
+                says one, else the video's id.
             shards: of these committed shards; None reads all.
 
         Raises:
@@ -152,11 +156,16 @@ class Store:
             wanted = [str(s) for s in ([status] if isinstance(status, str) else status)]
             _known("status", wanted, list(ClipStatus))
             conditions.append(pads.field("status").isin(wanted))
-        choice = _Choice(
-            self.info.clips_schema, columns, {"status"} if conditions else (), conditions
-        )
+        schema = self.info.clips_schema
+        asked = schema.names if columns is None else list(columns)
+        beside = {"video_id", layout.GROUP} & set(schema.names) if units else set()
+        read = list(dict.fromkeys([*asked, *sorted(beside)]))
+        choice = _Choice(schema, read, {"status"} if conditions else (), conditions)
         records = self._commits.read_each(self.shards() if shards is None else sorted(shards))
-        frame = choice.join(choice.of(commit.table(choice.read)) for _, commit in records)
+        table = choice.join(choice.of(commit.table(choice.read)) for _, commit in records)
+        frame: pd.DataFrame = table.select(asked).to_pandas()
+        if units:
+            frame["unit"] = list_units(table)
         if names:
             for column in ("label", "prediction"):
                 if column in frame:
@@ -216,7 +225,8 @@ class Store:
                 if found is not None:
                     yield found
 
-        return choice.join(tables())
+        found: pd.DataFrame = choice.join(tables()).to_pandas()
+        return found
 
     def scores(self, oracle: str | None = None) -> zarr.Array[Any]:
         """float16 (clip, t, y, x), opened lazily. NaN: failed or not committed (see `clips`).
@@ -361,10 +371,9 @@ class _Choice:
             table = table.filter(condition)
         return table.select(self._columns)
 
-    def join(self, tables: Iterable[pa.Table]) -> pd.DataFrame:
-        """All of them as pandas sees them."""
-        empty = self._schema.empty_table().select(self._columns)
-        return pa.concat_tables([empty, *tables]).to_pandas()
+    def join(self, tables: Iterable[pa.Table]) -> pa.Table:
+        """All of them as one."""
+        return pa.concat_tables([self._schema.empty_table().select(self._columns), *tables])
 
 
 def open_store(url: str | os.PathLike[str] | Root, **storage_options: Any) -> Store:

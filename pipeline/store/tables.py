@@ -81,7 +81,9 @@ def clips_table(plan: pa.Table, result: ShardResult) -> pa.Table:
     outcomes = pa.schema(layout.outcome_fields(further))
     rows = pa.Table.from_pylist(result.clips, schema=outcomes)
     columns = plan.combine_chunks().columns + rows.columns
-    return pa.Table.from_arrays(columns, schema=layout.clips_schema(further))
+    return pa.Table.from_arrays(
+        columns, schema=layout.clips_schema(further, layout.GROUP in plan.column_names)
+    )
 
 
 def tokens_table(clips: pa.Table, scores: Mapping[str, npt.NDArray[np.float16]]) -> pa.Table:

@@ -119,7 +119,7 @@ class _Check:
     def _check_plan(self, data: bytes) -> list[str]:
         info = self._info
         plan = read_table(data, layout.PLAN)
-        if not plan.schema.equals(layout.PLAN_SCHEMA):
+        if not plan.schema.equals(info.plan_schema):
             return ["its columns are not those of a plan"]
         if plan.num_rows != info.num_clips:
             return [f"{plan.num_rows} clips, store.json says {info.num_clips}"]

@@ -33,7 +33,7 @@ def clips_faults(
         return
     if plan is not None:
         planned = plan.slice(rows.start, rows.stop - rows.start)
-        for name in layout.PLAN_SCHEMA.names:
+        for name in info.plan_schema.names:
             if not clips[name].equals(planned[name]):
                 yield f"{name} is not what the plan says"
     statuses = clips["status"].to_pylist()

@@ -100,7 +100,7 @@ def create_store(
     Args:
         url: folder or fsspec URL; absent, empty, or a store.
         config: what decides the results.
-        plan: `layout.PLAN_SCHEMA`, one row per clip, `clip_id` 0 .. n-1 in order.
+        plan: `layout.plan_schema`, one row per clip, `clip_id` 0 .. n-1 in order.
         grid: tokens of a clip.
         hidden_size: length of an embedding.
         label_names: index = class id; empty where unknown.
@@ -118,6 +118,7 @@ def create_store(
         hidden_size=hidden_size,
         num_clips=plan.num_rows,
         label_names=tuple(label_names),
+        groups=layout.GROUP in plan.column_names,
         libraries=library_versions(),
     )
     files = {layout.PLAN: plan_bytes(plan, config.shard_size), **metadata_files(wanted.arrays)}
@@ -127,8 +128,9 @@ def create_store(
 
 
 def _checked_plan(plan: pa.Table, shard_size: int) -> pa.Table:
+    schema = layout.plan_schema(layout.GROUP in plan.column_names)
     try:
-        plan = plan.select(layout.PLAN_SCHEMA.names).cast(layout.PLAN_SCHEMA)
+        plan = plan.select(schema.names).cast(schema)
     except (KeyError, pa.ArrowInvalid) as error:
         raise StoreError(f"the plan does not have the columns of PLAN_SCHEMA: {error}") from error
     if plan.num_rows == 0:

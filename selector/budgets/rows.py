@@ -135,7 +135,7 @@ def calibration_rows(
             "is there is no fair sample: run the same `lite-pipeline evaluate` to its end"
         )
     trained = may_have_trained(
-        selector.trained_on, config.dataset, config.split, outcomes.video_ids
+        selector.trained_on, config.dataset, config.split, outcomes.video_ids, outcomes.groups
     )
     return CalibrationRows(
         evaluation=evaluation,

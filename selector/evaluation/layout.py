@@ -2,8 +2,7 @@
 
     OUT/
       evaluation.json              what is evaluated, with what (`EvaluationInfo`)
-      plan.parquet                 the store's PLAN_SCHEMA, and `group` where the dataset
-                                   says groups; one row per clip, frozen at creation
+      plan.parquet                 as a store's; one row per clip, frozen at creation
       results/shard-00042.parquet  one row per clip and condition; the commit record of the shard
       runs/                        lock and timings; never part of the committed data
 
@@ -12,8 +11,6 @@ Rows are clip-major: all conditions of a clip stand together, in the order of
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -24,9 +21,6 @@ SCHEMA_VERSION = 4
 EVALUATION_JSON = "evaluation.json"
 RESULTS = "results"
 TIMINGS = f"{RUNS}/timings"
-
-GROUP = "group"
-"""Column of the plan: what a clip's video was cut from; null where that is not known."""
 
 PADDED = "padded"
 """Column of the results that those of older releases lack."""
@@ -76,16 +70,3 @@ def results_schema(num_views: int) -> pa.Schema:
 def timings_path(shard: int) -> str:
     """Path of the seconds that a shard took, by what they went to."""
     return f"{TIMINGS}/shard-{shard:05d}.json"
-
-
-def with_groups(plan: pa.Table, groups: Mapping[str, str]) -> pa.Table:
-    """The plan with the column `group`, or as it is where no video has one.
-
-    Args:
-        plan: of PLAN_SCHEMA.
-        groups: by `video_id`.
-    """
-    if not groups:
-        return plan
-    found = [groups.get(video) for video in plan["video_id"].to_pylist()]
-    return plan.append_column(pa.field(GROUP, pa.string()), pa.array(found, pa.string()))

@@ -18,8 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.clips.plan import units
 from pipeline.errors import ClipStatus, ConfigError, NoOutcomesError
-from selector.evaluation import layout
+from pipeline.store.layout import GROUP
 from selector.evaluation.config import FULL, Condition, EvalConfig
 from selector.evaluation.files import Evaluation
 from selector.evaluation.layout import PADDED, TOP
@@ -214,11 +215,9 @@ def pool(parts: Sequence[Outcomes]) -> Outcomes:
 
 
 def _groups(plan: pa.Table, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.object_] | None:
-    if layout.GROUP not in plan.column_names:
+    if GROUP not in plan.column_names:
         return None
-    found = pc.coalesce(plan[layout.GROUP], plan["video_id"])
-    groups: npt.NDArray[np.object_] = found.to_numpy()[rows]
-    return groups
+    return np.array(units(plan), np.object_)[rows]
 
 
 def _failed_by(config: EvalConfig, lost: npt.NDArray[np.bool_]) -> dict[str, int]:

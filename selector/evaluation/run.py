@@ -20,7 +20,6 @@ from pipeline.shards.progress import Progress
 from pipeline.shards.run import run_job, with_what_is_seen
 from pipeline.shards.scheduler import Loss
 from pipeline.store.root import Root
-from selector.evaluation import layout
 from selector.evaluation.config import EvalConfig
 from selector.evaluation.files import Evaluation, EvaluationInfo, begun
 from selector.evaluation.worker import EvalWorker
@@ -80,7 +79,7 @@ def prepare(asked: EvalConfig, run: RunConfig) -> tuple[EvaluationInfo, pa.Table
         left_out=_unreachable(methods, keep_ratios, budgets),
     )
     info = _info(config, plan.num_rows, inputs.label_names, methods, budgets)
-    return info, layout.with_groups(plan, inputs.groups)
+    return info, plan
 
 
 def evaluate(

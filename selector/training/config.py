@@ -47,7 +47,7 @@ class TrainedOn:
     split: str
     """Split of the dataset."""
     plan_digest: str
-    """SHA-256 over the store's plan: video ids, labels, paths, views."""
+    """SHA-256 over the store's plan: video ids, labels, paths, views, groups."""
     sampling: str
     """Frames of a clip: `uniform` or `stride:N`."""
     num_segments: int
@@ -56,6 +56,8 @@ class TrainedOn:
     """Spatial views per temporal view."""
     held_out: float
     """Share of the videos never trained on; see `selector.training.split.is_held_out`."""
+    by_group: bool = False
+    """Whether whole groups of videos were held out, as the store had groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +127,8 @@ class SelectorConfig:
         fields = asdict(self) | {"grid": list(self.grid), "clean": list(self.clean)}
         if self.chosen_by is None:
             del fields["chosen_by"]  # the text of an older selector, and so its digest, stays
+        if self.trained_on is not None and not self.trained_on.by_group:
+            del fields["trained_on"]["by_group"]
         return json.dumps({"schema_version": SCHEMA_VERSION} | fields, indent=2) + "\n"
 
     @classmethod

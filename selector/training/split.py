@@ -1,8 +1,9 @@
 """Which clips of a store train the selector, which judge it, and which are left out.
 
-Every split is by video, so that two views of one video never stand on both sides, and by a hash of
-the video's id alone: it is the same on every machine, for every seed and variant, and stays the
-same when the store grows.
+Every split is by unit (`pipeline.clips.plan.units`: a group of videos that are alike, or a video
+alone), so that two clips of one unit never stand on both sides, and by a hash of the unit's name
+alone: it is the same on every machine, for every seed and variant, and stays the same when the
+store grows.
 """
 
 from __future__ import annotations
@@ -25,33 +26,46 @@ if TYPE_CHECKING:
 LEFT_OUT, TRAIN, HELD_OUT = 0, 1, 2
 
 
-def is_held_out(video_id: str, fraction: float) -> bool:
-    """Whether a video belongs to the held-out `fraction` of all videos."""
+def is_held_out(unit: str, fraction: float) -> bool:
+    """Whether a unit belongs to the held-out `fraction` of all units."""
     # Salted, or the split would follow whatever else was drawn by a hash of the id: a plan cut by
     # --limit, for one, is that very sample.
-    digest = hashlib.sha256(b"held out" + video_id.encode()).digest()
+    digest = hashlib.sha256(b"held out" + unit.encode()).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
-def halves(video_ids: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """One of two fixed halves per video, (n,): to pick on the one and judge on the other."""
+def halves(units: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """One of two fixed halves per unit, (n,): to pick on the one and judge on the other."""
     # Salted for the same reason.
-    digests = (hashlib.sha256(f"half:{video}".encode()).digest() for video in video_ids)
+    digests = (hashlib.sha256(f"half:{unit}".encode()).digest() for unit in units)
     return np.array([digest[0] % 2 == 1 for digest in digests], np.bool_)
 
 
 def may_have_trained(
-    trained_on: TrainedOn | None, dataset: str, split: str, video_ids: Iterable[str]
+    trained_on: TrainedOn | None,
+    dataset: str,
+    split: str,
+    video_ids: npt.NDArray[np.object_],
+    groups: npt.NDArray[np.object_] | None,
 ) -> npt.NDArray[np.bool_]:
     """Whether a selector may have been trained on videos of a dataset's split, (n,).
 
     Which of the split's videos were in its store it does not know; so all count but those that it
     would have held out.
+
+    Args:
+        trained_on: the selector's clips.
+        dataset: of the videos.
+        split: of the dataset.
+        video_ids: (n,)
+        groups: (n,) the videos' units; None where the dataset says no groups (any more).
     """
-    videos = list(video_ids)
     if trained_on is None or (trained_on.dataset, trained_on.split) != (dataset, split):
-        return np.zeros(len(videos), np.bool_)
-    return np.array([not is_held_out(video, trained_on.held_out) for video in videos], np.bool_)
+        return np.zeros(len(video_ids), np.bool_)
+    units = groups if trained_on.by_group else video_ids
+    if units is None:
+        return np.ones(len(video_ids), np.bool_)
+    return np.array([not is_held_out(unit, trained_on.held_out) for unit in units], np.bool_)
 
 
 @dataclass
@@ -83,7 +97,7 @@ def split_store(
 
     Args:
         store: the store to train from.
-        held_out_fraction: share of the videos kept for judging, in (0, 1).
+        held_out_fraction: share of the units kept for judging, in (0, 1).
         allow_unfinished: train from the committed shards of a store still being built.
         oracle: whose scores are to be learnt; None for the first.
 
@@ -102,13 +116,13 @@ def split_store(
     split, failed, num_committed = StoreSplit(), Counter[str](), 0
     for shard in store.shards():
         # One shard at a time: a table of all clips would grow with the store.
-        clips = store.clips(["video_id", "status", degenerate], shards=[shard])
+        clips = store.clips(["status", degenerate], units=True, shards=[shard])
         num_committed += len(clips)
         ok = (clips["status"] == ClipStatus.OK).to_numpy(dtype=bool)
         flat = ok & clips[degenerate].to_numpy(dtype=bool)
         failed.update(clips["status"][~ok])
         split.num_degenerate += int(flat.sum())
-        held_out = [is_held_out(video, held_out_fraction) for video in clips["video_id"]]
+        held_out = [is_held_out(unit, held_out_fraction) for unit in clips["unit"]]
         roles = np.where(held_out, HELD_OUT, TRAIN)
         split.roles[shard] = np.where(ok & ~flat, roles, LEFT_OUT).astype(np.int8)
     split.failed = dict(failed)
@@ -134,7 +148,8 @@ def _check_usable(
             f"`lite-pipeline failures {store.root}`"
         )
     if not num_train or not num_held_out:
+        units = "groups of the videos" if store.info.groups else "videos"
         raise ConfigError(
-            f"{fraction:.0%} of the videos of {store.root} leave {num_train} clips to train and "
+            f"{fraction:.0%} of the {units} of {store.root} leave {num_train} clips to train and "
             f"{num_held_out} to judge, and both need one; choose another --held-out"
         )

@@ -319,6 +319,7 @@ def _selector_config(
             num_segments=oracle.num_segments,
             num_crops=oracle.num_crops,
             held_out=config.held_out,
+            by_group=store.info.groups,
         ),
         chosen_by=f"accuracy at {config.select_ratio:g}" if config.select_by == ACCURACY else None,
     )

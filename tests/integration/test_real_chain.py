@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pipeline import open_store
 from pipeline.cli import app
 
 CLASSES = ("JumpRope", "TrampolineJumping")
@@ -42,11 +43,12 @@ def data(real_dir, tmp_path_factory) -> Path:
     (root / "videos").symlink_to(real_dir / "videos")
     with (real_dir / "clips.csv").open() as file:
         listed = list(csv.DictReader(file))
+    first_of_group = list({row["group"]: row for row in reversed(listed)}.values())[::-1]
     chosen = [
         row
         for name in CLASSES
-        for split, count in (("train", 6), ("validation", 4))
-        for row in [r for r in listed if (r["label"], r["split"]) == (name, split)][:count]
+        for split, some, count in (("train", first_of_group, 6), ("validation", listed, 4))
+        for row in [r for r in some if (r["label"], r["split"]) == (name, split)][:count]
     ]
     assert len(chosen) == 20
     with (root / "videos.csv").open("w", newline="") as file:
@@ -74,7 +76,8 @@ def test_the_chain_runs_on_real_clips(data, tmp_path):
     assert "on 8 videos" in said
     assert tuple(json.loads((backbone / "config.json").read_text())["id2label"].values()) == CLASSES
     run("build-oracle", *common, "--split", "train", "--backbone", backbone, "--store", store)
-    run("train-selector", "--store", store, "--out", selector, "--epochs", 1)
+    assert open_store(store).clips()["group"].nunique() == 12
+    run("train-selector", "--store", store, "--out", selector, "--epochs", 1, "--held-out", 0.5)
     report = tmp_path / "report"
     run(
         *("evaluate", *common, "--split", "validation", "--backbone", backbone, "--out", report),

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from datasets_spec.types import Video
-from pipeline.clips.plan import build_plan, plan_digest
+from pipeline.clips.plan import build_plan, plan_digest, units
 from pipeline.errors import ConfigError
 from pipeline.store.layout import PLAN_SCHEMA
 
@@ -104,3 +104,24 @@ def test_the_digest_is_pinned():
     # A change here would make every existing store refuse to be continued.
     plan = build_plan(make_videos(3), (1, 2), 8)
     assert plan_digest(plan).startswith("0fb8a6d6a4ef79ee")
+
+
+def with_groups(*groups):
+    return [
+        Video(f"v{i}", f"{i}.mp4", label=0, split="val", group=group)
+        for i, group in enumerate(groups)
+    ]
+
+
+def test_a_group_stands_in_the_plan_and_makes_one_unit_of_its_videos():
+    plan = build_plan(with_groups("b", None, "b"), (1, 2), 8)
+    assert plan.column_names == [*PLAN_SCHEMA.names, "group"]
+    assert plan["group"].to_pylist() == ["b", "b", None, None, "b", "b"]
+    assert units(plan) == ["b", "b", "v1", "v1", "b", "b"]
+    assert units(build_plan(with_groups(None, None), (1, 1), 8)) == ["v0", "v1"]
+
+
+def test_the_digest_tells_groups_apart_and_an_empty_name_from_none():
+    groups = [("a", "a"), ("a", "b"), ("a", None), ("a", ""), (None, None)]
+    digests = [plan_digest(build_plan(with_groups(*some), (1, 1), 8)) for some in groups]
+    assert len(set(digests)) == len(groups)
