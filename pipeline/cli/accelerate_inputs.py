@@ -148,6 +148,8 @@ def check(task: Task) -> Ready:
     """
     from datasets_spec import load_spec
     from pipeline.clips.inputs import read_inputs
+    from pipeline.clips.plan import units
+    from pipeline.store.layout import GROUP
     from selector.statistics import FEW
     from selector.training.split import is_held_out
 
@@ -159,14 +161,13 @@ def check(task: Task) -> Ready:
         without_label = None if task.unlabelled else needed
         found = read_inputs(asked, task.run, spec, split, views=(1, 1), without_label=without_label)
         plans[split] = found.plan
-        if task.judge_split == task.split and found.groups:
+        if task.judge_split == task.split and GROUP in found.plan.column_names:
             raise ConfigError(
                 f"{task.dataset}/{split} names groups of videos that are alike, and halving one "
                 "split would learn from some of a group and judge by others: give a split to judge "
                 "by (--judge-split)"
             )
-    learnt = plans[task.split]["video_id"].to_pylist()
-    trains = [not is_held_out(video, task.held_out) for video in learnt]
+    trains = [not is_held_out(unit, task.held_out) for unit in units(plans[task.split])]
     judged = plans[task.judge_split]
     num_judged = judged.num_rows if task.judge_split != task.split else trains.count(False)
     num_train = sum(trains)
