@@ -172,7 +172,7 @@ def test_intervals_are_over_groups_where_there_are_some(tmp_path, capsys):
         assert width > 1.4 * (other.top1_high - other.top1_low)
     assert [p.p_value for p in found.paired] == pytest.approx([p.p_value for p in wide.paired])
     echo_summary(found)
-    assert "over the 42 groups of the videos" in " ".join(capsys.readouterr().out.split())
+    assert "over 42 groups of the videos" in " ".join(capsys.readouterr().out.split())
 
 
 def test_pooled_folds_are_the_whole(tmp_path):
