@@ -143,13 +143,12 @@ def check(task: Task) -> Ready:
     """Everything that can be known to be wrong before the first video is opened.
 
     Raises:
-        ConfigError: one class, too few videos, or groups that would be on both sides.
+        ConfigError: one class, or too few videos.
         LiteError: the dataset and the checkpoint do not go together; see `read_inputs`.
     """
     from datasets_spec import load_spec
     from pipeline.clips.inputs import read_inputs
     from pipeline.clips.plan import units
-    from pipeline.store.layout import GROUP
     from selector.statistics import FEW
     from selector.training.split import is_held_out
 
@@ -161,12 +160,6 @@ def check(task: Task) -> Ready:
         without_label = None if task.unlabelled else needed
         found = read_inputs(asked, task.run, spec, split, views=(1, 1), without_label=without_label)
         plans[split] = found.plan
-        if task.judge_split == task.split and GROUP in found.plan.column_names:
-            raise ConfigError(
-                f"{task.dataset}/{split} names groups of videos that are alike, and halving one "
-                "split would learn from some of a group and judge by others: give a split to judge "
-                "by (--judge-split)"
-            )
     trains = [not is_held_out(unit, task.held_out) for unit in units(plans[task.split])]
     judged = plans[task.judge_split]
     num_judged = judged.num_rows if task.judge_split != task.split else trains.count(False)

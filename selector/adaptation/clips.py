@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.backbones.base import Backbone
+from pipeline.clips.plan import units as list_units
 from pipeline.clips.views import View
 from pipeline.config import ClipConfig
 from pipeline.decode import DecodeRequest
@@ -40,6 +41,8 @@ class Clips:
     """Of these clips."""
     paths: tuple[str, ...]
     """Video files of these clips."""
+    units: tuple[str, ...]
+    """What of these clips is alike and stays together; see `pipeline.clips.plan.units`."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,20 +55,22 @@ class Clips:
             self.labels[at],
             tuple(self.video_ids[i] for i in at),
             tuple(self.paths[i] for i in at),
+            tuple(self.units[i] for i in at),
         )
 
     def split(self, fraction: float) -> tuple[Clips, Clips]:
-        """Those that train and those held out; every video is on the same side in every run.
+        """Those that train and those held out; every unit is on the same side in every run.
 
         Raises:
             ConfigError: one side is empty.
         """
-        held = np.array([is_held_out(video, fraction) for video in self.video_ids], np.bool_)
+        held = np.array([is_held_out(unit, fraction) for unit in self.units], np.bool_)
         if held.all() or not held.any():
+            together = "" if self.units == self.video_ids else " (those of a group stay together)"
             raise ConfigError(
                 f"{fraction:.0%} of {len(self)} videos leave {int((~held).sum())} to train on and "
-                f"{int(held.sum())} to judge by, and both need one: give more videos, or another "
-                "--held-out"
+                f"{int(held.sum())} to judge by{together}, and both need one: give more videos, or "
+                "another --held-out"
             )
         return self.some(np.flatnonzero(~held)), self.some(np.flatnonzero(held))
 
@@ -145,6 +150,7 @@ def load_clips(
         kept["label"].to_numpy().astype(np.int64),
         tuple(kept["video_id"].to_pylist()),
         tuple(str(data_root / path) for path in kept["path"].to_pylist()),
+        tuple(list_units(kept)),
     )
 
 

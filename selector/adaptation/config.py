@@ -87,7 +87,7 @@ class AdaptConfig(ClipConfig):
 
     @property
     def held_out_below(self) -> float:
-        """What `is_held_out` takes for the videos that judge, those set aside among them."""
+        """What `is_held_out` takes for what judges, what is set aside among it."""
         return self.set_aside + self.held_out * (1 - self.set_aside)
 
     @property

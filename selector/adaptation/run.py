@@ -14,6 +14,7 @@ import torch
 from datasets_spec import default_split, load_spec
 from pipeline.backbones import load_backbone
 from pipeline.clips.inputs import read_inputs
+from pipeline.clips.plan import units
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.standin.loop import OnProgress, Schedule, advance
@@ -118,7 +119,7 @@ def adapt(
 
 
 def _without_set_aside(plan: pa.Table, share: float) -> pa.Table:
-    kept = [not is_held_out(video, share) for video in plan["video_id"].to_pylist()]
+    kept = [not is_held_out(unit, share) for unit in units(plan)]
     return plan.filter(pa.array(kept, pa.bool_()))
 
 

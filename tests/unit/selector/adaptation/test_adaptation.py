@@ -120,6 +120,31 @@ def test_videos_set_aside_neither_train_nor_judge(tmp_path, data, tiny_backbone,
     assert seen["judge"] == {name for name in names - aside if is_held_out(name, 0.58)}
 
 
+def test_videos_of_a_group_are_on_one_side(tmp_path, tiny_backbone, monkeypatch):
+    data = make_dataset(tmp_path / "data", NUM_VIDEOS)
+    table = data / "videos.csv"
+    head, *lines = table.read_text().splitlines()
+    grouped = [f"{line},scene{number // 3}" for number, line in enumerate(lines)]
+    table.write_text("\n".join([f"{head},group", *grouped]) + "\n")
+    seen = {}
+    real = Adaptation.__init__
+
+    def spied(self, config, model, clips, judge, files):
+        seen.update(train=clips, judge=judge)
+        real(self, config, model, clips, judge, files)
+
+    monkeypatch.setattr(Adaptation, "__init__", spied)
+    run(ask(tiny_backbone, steps=1, set_aside=0.4, held_out=0.4), tmp_path / "m", data)
+    groups = [f"scene{i}" for i in range(NUM_VIDEOS // 3)]
+    aside = {group for group in groups if is_held_out(group, 0.4)}
+    judged = {group for group in groups if is_held_out(group, 0.64)} - aside
+    assert aside
+    assert judged
+    for side, whole in (("judge", judged), ("train", set(groups) - aside - judged)):
+        found = [f"scene{int(video[1:]) // 3}" for video in seen[side].video_ids]
+        assert sorted(found) == sorted(3 * list(whole))
+
+
 def test_a_zero_learning_rate_changes_no_byte(tmp_path, data, tiny_backbone):
     result = run(ask(tiny_backbone, learning_rate=0.0), tmp_path / "m", data)
     assert result.best_step == 0
@@ -393,4 +418,4 @@ def _clips_of(backbone, data) -> Clips:
     ]
     ids = tuple(f"v{i:03d}" for i in range(NUM_VIDEOS))
     labels = np.arange(NUM_VIDEOS) % 5
-    return Clips(np.stack(frames), np.arange(NUM_VIDEOS), labels, ids, ids)
+    return Clips(np.stack(frames), np.arange(NUM_VIDEOS), labels, ids, ids, ids)
