@@ -56,6 +56,10 @@ def train_backbone(
             metavar="LOW,HIGH", help="Keep ratios that steps draw from; 1,1 drops no token."
         ),
     ] = "0.12,0.6",
+    mixup: Annotated[
+        float,
+        typer.Option(help="Alpha by which clips and labels are mixed; not on the rendered ones."),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of weights, batches, augmentation, dropping.")] = 0,
     precision: Annotated[
         str, typer.Option(help="fp32, or bf16 where the processor is fast at it.")
@@ -97,9 +101,9 @@ def train_backbone(
     spec = load_spec(dataset)
     device = str(resolve_device(device))
     if spec.name == RENDERED:
-        if sampling or (split, validation_split) != ("train", "validation"):
+        if sampling or mixup or (split, validation_split) != ("train", "validation"):
             raise ConfigError(
-                "--sampling, --split and --validation-split are for other datasets; the backbone "
+                "--sampling, --mixup and the two splits are for other datasets; the backbone "
                 f"of {RENDERED!r} is trained on its own splits"
             )
         if init and family == "videomae":
@@ -111,7 +115,7 @@ def train_backbone(
     else:
         splits = (split, validation_split)
         config, make = _footage(
-            config, spec, splits, init, sampling, data_root, out, device, threads
+            config, spec, splits, init, sampling, mixup, data_root, out, device, threads
         )
     torch.set_num_threads(threads)
     with claimed(out, config):
@@ -157,6 +161,7 @@ def _footage(
     splits: tuple[str, str],
     init: str | None,
     sampling: str | None,
+    mixup: float,
     data_root: Path,
     out: Path,
     device: str,
@@ -177,6 +182,7 @@ def _footage(
         data_digest=plan.digest,
         sampling=sampling or spec.sampling,
         flip=spec.flip,
+        mixup=mixup,
     )
 
     def make() -> tuple[Trainer, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,9 +55,14 @@ class FinetuneConfig(BackboneConfig):
     colour: float = 0.3
     """Largest change of brightness and contrast."""
     label_smoothing: float = 0.1
+    mixup: float = 0.0
+    """Alpha of the Beta distribution that clips of a batch are mixed by, with their labels; 0 mixes
+    none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 <= self.mixup < math.inf:
+            raise ConfigError(f"mixup must be at least 0, got {self.mixup!r}")
         if not 0 < self.smallest_crop <= 1:
             raise ConfigError(f"smallest_crop must be above 0 up to 1, got {self.smallest_crop!r}")
 
@@ -134,6 +140,8 @@ class Finetuner(Trainer):
         """One optimiser step; returns the loss."""
         config = self.config
         frames, labels = self._augmented(self.step, config.batch_size)
+        share, other = mixing(config, self.step, len(frames))
+        frames = mix(frames, share, other)
         index = draw_tokens(config, len(frames), seeded(config.seed, 1, self.step)).to(self.device)
         patches = normalise(pick(to_patches(frames, config), index))
         for group in self.optimizer.param_groups:
@@ -141,7 +149,7 @@ class Finetuner(Trainer):
         self.model.train()
         with self._precision():
             logits = self.backbone.run(embed_kept(self.backbone, patches, index))
-            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            loss = mixed_loss(logits, labels, share, other, config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -159,6 +167,36 @@ class Finetuner(Trainer):
         frames = torch.from_numpy(np.array(self.footage.frames[rows])).to(self.device)
         labels = torch.from_numpy(self.footage.labels[rows]).to(self.device)
         return vary(frames, self.config, seeded(self.config.seed, 3, step)), labels
+
+
+def mixing(config: FinetuneConfig, step: int, count: int) -> tuple[float, Tensor]:
+    """How a step mixes its clips (mixup, Zhang et al., 2018): one share for the whole batch.
+
+    Returns:
+        The share of each clip in its mixture, and int64 (count,), whose the rest is.
+    """
+    rng = np.random.default_rng((config.seed, 4, step))
+    share = float(rng.beta(config.mixup, config.mixup)) if config.mixup else 1.0
+    return share, torch.from_numpy(rng.permutation(count))
+
+
+def mix(frames: Tensor, share: float, other: Tensor) -> Tensor:
+    """uint8 (B, ...) clips, `share` of each and the rest of the clip `other` names."""
+    if share == 1:
+        return frames
+    mixed = share * frames.float() + (1 - share) * frames[other.to(frames.device)].float()
+    return mixed.round().to(torch.uint8)
+
+
+def mixed_loss(
+    logits: Tensor, labels: Tensor, share: float, other: Tensor, smoothing: float
+) -> Tensor:
+    """Cross-entropy against both labels of each mixture, by their shares."""
+    loss = share * F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    if share < 1:
+        swapped = labels[other.to(labels.device)]
+        loss = loss + (1 - share) * F.cross_entropy(logits, swapped, label_smoothing=smoothing)
+    return loss
 
 
 class Variation(Protocol):

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.standin.finetune import FinetuneConfig, vary
+from pipeline.standin.finetune import FinetuneConfig, mix, mixed_loss, mixing, vary
 from tests.videos import write_video
 
 SMALL = ["--layers", "1", "--width", "24"]
@@ -61,6 +61,48 @@ def test_a_timesformer_trains_on_a_table(tmp_path, start):
     assert (config["model_type"], config["attention_type"]) == ("timesformer", "joint_space_time")
     assert (config["num_frames"], config["id2label"]) == (8, {"0": "a", "1": "b"})
     assert config["hidden_size"] == (96 if start else 24)
+
+
+def test_mixed_clips_are_the_two_in_the_shares_of_their_labels():
+    """Shares of Beta(alpha, alpha): symmetric, of variance 1 / (4 (2 alpha + 1))."""
+    frames = torch.tensor([0, 100, 200], dtype=torch.uint8).view(3, 1).expand(3, 5)
+    mixed = mix(frames, 0.75, torch.tensor([1, 2, 0]))
+    assert mixed.tolist() == [[25] * 5, [125] * 5, [150] * 5]
+    assert mix(frames, 1.0, torch.tensor([1, 2, 0])) is frames
+    config = replace(CONFIG, mixup=0.4)
+    shares, others = zip(*(mixing(config, step, 6) for step in range(400)), strict=True)
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.05)
+    assert np.var(shares) == pytest.approx(1 / (4 * 1.8), abs=0.02)
+    assert all(sorted(other.tolist()) == list(range(6)) for other in others)
+    assert mixing(config, 3, 6)[0] == shares[3]
+    assert {mixing(CONFIG, step, 6)[0] for step in range(9)} == {1.0}
+
+
+def test_the_loss_of_a_mixture_is_that_of_both_labels_by_their_shares():
+    """Logarithms of probabilities (.7, .2, .1) and (.5, .25, .25), without smoothing."""
+    logits = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]]).log()
+    labels, other = torch.tensor([0, 2]), torch.tensor([1, 0])
+    first = 0.75 * np.log(0.7) + 0.25 * np.log(0.1)
+    second = 0.75 * np.log(0.25) + 0.25 * np.log(0.5)
+    found = mixed_loss(logits, labels, 0.75, other, 0.0)
+    assert found.item() == pytest.approx(-(first + second) / 2)
+    alone = -(np.log(0.7) + np.log(0.25)) / 2
+    assert mixed_loss(logits, labels, 1.0, other, 0.0).item() == pytest.approx(alone)
+
+
+def test_mixing_is_part_of_the_recipe_and_changes_what_is_learnt(tmp_path):
+    root = make_table(tmp_path, rows())
+    options = ["--sampling", "stride:1", "--steps", "1"]
+    train(root, tmp_path / "plain", *options)
+    result = train(root, tmp_path / "mixed", *options, "--mixup", "0.4")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "mixed/training.json").read_text())["mixup"] == 0.4
+    assert (tmp_path / "mixed/model.safetensors").read_bytes() != (
+        tmp_path / "plain/model.safetensors"
+    ).read_bytes()
+    refused = train(root, tmp_path / "other", "--mixup", "-1")
+    assert refused.exit_code == 1
+    assert "mixup must be at least 0" in refused.stderr
 
 
 def test_a_table_of_videos_trains_and_resumes_to_the_same_weights(tmp_path):
