@@ -38,6 +38,25 @@ def test_a_mixed_line_takes_every_row_from_its_own_level():
     assert (line.num_kept, line.gmacs, line.gmacs_backbone) == (3.5, 4.5, 3.5)
 
 
+def test_the_fifth_place_is_among_five_and_the_sixth_is_not():
+    levels = make_levels(label_rank=np.array([[4, 0, 0], [5, 0, 0], [0, 4, 0], [0, 5, 0]]))
+    line = levels.mixed("lite++", 0.5, np.array([0, 0, 1, 1]), np.full(4, 5.0))
+    assert line.top5[:, 0].tolist() == [1, 0, 1, 0]
+    assert line.top5.dtype == np.float64
+    mixture = levels.random_mixture(0.5, np.full(4, 4.5))
+    assert mixture.top5[:, 0].tolist() == pytest.approx([1, 0.25, 1, 0.75])
+    assert (mixture.method, mixture.keep_ratio) == ("random mixture", 0.5)
+
+
+def test_beyond_the_ends_the_mixture_does_not_follow_the_cost():
+    """Costs that differ, with a mean below the cheapest and at it: it is the cheapest level."""
+    for costs in ([1.0, 2.0, 3.0, 4.0], [3.0, 5.0, 3.0, 5.0]):
+        line = make_levels().random_mixture(0.5, np.array(costs))
+        assert line.top1[:, 0].tolist() == [0, 1, 0, 0]
+    line = make_levels().random_mixture(0.5, np.array([9.0, 13.0, 9.0, 13.0]))
+    assert line.top1[:, 0].tolist() == [1, 1, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("gmacs", "top1", "cost", "tokens"),
     [

@@ -1,9 +1,12 @@
 """Calibration against brute force and against answers known by construction."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
+from selector.budgets import pick
 from selector.budgets.pick import Goal, calibrate_mass, calibrate_thresholds
 
 COSTS = {"gmacs_small": 40.0, "gmacs_base": 80.0, "gmacs_confidence": 1.0}
@@ -187,11 +190,54 @@ def test_few_rows_carry_a_warning_whatever_they_show():
         ({"target_gmacs": 1.0, "max_loss": 0.1}, "either"),
         ({"target_gmacs": 0.0}, "above 0"),
         ({"max_loss": 1.0}, r"\[0, 1\)"),
+        ({"max_loss": 0.1, "certainty": 0.5}, r"\(0\.5, 1\), got 0\.5"),
+        ({"max_loss": 0.1, "certainty": 1.0}, r"\(0\.5, 1\), got 1\.0"),
     ],
 )
 def test_goals_that_make_no_sense_are_refused(goal, message):
     with pytest.raises(ConfigError, match=message):
         Goal(**goal)
+
+
+def test_a_bound_may_fail_in_a_part_of_what_the_certainty_leaves():
+    """2.5 % and 5 % above, from the normal distribution's table; half of the rows: 1 / sqrt 2."""
+    assert Goal(max_loss=0.1).quantile([0.5, 1.0]) == pytest.approx([1.959964, 1.644854])
+    assert Goal(max_loss=0.1, share=0.5).quantile() == pytest.approx(1.163087)
+    assert Goal(max_loss=0.1, certainty=None).quantile([0.5, 1]).tolist() == [0, 0]
+    told = [Goal(max_loss=0.1, certainty=0.9), Goal(target_gmacs=2.0)]
+    assert [goal.to_dict()["certainty"] for goal in told] == [0.9, None]
+
+
+def test_thresholds_share_the_failures_that_the_certainty_leaves(monkeypatch):
+    """Half goes to those without a lower side, the rest is dealt among the other 20 sides."""
+    seen = []
+
+    def bounds(lost, won, num, z, views):
+        seen.append(z)
+        return np.zeros(lost.shape)
+
+    monkeypatch.setattr(pick, "_loss_bounds", bounds)
+    confidence, right = np.linspace(0, 1, 400), np.ones(400, bool)
+    calibrate_thresholds(confidence, right, right, **COSTS, goal=Goal(max_loss=0.1))
+    expected = [1.959964, *[NormalDist().inv_cdf(1 - 0.025 / 20)] * 20]
+    assert seen[0][:, 0] == pytest.approx(expected)
+
+
+def test_a_dearer_budget_that_gains_nothing_is_none_at_a_cost_either():
+    confidence, right = np.linspace(0, 1, 200), np.ones(200, bool)
+    costs = COSTS | {"gmacs_small": 79.0, "gmacs_confidence": 39.0}
+    _, _, outcome = calibrate_thresholds(
+        confidence, right, right, **costs, goal=Goal(target_gmacs=119.0)
+    )
+    assert outcome.warning == "it costs 118 GFLOPs, no less than the fixed budget's 80"
+
+
+def test_a_promise_that_only_the_base_keeps_says_that_videos_are_missing():
+    confidence, base = np.linspace(0, 1, 200), np.ones(200, bool)
+    assert warning_of(confidence, ~base, base, Goal(max_loss=0.015)) == (
+        "it costs 81 GFLOPs, no less than the fixed budget's 80, and no cheaper one is shown to "
+        "lose at most 1.50 points on other videos: more videos tell more"
+    )
 
 
 def test_a_goal_out_of_reach_says_what_can_be_reached():

@@ -16,6 +16,7 @@ from selector.budgets.levels import SecondOpinion
 from selector.budgets.rows import calibration_rows
 from selector.deploy.config import LiteConfig
 from selector.evaluation.files import Evaluation
+from selector.evaluation.results import read_outcomes
 from selector.training.config import SelectorConfig, TrainedOn
 from selector.training.files import save_selector, selector_digest
 from selector.training.model import TokenSelector
@@ -69,6 +70,21 @@ def test_every_clip_of_another_split_is_a_row(model, tmp_path):
     assert rows.levels.method == "lite"
     assert rows.levels.keep_ratios == (0.1, 0.3, 0.5, 1.0)
     assert rows.clip_ids.tolist() == list(range(400))
+
+
+def test_views_are_counted_and_clips_of_one_group_belong_together(model, tmp_path, monkeypatch):
+    def grouped(*arguments, **options):
+        outcomes = read_outcomes(*arguments, **options)
+        ends = [f"group {video[-1]}" for video in outcomes.video_ids]
+        return replace(outcomes, groups=np.array(ends, object))
+
+    evaluation = evaluate(tmp_path / "e", model, num_videos=120, views=(2, 3))
+    rows = calibration_rows(model, evaluation)
+    assert rows.levels.views == 6
+    assert rows.units.tolist() == rows.video_ids.tolist()
+    monkeypatch.setattr("selector.budgets.rows.read_outcomes", grouped)
+    rows = calibration_rows(model, evaluation)
+    assert rows.units.tolist() == [f"group {video[-1]}" for video in rows.video_ids]
 
 
 @pytest.mark.parametrize(
