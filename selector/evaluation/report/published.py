@@ -16,7 +16,8 @@ from selector.evaluation.config import FULL
 from selector.evaluation.report.table import TableRow
 
 NEAR = 0.03
-"""How far, as a share, our GFLOPs may lie from the published of a method that has no keep ratio."""
+"""How far, as a share of it, our cost may lie from the published of a method without a keep ratio;
+both count as shares of all tokens' cost, so that a smaller backbone has these lines, too."""
 
 
 class Published(NamedTuple):
@@ -154,16 +155,42 @@ def beside(number: int, table: Sequence[TableRow]) -> list[tuple[Published, Tabl
         number: of the paper's table, a key of `PUBLISHED`.
         table: our lines.
     """
-    return [(line, _ours(line, table)) for line in PUBLISHED[number][1]]
+    own = full_gflops(table)
+    scale = None if own is None else own / _published_full(number)
+    return [(line, _ours(line, table, scale)) for line in PUBLISHED[number][1]]
 
 
-def _ours(line: Published, table: Sequence[TableRow]) -> TableRow | None:
+def full_gflops(table: Sequence[TableRow]) -> float | None:
+    """Our cost of all tokens; None where they were not evaluated."""
+    return next((row.gmacs_backbone for row in table if row.method == FULL), None)
+
+
+def budgets(number: int, table: Sequence[TableRow]) -> list[float]:
+    """What the lines of a published table without a keep ratio would cost here, dearest first.
+
+    The same shares of all tokens' cost; as published where ours is not known.
+    """
+    published = _published_full(number)
+    scale = (full_gflops(table) or published) / published
+    lines = [line for line in PUBLISHED[number][1] if line.method and line.keep_ratio is None]
+    return sorted((scale * line.gflops for line in lines), reverse=True)
+
+
+def _published_full(number: int) -> float:
+    return next(line.gflops for line in PUBLISHED[number][1] if line.method in (FULL, "lite"))
+
+
+def _ours(line: Published, table: Sequence[TableRow], scale: float | None) -> TableRow | None:
+    """Ours that is the same; `scale` is our full model's cost over the published one's."""
     if line.method is None:
         return None
     # An oracle's own name says its layer, and a selector's its name.
     same = [row for row in table if re.sub(r"\[.*?\]", "", row.method) == line.method]
     if line.keep_ratio is not None:
         return next((row for row in same if row.keep_ratio == line.keep_ratio), None)
-    nearest = min(same, key=lambda row: abs(row.gmacs_backbone - line.gflops), default=None)
-    far = nearest is None or abs(nearest.gmacs_backbone - line.gflops) > NEAR * line.gflops
+    if scale is None:
+        return None
+    wanted = scale * line.gflops
+    nearest = min(same, key=lambda row: abs(row.gmacs_backbone - wanted), default=None)
+    far = nearest is None or abs(nearest.gmacs_backbone - wanted) > NEAR * wanted
     return None if far else nearest

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from selector.evaluation.report.published import PUBLISHED, beside
+from selector.evaluation.report.published import PUBLISHED, beside, budgets
 from selector.evaluation.report.table import TableRow
 from tests.evaluations import make_lite_evaluation
 
@@ -45,14 +45,20 @@ def test_lines_of_the_same_method_and_budget_stand_together():
     assert ours(4, rows) == {"LITE, P = 0.5": rows[1], "LITE++ from 0.5": rows[2]}
 
 
-def test_a_method_without_a_ratio_stands_beside_its_nearest_cost():
+@pytest.mark.parametrize("full", [180.3, 0.2973])
+def test_a_method_without_a_ratio_stands_beside_its_nearest_share_of_all_tokens_cost(full):
+    """ToMe's 86 and STA's 116 of 181; what is more than 3 % away is another model."""
     rows = [
-        row("tome", 0.9, 120.0),
-        row("tome", 0.6, 85.2),
-        row("tome", 0.5, 79.9),
-        row("sta", 0.5, 80),
+        row("full", 1.0, full),
+        row("tome", 0.9, full * 120.0 / 181),
+        row("tome", 0.6, full * 85.2 / 181),
+        row("tome", 0.5, full * 83.3 / 181),
+        row("sta", 0.5, full * 120 / 181),
     ]
-    assert ours(1, rows) == {"ToMe": rows[1]}
+    assert ours(1, rows) == {"VideoMAE": rows[0], "ToMe": rows[2]}
+    assert ours(1, rows[1:]) == {}  # without all tokens no share is known
+    assert budgets(1, rows) == pytest.approx([full * 116 / 181, full * 86 / 181])
+    assert budgets(1, []) == [116, 86]
 
 
 @pytest.mark.parametrize(
