@@ -1,7 +1,7 @@
 """Intervals by leaving out groups of videos in turn.
 
-Tokens of one video are alike, and clips of one video too, so whole videos are left out; in groups,
-because a histogram of each video would not fit in memory.
+Tokens of one video are alike, and clips of one video or source too, so these are left out whole; in
+groups, because a histogram of each video would not fit in memory.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MIN_GROUPS = 10
 """Groups that an interval needs."""
 
 
-def video_groups(video_ids: pd.Series) -> npt.NDArray[np.int64]:
-    """A group for each clip: equally many videos in each, put together by chance."""
-    video, names = pd.factorize(video_ids)
-    return (np.random.default_rng(0).permutation(len(names)) % NUM_GROUPS)[video]
+def video_groups(units: pd.Series) -> npt.NDArray[np.int64]:
+    """A group for each clip: equally many videos, or sources of them, in each, dealt by chance."""
+    unit, names = pd.factorize(units)
+    return (np.random.default_rng(0).permutation(len(names)) % NUM_GROUPS)[unit]
 
 
 def jackknife(

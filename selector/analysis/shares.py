@@ -10,7 +10,7 @@ import pandas as pd
 
 from selector.analysis import distribution as dist
 from selector.analysis.jackknife import jackknife
-from selector.statistics import mean_interval
+from selector.statistics import Groups, mean_interval
 
 FRACTIONS = {"top1_share": 0.01, "top5_share": 0.05, "top10_share": 0.1, "top20_share": 0.2}
 MEASURES = (*FRACTIONS, "gini")
@@ -69,12 +69,15 @@ def of_videos(
     return found.reset_index()
 
 
-def table(by_group: npt.NDArray[np.int64], videos: pd.DataFrame) -> pd.DataFrame:
-    """Shares and Gini with 95 % intervals over videos.
+def table(
+    by_group: npt.NDArray[np.int64], videos: pd.DataFrame, units: Groups | None = None
+) -> pd.DataFrame:
+    """Shares and Gini with 95 % intervals over videos, or over what they were cut from.
 
     Args:
         by_group: (groups, 15361) counts of disjoint groups of videos.
         videos: of `of_videos`.
+        units: (videos,) what each was cut from; None where each is its own.
 
     Returns:
         `over`, `label`, `measure`, `value`, `low`, `high`. `over` is `tokens` (all of them
@@ -86,11 +89,13 @@ def table(by_group: npt.NDArray[np.int64], videos: pd.DataFrame) -> pd.DataFrame
     for name in MEASURES:
         statistic = _statistic(name)
         rows.append(("tokens", np.nan, name, statistic(pooled), *jackknife(statistic, by_group)))
+    videos = videos.reset_index(drop=True)
     parts = [(np.nan, videos), *videos[videos["label"] >= 0].groupby("label")]
     for label, some in parts:
         if len(some):
             values = some[list(MEASURES)].to_numpy(np.float64)
-            low, high = mean_interval(values, num_draws=_NUM_DRAWS)
+            of = None if units is None else units[some.index]
+            low, high = mean_interval(values, num_draws=_NUM_DRAWS, groups=of)
             found = zip(MEASURES, values.mean(axis=0), low, high, strict=True)
             rows += [("videos", label, *row) for row in found]
     return pd.DataFrame(rows, columns=["over", "label", "measure", "value", "low", "high"])

@@ -118,7 +118,7 @@ def analyze_store(
     """
     degenerate = store.column("degenerate", oracle)
     columns = ["clip_id", "video_id", "label", "status", "prediction", degenerate]
-    clips = store.clips(columns=columns).set_index("clip_id")
+    clips = store.clips(columns=columns, units=True).set_index("clip_id")
     is_ok = clips["status"] == ClipStatus.OK.value
     ok = clips[is_ok]
     if ok.empty:
@@ -131,7 +131,7 @@ def analyze_store(
     top1 = by_label.mean().rename("top1").rename_axis("label").reset_index()
     class_ids, class_of = np.unique(clips["label"], return_inverse=True)
     group_of = np.zeros(len(clips), np.int64)  # of a failed clip, whose values are NaN, any
-    group_of[is_ok] = video_groups(ok["video_id"])
+    group_of[is_ok] = video_groups(ok["unit"])
     kind_of = np.full(len(clips), _OTHER)
     for kind, labels in zip((_EASY, _HARD), easy_and_hard(top1), strict=True):
         kind_of[clips["label"].isin(labels)] = kind
@@ -162,6 +162,10 @@ def analyze_store(
     groups = {"all": pooled, "easy": kinds[_EASY].sum(axis=0), "hard": kinds[_HARD].sum(axis=0)}
     classes = _per_class(class_ids, by_class, tail_by_class, by_label, tail)
     videos = shares.of_videos(clips["video_id"], clips["label"], of_clip)
+    units = None
+    if not clips["unit"].equals(clips["video_id"].rename("unit")):
+        unit_of = clips.drop_duplicates("video_id").set_index("video_id")["unit"]
+        units = videos["video_id"].map(unit_of).to_numpy(object)
     laws, others = _power_laws(tail_by_group)
     return Analysis(
         num_clips=len(ok),
@@ -169,7 +173,7 @@ def analyze_store(
         num_degenerate=int(ok[degenerate].sum()),
         top1=float(correct.mean()) if len(labelled) else float("nan"),
         pooled=describe(pooled),
-        shares=shares.table(kinds.sum(axis=0), videos),
+        shares=shares.table(kinds.sum(axis=0), videos, units),
         videos=videos,
         tails=_tails(tail_by_group, tail),
         power_laws=laws,

@@ -95,6 +95,30 @@ def test_the_shape_of_a_class_is_that_of_its_own_clips(large_store):
         assert row.tail_shape == pytest.approx(fit.shape, abs=1e-4)
 
 
+def test_intervals_are_over_what_videos_were_cut_from(tmp_path):
+    """Twelve groups of five videos that are alike: 60 videos say hardly more than 12."""
+
+    def of(**more):
+        store = make_store(tmp_path / str(len(more)), 60, grid=TokenGrid(4, 10, 10), **more)
+        return analyze_store(store, tail=0.2)
+
+    alone = of()
+    order = alone.videos["gini"].to_numpy().argsort().argsort()
+    names = alone.videos["video_id"].tolist()
+    assert names == sorted(names)  # those of the plan, too
+    grouped = of(groups=[f"source {place // 5}" for place in order])
+    rows = {}
+    for name, found in (("alone", alone), ("grouped", grouped)):
+        shares = found.shares
+        over = (shares["over"] == "videos") & (shares["measure"] == "gini") & shares["label"].isna()
+        (rows[name],) = shares[over].itertuples()
+    means = np.sort(alone.videos["gini"].to_numpy()).reshape(12, 5).mean(axis=1)
+    half = 1.96 * means.std() / np.sqrt(12)
+    assert rows["grouped"].value == rows["alone"].value
+    assert rows["grouped"].high - rows["grouped"].low == pytest.approx(2 * half, rel=0.15)
+    assert rows["alone"].high - rows["alone"].low < 0.7 * 2 * half
+
+
 def test_the_views_of_a_video_fall_into_one_group_and_groups_are_equally_large():
     video_ids = pd.Series([f"v{i % 130}" for i in range(390)])
     groups = pd.Series(video_groups(video_ids))
