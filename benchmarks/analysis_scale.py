@@ -5,10 +5,9 @@
 Writes a store of random values through the real writer, then answers, each in a process of its own:
 
 * `analyze`: everything that `lite-pipeline analyze` computes;
-* `quantiles`: of analyze's counts only what DuckDB is asked: quantiles of all scores, and what the
-  best 10 % of each clip hold;
-* `duckdb`: the same quantiles and shares by SQL, over the token tables; `duckdb-quantiles` without
-  the shares;
+* `quantiles`: analyze's counts of all scores, read from the array, and the quantiles that follow;
+* `shares`: these, and what the best 10 % of each clip hold, from shards checked by their digests;
+* `duckdb-quantiles`, `duckdb`: the same without and with the shares by SQL, over the token tables;
 * `pandas`: the same with the token tables in memory (up to 10 million rows).
 
 Times are CPU seconds of the process, imports left out; one thread each (`SET threads = 1`).
@@ -40,7 +39,7 @@ GRID = TokenGrid(8, 14, 14)
 NUM_CLASSES = 174
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 PANDAS_ROWS = 10_000_000
-ENGINES = ("quantiles", "duckdb-quantiles", "duckdb", "pandas", "analyze")
+ENGINES = ("quantiles", "duckdb-quantiles", "shares", "duckdb", "pandas", "analyze")
 
 
 def write_store(path: Path, num_clips: int) -> None:
@@ -97,6 +96,12 @@ def answer(engine: str, path: str) -> dict[str, float]:
         quantiles = [found.pooled[f"q{100 * q:g}"] for q in QUANTILES]
         share = float(found.videos["top10_share"].mean())
     elif engine == "quantiles":
+        store, counts = open_store(path), np.zeros(dist.NUM_VALUES, np.int64)
+        array = store.scores()
+        for rows in map(store.info.rows, store.shards()):
+            counts += dist.count_scores(array[rows])
+        quantiles, share = [dist.quantile(counts, q) for q in QUANTILES], float("nan")
+    elif engine == "shares":
         store, counts, each = open_store(path), np.zeros(dist.NUM_VALUES, np.int64), []
         for shard in store.shards():
             scores = store.read_shard(shard, embeddings=False).scores.reshape(-1, GRID.num_tokens)
