@@ -33,8 +33,9 @@ def jackknife(
     """95 % interval of a statistic of counts that add up, by the jackknife over groups.
 
     Right for what changes smoothly with the counts: shares, Gini, a fitted shape. On tails so heavy
-    that single tokens count, it is too narrow: of Pareto values of density exponent 4 it held the
-    share of the best 1 to 20 % in 87 to 93 % of 60 samples of 200,000.
+    that single tokens count, it is a little too narrow: of 150 samples of 200,000 Pareto values it
+    held the share of the best 1 and 10 % in 89 and 92 % for a density exponent of 3, and in 94 and
+    95 % for 4 (exponential: 95). BCa and studentised bootstraps held it no more often.
 
     Args:
         statistic: of the sum of the groups.
