@@ -183,8 +183,7 @@ def judged(task: Task, evaluation: Evaluation) -> Judged:
     lines = entries(outcomes, evaluation.info, rates)
     videos, groups = outcomes.video_ids.tolist(), outcomes.groups
     if task.judge_split == task.split:
-        units = videos if groups is None else groups
-        kept = [i for i, unit in enumerate(units) if is_held_out(unit, task.held_out)]
+        kept = [i for i, unit in enumerate(outcomes.units) if is_held_out(unit, task.held_out)]
         lines = [replace(line, top1=line.top1[kept], top5=line.top5[kept]) for line in lines]
         videos = [videos[i] for i in kept]
         groups = None if groups is None else groups[kept]

@@ -163,7 +163,7 @@ def analyze_store(
     classes = _per_class(class_ids, by_class, tail_by_class, by_label, tail)
     videos = shares.of_videos(clips["video_id"], clips["label"], of_clip)
     units = None
-    if not clips["unit"].equals(clips["video_id"].rename("unit")):
+    if store.info.groups:
         unit_of = clips.drop_duplicates("video_id").set_index("video_id")["unit"]
         units = videos["video_id"].map(unit_of).to_numpy(object)
     laws, others = _power_laws(tail_by_group)

@@ -136,7 +136,7 @@ def adaptive_results(
     """
     goal.of(1.0)  # what is wrong with the goal itself is no combination's fault
     results, out_of_reach = [], []
-    half = halves(outcomes.video_ids if outcomes.groups is None else outcomes.groups)
+    half = halves(outcomes.units)
     if half.all() or not half.any():
         return [], []
     for method in info.config.lite_methods:

@@ -146,7 +146,7 @@ def calibration_rows(
             views=config.num_segments * config.num_crops,
         ),
         video_ids=outcomes.video_ids,
-        units=outcomes.video_ids if outcomes.groups is None else outcomes.groups,
+        units=outcomes.units,
         clip_ids=outcomes.clip_ids,
         num_failed=outcomes.num_failed,
         num_trained_on=int(trained.sum()),

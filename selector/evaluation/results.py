@@ -74,6 +74,11 @@ class Outcomes:
     release did not say."""
 
     @property
+    def units(self) -> npt.NDArray[np.object_]:
+        """(V,) what is one independent draw: the group where the dataset says any, or the video."""
+        return self.video_ids if self.groups is None else self.groups
+
+    @property
     def top1(self) -> npt.NDArray[np.float64]:
         """(V, M), 1 where the label is first."""
         return (self.label_rank == 0).astype(np.float64)
