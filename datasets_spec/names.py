@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 MAX_DIGITS = 18
 """Longest whole number that is read; Python refuses to convert thousands of digits."""
@@ -51,6 +52,11 @@ def fold(name: str) -> str:
         return " " if all(side.isdigit() for side in around) else ""
 
     return _SEPARATORS.sub(between_digits, plain) or plain
+
+
+def similar(name: str, names: Sequence[str]) -> str:
+    """Up to five names that a name which is none of them may mean, or the first, for a message."""
+    return ", ".join(get_close_matches(name, names, n=5, cutoff=0.4) or names[:5])
 
 
 def folds_apart(names: Sequence[str]) -> bool:

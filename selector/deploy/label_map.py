@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 
 import torch
 
-from datasets_spec.names import normal
+from datasets_spec.names import normal, similar
 from pipeline.backbones.base import Backbone
 from pipeline.config import OracleConfig
 from pipeline.errors import ConfigError
@@ -32,8 +31,7 @@ def class_of(label: str, names: Mapping[int, str]) -> int:
         return ids[normal(label)]
     if label.isdecimal() and int(label) in names:
         return int(label)
-    similar = get_close_matches(label, ids, n=5, cutoff=0.4) or list(ids)[:5]
-    raise ConfigError(f"the model has no class {label!r}; similar: {', '.join(similar)}")
+    raise ConfigError(f"the model has no class {label!r}; similar: {similar(label, list(ids))}")
 
 
 def oracle_panel(backbone: Backbone, frames: Frames, class_id: int, label: str) -> Panel:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
+from datasets_spec.names import similar
 from pipeline.errors import ClipStatus, ConfigError, StoreError
 from pipeline.store.reader import Store
 
@@ -82,6 +82,5 @@ def without_map(store: Store, class_name: str | None = None) -> dict[str, int]:
 def _class_id(store: Store, name: str) -> int:
     names = store.label_names or [str(n) for n in range(int(store.plan()["label"].max()) + 1)]
     if name not in names:
-        similar = get_close_matches(name, names, n=5, cutoff=0.4) or names[:5]
-        raise ConfigError(f"no class is called {name!r}; similar: {', '.join(similar)}")
+        raise ConfigError(f"no class is called {name!r}; similar: {similar(name, names)}")
     return names.index(name)
