@@ -84,7 +84,7 @@ class Masks:
         Raises:
             ConfigError: it has no class of a label.
         """
-        from selector.deploy.label_map import class_of
+        from pipeline.clips.classes import class_of
 
         self._lite = lite
         for video, label in self._labels.items():

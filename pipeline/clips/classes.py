@@ -1,13 +1,16 @@
-"""Settles what a class id means: the dataset's names against the checkpoint's."""
+"""What a class id means: the dataset's names, the checkpoint's, and those that a user types."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from datasets_spec.agreement import Agreement, compare_classes
-from datasets_spec.names import are_ids
-from pipeline.backbones.base import Backbone
-from pipeline.errors import BackboneError
+from datasets_spec.names import are_ids, normal, similar, whole_number
+from pipeline.errors import BackboneError, ConfigError
+
+if TYPE_CHECKING:  # or `show` would wait for torch
+    from pipeline.backbones.base import Backbone
 
 
 class Classes(NamedTuple):
@@ -58,3 +61,27 @@ def settle_classes(
         "`lite-pipeline datasets check --backbone` lists them. If the ids mean the same all the "
         "same, say --accept-classes"
     )
+
+
+def class_of(text: str, names: Mapping[int, str]) -> int:
+    """The class that somebody means: its name or, where no class is called so, its number.
+
+    Args:
+        text: as it was typed, in any of Unicode's forms.
+        names: by class id.
+
+    Raises:
+        ConfigError: there is no such class, and similar ones are named; or there are several.
+    """
+    named = [class_id for class_id, name in names.items() if normal(name) == normal(text)]
+    number = whole_number(text)
+    if not named and number is not None and number in names:
+        return number
+    if not named:
+        near = similar(normal(text), [normal(name) for name in names.values()])
+        raise ConfigError(f"no class is called {text!r}; similar: {near}")
+    if len(named) > 1:
+        raise ConfigError(
+            f"classes {', '.join(map(str, named))} are all called {text!r}: give a number"
+        )
+    return named[0]

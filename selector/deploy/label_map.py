@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
-from datasets_spec.names import normal, similar
 from pipeline.backbones.base import Backbone
 from pipeline.config import OracleConfig
-from pipeline.errors import ConfigError
 from pipeline.oracle.base import scores_from_cam
 from pipeline.oracle.names import make_oracle, oracle_layer
 from selector.deploy.mask_picture import Panel
 from selector.deploy.overlay import Frames, heat
-
-
-def class_of(label: str, names: Mapping[int, str]) -> int:
-    """The class that a label means: its name or, where no class is called so, its number.
-
-    Args:
-        label: either.
-        names: by class id.
-
-    Raises:
-        ConfigError: the model has no such class; names similar ones.
-    """
-    ids = {normal(name): class_id for class_id, name in names.items()}
-    if normal(label) in ids:
-        return ids[normal(label)]
-    if label.isdecimal() and int(label) in names:
-        return int(label)
-    raise ConfigError(f"the model has no class {label!r}; similar: {similar(label, list(ids))}")
 
 
 def oracle_panel(backbone: Backbone, frames: Frames, class_id: int, label: str) -> Panel:

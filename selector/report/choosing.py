@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from datasets_spec.names import similar
-from pipeline.errors import ClipStatus, ConfigError, StoreError
+from pipeline.clips.classes import class_of
+from pipeline.errors import ClipStatus, StoreError
 from pipeline.store.reader import Store
 
 
@@ -34,11 +34,11 @@ def clips_of_class(store: Store, name: str, limit: int) -> dict[int, str]:
 
     Args:
         store: where.
-        name: of the class, or its number where the dataset names none.
+        name: as `class_of` takes it.
         limit: how many at most.
 
     Raises:
-        ConfigError: no such class; names similar ones.
+        ConfigError: no such class.
         StoreError: no clip of it has a map.
     """
     class_id = _class_id(store, name)
@@ -81,6 +81,4 @@ def without_map(store: Store, class_name: str | None = None) -> dict[str, int]:
 
 def _class_id(store: Store, name: str) -> int:
     names = store.label_names or [str(n) for n in range(int(store.plan()["label"].max()) + 1)]
-    if name not in names:
-        raise ConfigError(f"no class is called {name!r}; similar: {similar(name, names)}")
-    return names.index(name)
+    return class_of(name, dict(enumerate(names)))

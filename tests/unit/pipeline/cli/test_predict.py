@@ -289,7 +289,10 @@ def test_a_mask_that_cannot_be_written_is_said_and_the_answers_stay(model, video
         (["--save-mask", "mask.gif"], ".png or .mp4"),
         (["--save-mask", "masks", "--mask-format", "gif"], "mask_format must be"),
         (["--save-mask", "mask.png", "--mask-format", "mp4"], "is no mp4"),
-        (["--save-mask", "mask.png", "--label", "dancing"], "has no class 'dancing'; similar:"),
+        (
+            ["--save-mask", "mask.png", "--label", "dancing"],
+            "no class is called 'dancing'; similar:",
+        ),
         (["--label", "1"], "--label belongs to --save-mask"),
         (["--save-mask", "masks", "--label", "1", "--label-by-folder"], "not both"),
         (["--precision", "fp8"], "precision must be"),

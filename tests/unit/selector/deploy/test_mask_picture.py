@@ -13,7 +13,7 @@ from transformers import VideoMAEForVideoClassification, VideoMAEImageProcessor
 
 from pipeline.backbones import load_backbone
 from pipeline.errors import ConfigError
-from selector.deploy.label_map import class_of, oracle_panel
+from selector.deploy.label_map import oracle_panel
 from selector.deploy.mask_files import MaskVideo, mask_paths
 from selector.deploy.mask_picture import WIDTH, Panel, draw_clip, draw_frame, mask_panels
 
@@ -135,17 +135,6 @@ def test_a_mask_never_replaces_a_video(tmp_path):
     for place in (video, tmp_path / "link.mp4"):
         with pytest.raises(ConfigError, match="would replace the video"):
             mask_paths(place, [str(video)], None)
-
-
-def test_a_class_is_found_by_name_then_by_number():
-    names = {0: "push", 1: "pull", 2: "0"}
-    assert class_of("pull", names) == 1
-    assert class_of("1", names) == 1
-    assert class_of("0", names) == 2  # a name beats a number
-    with pytest.raises(ConfigError, match="no class 'pul'; similar: pull"):
-        class_of("pul", names)
-    with pytest.raises(ConfigError, match="no class '3'"):
-        class_of("3", names)
 
 
 def test_the_oracle_explains_the_label_to_the_whole_model(tiny_backbone):

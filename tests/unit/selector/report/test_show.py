@@ -101,6 +101,16 @@ def test_files_with_a_dollar_sign_in_the_class(tmp_path: Path):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
 
 
+def test_a_class_with_an_accent_as_a_mac_types_it(tmp_path: Path):
+    make_store(tmp_path / "s", 6, label_names=["Caf\u00e9", "b", "c"])
+    result = show("--store", tmp_path / "s", "--out", tmp_path, "--class", "Cafe\u0301")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in sorted(tmp_path.glob("*.png"))] == [
+        "clip-000000.png",
+        "clip-000003.png",
+    ]
+
+
 def test_it_says_whose_map_of_which_clip_and_what_is_left_out(tmp_path: Path, tiny_store):
     """Clip 3, of class 0, failed; 9 of 10 have a map."""
     row = tiny_store.clips().set_index("clip_id").loc[6]
