@@ -59,7 +59,7 @@ def decode_indexed(
             filler.set_first_shape(*seen.shape)
         filler.add(index, frame)
     return DecodedVideo(
-        clips=filler.clips,
+        clips=filler.whole_clips(),
         num_frames_total=seen.num_shown,
         padded=request.is_padded(seen.num_shown),
         damaged=seen.is_cut,

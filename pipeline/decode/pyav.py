@@ -64,7 +64,7 @@ def decode(request: DecodeRequest) -> DecodedVideo:
             f"decodes differently every time: {result.guess} frames, then {result.num_frames}",
         )
     return DecodedVideo(
-        clips=result.filler.clips,
+        clips=result.filler.whole_clips(),
         num_frames_total=result.num_frames,
         padded=request.is_padded(result.num_frames),
         damaged=result.damaged,

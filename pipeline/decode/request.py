@@ -77,9 +77,9 @@ class DecodeRequest:
         return slots
 
     def empty_clips(self) -> npt.NDArray[np.uint8]:
-        """Room for the result, uint8 (views, num_frames, size, size, 3), all black."""
+        """Room for the result, uint8 (views, num_frames, size, size, 3), whatever lay there."""
         shape = (len(self.views), self.num_frames, self.size, self.size, 3)
-        return np.zeros(shape, dtype=np.uint8)
+        return np.empty(shape, dtype=np.uint8)
 
     def is_padded(self, num_total: int) -> bool:
         """Whether a clip of a video of `num_total` frames shows some frame more than once."""

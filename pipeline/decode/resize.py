@@ -29,6 +29,8 @@ def resize_frame(frame: npt.NDArray[np.uint8], height: int, width: int) -> npt.N
 class ClipFiller:
     """Puts the frames of one video into its clips, one at a time, so that no full frame is kept.
 
+    `clips` is not cleared before: a fifth of a millisecond for a clip of 16 frames of 224 pixels.
+
     Every frame is resized to the shape that the video's first frame resizes to, also where the
     frame size changes in mid-stream: all frames of a clip then share one crop.
     """
@@ -37,6 +39,7 @@ class ClipFiller:
         self.clips = request.empty_clips()
         self._request = request
         self._slots = slots
+        self._waits_for = set(slots)
 
     def set_first_shape(self, height: int, width: int) -> None:
         """Tell the shape of the video's first frame, as it is shown (turned upright).
@@ -55,6 +58,19 @@ class ClipFiller:
         for number, position, view in self._slots[index]:
             top, left = crop_box(height, width, size, view.crop, view.num_crops)
             self.clips[number, position] = resized[top : top + size, left : left + size]
+        self._waits_for.discard(index)
+
+    def whole_clips(self) -> npt.NDArray[np.uint8]:
+        """The clips, uint8 (views, num_frames, size, size, 3), once every frame was added.
+
+        Raises:
+            DecodeError: one was not, and its pixels would be whatever lay in memory.
+        """
+        if self._waits_for:
+            raise DecodeError(
+                ClipStatus.DECODE_ERROR, f"frame {min(self._waits_for)} never came out"
+            )
+        return self.clips
 
 
 def check_pixels(height: int, width: int, request: DecodeRequest, what: str = "a frame") -> None:

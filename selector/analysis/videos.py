@@ -76,7 +76,7 @@ class Videos:
         filler.set_first_shape(*video.shape[1:3])
         for index in slots:
             filler.add(index, video[index])
-        found: Frames = filler.clips[0]
+        found: Frames = filler.whole_clips()[0]
         return found
 
     def _request(self, clip: pd.Series) -> DecodeRequest:

@@ -74,6 +74,18 @@ def test_frames_after_a_size_change_take_the_shape_of_the_first() -> None:
     np.testing.assert_array_equal(filler.clips[0, 1], resize_frame(later, 32, 32))
 
 
+def test_clips_that_lack_a_frame_are_not_given_away() -> None:
+    request = DecodeRequest(path="", num_frames=2, size=32, short_side=32)
+    filler = ClipFiller(request, request.slots(5))
+    filler.set_first_shape(40, 40)
+    first, second = sorted(request.slots(5))
+    filler.add(first, _noise(40, 40)[0])
+    with pytest.raises(DecodeError, match=f"frame {second} never came out"):
+        filler.whole_clips()
+    filler.add(second, _noise(40, 41)[0])
+    np.testing.assert_array_equal(filler.whole_clips(), filler.clips)
+
+
 def test_resize_takes_a_turned_view_of_a_frame() -> None:
     """`np.rot90` gives negative strides, which torch does not take."""
     frame = _noise(30, 50)[0]
