@@ -27,6 +27,13 @@ def train_selector(
     store: Annotated[str, typer.Option(help="Folder or URL of an oracle store.")],
     out: Annotated[Path, typer.Option(help="Folder for the selector; resumes what is there.")],
     oracle: options.StoreOracle = None,
+    scores_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Store of another backbone on the same clips and token grid: its scores are "
+            "learnt, --oracle is one of its oracles, and the selector is --store's backbone's."
+        ),
+    ] = None,
     arch: Annotated[
         str, typer.Option(help="mlp (the paper's), mlp4, mlp5, global or transformer.")
     ] = "mlp",
@@ -100,6 +107,7 @@ def train_selector(
             device=device,
             allow_unfinished=allow_unfinished,
             oracle=oracle,
+            scores_from=None if scores_from is None else open_store(scores_from),
             on_progress=on_progress,
         )
     finally:
@@ -147,9 +155,23 @@ def _echo_report(result: TrainResult, out: Path) -> None:
         f"on {result.num_train} clips (left out: {left_out}), epoch {result.best_epoch} of "
         f"{result.num_epochs} is the best by {_criterion(result)}"
     )
+    _echo_scores_from(result)
     output.echo()
     output.echo(f"on {judged} of {result.num_held_out} held-out clips:")
     _echo_metrics(result.methods)
+
+
+def _echo_scores_from(result: TrainResult) -> None:
+    origin, videos = result.selector.scores_from, result.videos
+    if origin is None or videos is None:
+        return
+    output.echo_prose(
+        f"scores: {origin.oracle} of {origin.backbone}, for the {videos.num_both} videos that both "
+        f"stores have ({videos.num_only_here} only in --store are left out, "
+        f"{videos.num_only_there} only in --scores-from). The table says how well these scores are "
+        "predicted from --store's embeddings, not what they are worth to its backbone: evaluate "
+        "says that"
+    )
 
 
 def _criterion(result: TrainResult) -> str:

@@ -33,10 +33,17 @@ def _cost(model: LiteModel) -> str:
 
 
 def _learnt(selector: SelectorConfig) -> str:
-    known = selector.trained_on
+    known, other = selector.trained_on, selector.scores_from
     return (
         "A small network ranks its tokens; it learnt from the oracle "
-        f"`{selector.oracle}` on "
+        f"`{selector.oracle}`"
+        + (
+            ""
+            if other is None
+            else f" of another backbone (`{_shown(other.backbone)}`, weights "
+            f"{other.backbone_digest[:12]}, store {other.store_fingerprint[:12]})"
+        )
+        + " on "
         + (
             "a store that is not named."
             if known is None
@@ -45,14 +52,22 @@ def _learnt(selector: SelectorConfig) -> str:
     )
 
 
+def _is_path(backbone: str) -> bool:
+    return Path(backbone).expanduser().exists() or backbone.startswith(("/", ".", "~"))
+
+
+def _shown(backbone: str) -> str:
+    """A checkpoint's name without the folders that it lay in."""
+    return Path(backbone).name if _is_path(backbone) else backbone
+
+
 def model_card(model: LiteModel) -> str:
     """The card of a model, with the metadata that the hub reads."""
     config, backbone = model.config, model.backbone
     selector = model.selector.config if model.selector is not None else None
     # A backbone that was trained further has a place of its own; the selector knows where it began.
     base = model.backbone_name if selector is None else selector.backbone
-    is_path = Path(base).expanduser().exists() or base.startswith(("/", ".", "~"))
-    is_on_hub = not is_path and not (SHIPPED / base).exists()
+    is_on_hub = not _is_path(base) and not (SHIPPED / base).exists()
     metadata = [
         "---",
         "library_name: transformers",
@@ -70,7 +85,7 @@ def model_card(model: LiteModel) -> str:
         "",
         "# A video classifier at a part of its cost",
         "",
-        f"`{Path(base).name if is_path else base}` ({backbone.model.config.model_type}), "
+        f"`{_shown(base)}` ({backbone.model.config.model_type}), "
         f"{backbone.num_classes} classes, with fewer tokens: method `{config.method}`, "
         + (
             "as many as each clip's content asks for"

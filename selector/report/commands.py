@@ -1,6 +1,7 @@
 """The commands that made a store, a selector and an evaluation, from what they recorded.
 
-Neither records where the videos lay, so that place is `DATA` unless it is given. All that decides
+Neither records where the videos lay, so that place is `DATA` unless it is given, nor a selector
+where the store lay whose scores it learnt, if that was another than its own. All that decides
 the results is spelt out, also where it is a default of today.
 """
 
@@ -13,7 +14,7 @@ from pipeline.config import ClipConfig, OracleConfig
 from selector.evaluation.config import EvalConfig
 from selector.training.files import TrainingRecord
 
-DATA = "DATA"
+DATA, OTHER_STORE = "DATA", "OTHER_STORE"
 
 
 def build_command(config: OracleConfig, store: str, data_root: str | None = None) -> str:
@@ -38,6 +39,8 @@ def train_command(record: TrainingRecord, store: str, out: str) -> str:
     """
     asked = record.config
     options = ["--store", store]
+    if record.scores_from is not None:
+        options += ["--scores-from", OTHER_STORE]
     if record.oracle is not None:
         options += ["--oracle", record.oracle]
     options += ["--arch", asked.arch]

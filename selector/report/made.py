@@ -83,5 +83,7 @@ def trainings(
         own = record.store_fingerprint == store.config.fingerprint()
         command = train_command(record, str(store.root) if own else "STORE", folder)
         where = "" if own else f" (of the store with fingerprint {record.store_fingerprint[:12]})"
+        if record.scores_from is not None:
+            where += f", OTHER_STORE the one with fingerprint {record.scores_from[:12]}"
         commands.append((f"The selector{where}:", command))
     return commands, unknown

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pipeline.backbones import load_backbone
 from pipeline.backbones.tokens import grid_tokens
 from pipeline.clips.plan import UNKNOWN_LABEL
-from pipeline.errors import BackboneError, ConfigError
+from pipeline.errors import ConfigError
 from selector.methods.keep import num_kept
 from selector.methods.rank.base import KeepBest
+from selector.training.checkpoint import load_store_backbone
 from selector.training.model import TokenSelector
 from selector.training.split import HELD_OUT, StoreSplit
 
@@ -59,7 +59,7 @@ class AccuracyJudge:
                 f"{stored}: build a store with --embeddings-per-clip "
                 "all, or leave the choice to the loss (--select-by loss)"
             )
-        self._backbone = _load(store, device)
+        self._backbone = load_store_backbone(store, str(device), "accuracy cannot be judged")
         self._embeddings, self._labels = _held_out(store, split)
         self.num_clips = len(self._labels)
 
@@ -81,18 +81,6 @@ class AccuracyJudge:
             labels = torch.from_numpy(self._labels[first : first + _BATCH]).to(logits.device)
             right += int((logits.argmax(1) == labels).sum())
         return right / self.num_clips
-
-
-def _load(store: Store, device: torch.device) -> Backbone:
-    config = store.config
-    backbone = load_backbone(config.backbone, config.revision, str(device))
-    if backbone.digest != config.backbone_digest:
-        raise BackboneError(
-            f"the checkpoint {config.backbone} is not the one that built {store.root} "
-            f"(digest {backbone.digest[:12]}, there {config.backbone_digest[:12]}): accuracy "
-            "cannot be judged with it"
-        )
-    return backbone
 
 
 def _held_out(store: Store, split: StoreSplit) -> tuple[np.ndarray, np.ndarray]:

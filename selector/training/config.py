@@ -61,6 +61,22 @@ class TrainedOn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoresFrom:
+    """The store of another backbone that a selector's scores came from."""
+
+    backbone: str
+    """That store's checkpoint as its user named it; for the reader only."""
+    backbone_digest: str
+    """SHA-256 of that checkpoint."""
+    revision: str | None
+    """Hub revision of `backbone`."""
+    store_fingerprint: str
+    """Fingerprint of that store."""
+    oracle: str
+    """The oracle's name there."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SelectorConfig:
     """The selector's shape and where it comes from.
 
@@ -87,13 +103,15 @@ class SelectorConfig:
     store_fingerprint: str
     """Fingerprint of the store it was trained on."""
     oracle: str
-    """How the store's scores were made: method, layer and target."""
+    """How the scores were made: method, layer and target."""
     clean: tuple[str, ...] = ()
     """Cleaning steps of the training target."""
     trained_on: TrainedOn | None = None
     """None: weights that no store trained."""
     chosen_by: str | None = None
     """What chose among the epochs, such as `accuracy at 0.3`; None: the held-out loss."""
+    scores_from: ScoresFrom | None = None
+    """Where the scores came from, if not from the store that it was trained on."""
 
     def __post_init__(self) -> None:
         if self.arch not in ARCHS:
@@ -127,6 +145,8 @@ class SelectorConfig:
         fields = asdict(self) | {"grid": list(self.grid), "clean": list(self.clean)}
         if self.chosen_by is None:
             del fields["chosen_by"]  # the text of an older selector, and so its digest, stays
+        if self.scores_from is None:
+            del fields["scores_from"]
         if self.trained_on is not None and not self.trained_on.by_group:
             del fields["trained_on"]["by_group"]
         return json.dumps({"schema_version": SCHEMA_VERSION} | fields, indent=2) + "\n"
@@ -156,6 +176,8 @@ class SelectorConfig:
             fields |= {"grid": TokenGrid(*fields["grid"]), "clean": tuple(fields["clean"])}
             if fields["trained_on"] is not None:
                 fields["trained_on"] = TrainedOn(**fields["trained_on"])
+            if "scores_from" in fields:
+                fields["scores_from"] = ScoresFrom(**fields["scores_from"])
             return cls(**fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, ConfigError):

@@ -28,6 +28,7 @@ from selector.training.targets import clean_scores
 
 if TYPE_CHECKING:
     from pipeline.store.reader import ShardData, Store
+    from selector.training.other_scores import OtherScores
 
 BLOCK_BYTES = 256 << 20
 """Embeddings in one shuffle block; at least one shard."""
@@ -96,6 +97,7 @@ class TokenStream:
         seed: of the shuffling.
         block_bytes: embeddings per shuffle block; None takes `BLOCK_BYTES`.
         oracle: whose scores are learnt, by its name in the store; None for the first.
+        other: the scores of another store, to be learnt in place of the store's own.
     """
 
     def __init__(
@@ -106,10 +108,11 @@ class TokenStream:
         seed: int = 0,
         block_bytes: int | None = None,
         oracle: str | None = None,
+        other: OtherScores | None = None,
     ) -> None:
         assert store.embeddings is not None, "split_store refuses stores without embeddings"
         self._store, self._split, self._clean, self._seed = store, split, tuple(clean), seed
-        self._oracle = oracle
+        self._oracle, self._other = oracle, other
         self.embeddings_per_clip = int(store.embeddings.shape[1])
         clip_bytes = 2 * self.embeddings_per_clip * store.hidden_size
         shard_bytes = clip_bytes * store.config.shard_size
@@ -197,8 +200,11 @@ class TokenStream:
         total = torch.zeros(self._store.grid.num_tokens, dtype=torch.float64)
         for shard in self._shards:
             rows = np.flatnonzero(self._split.roles[shard] == TRAIN)
-            data = self._store.read_shard(shard, embeddings=False, oracle=self._oracle)
-            scores = data.scores[rows]
+            if self._other is None:
+                data = self._store.read_shard(shard, embeddings=False, oracle=self._oracle)
+                scores = data.scores[rows]
+            else:
+                scores, _ = self._other.maps(self._clip_ids(shard, rows))
             target = clean_scores(torch.from_numpy(scores.astype(np.float32)), self._clean)
             total += target.double().flatten(1).sum(0)
         return (total / self.num_train).float()
@@ -211,16 +217,21 @@ class TokenStream:
         rows = np.flatnonzero(self._split.roles[shard] == role)[:limit]
         assert data.embeddings is not None
         assert data.embedding_index is not None
-        _check_finite(str(self._store.root), data, rows)
+        check_finite(str(self._store.root), data, rows, ("scores", "cam", "embeddings"))
         index = data.embedding_index[rows].astype(np.int64)
-        scores = data.scores[rows].astype(np.float32)
+        if self._other is None:
+            scores, cam = data.scores[rows], data.cam[rows]
+        else:
+            scores, cam = self._other.maps(self._clip_ids(shard, rows))
         target = clean_scores(torch.from_numpy(scores), self._clean).numpy()
 
         def at(maps: np.ndarray) -> np.ndarray:
             return np.take_along_axis(maps.reshape(len(rows), -1), index, axis=1)
 
-        cam = data.cam[rows].astype(np.float32)
         return _ShardRows(rows, data.embeddings, index, at(target), at(scores), at(cam))
+
+    def _clip_ids(self, shard: int, rows: np.ndarray) -> np.ndarray:
+        return self._store.info.rows(shard).start + rows
 
     def _batches(
         self, shards: list[_ShardRows], batch_clips: int, rng: np.random.Generator | None
@@ -254,8 +265,19 @@ class TokenStream:
         )
 
 
-def _check_finite(where: str, data: ShardData, rows: np.ndarray) -> None:
-    for name in ("scores", "cam", "embeddings"):
+def check_finite(where: str, data: ShardData, rows: np.ndarray, names: Sequence[str]) -> None:
+    """Refuses NaN and infinity in clips that are ok.
+
+    Args:
+        where: the store.
+        data: one of its shards.
+        rows: of the clips within the shard.
+        names: of the arrays to look at.
+
+    Raises:
+        StoreError: names the clip.
+    """
+    for name in names:
         values = getattr(data, name)
         for row in rows:
             if not np.isfinite(values[row]).all():

@@ -34,6 +34,7 @@ from selector.training.config import (
 )
 from selector.training.metrics import RankingMetrics
 from selector.training.model import TokenSelector
+from selector.training.other_scores import SharedVideos
 
 WEIGHTS_NAME = "selector.safetensors"
 CONFIG_NAME = "config.json"
@@ -170,17 +171,19 @@ class TrainResult:
     num_held_out: int
     """Held-out clips; `methods` judge as many of them as fit in memory."""
     num_failed: int
-    """Clips left out because they failed in the store."""
+    """Clips left out because they failed in the store, or in that of the scores."""
     num_degenerate: int
     """Clips left out because no token has a positive cam."""
     num_missing: int
-    """Clips of the plan that the store does not hold yet."""
+    """Clips of the plan that the store, or that of the scores, does not hold yet."""
     methods: dict[str, RankingMetrics]
     """`selector`, `random` and `oracle`. The cross-entropy of `random` is that of the best
     constant; that of `oracle` is its score's own entropy, the least anything can reach."""
     history: list[dict[str, float]]
     """Per epoch: train_loss, held_out_loss (both against the cleaned target), spearman, and
     accuracy where that chooses."""
+    videos: SharedVideos | None = None
+    """Videos of the store and of the scores' store; None where the scores are its own."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a measure without an answer is None."""
@@ -191,7 +194,10 @@ class TrainResult:
     def from_dict(cls, selector: SelectorConfig, found: dict[str, Any]) -> TrainResult:
         """The inverse of `to_dict` without its `selector`."""
         methods = {name: _metrics(values) for name, values in found["methods"].items()}
-        return cls(selector=selector, **found | {"methods": methods})
+        videos = found.get("videos")
+        if videos is not None:
+            videos = SharedVideos(**videos)
+        return cls(selector=selector, **found | {"methods": methods, "videos": videos})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,8 +208,10 @@ class TrainingRecord:
     """What was asked for, the shape filled in."""
     store_fingerprint: str
     """Of the store that it learnt from."""
+    scores_from: str | None
+    """Fingerprint of the store of the scores, where that is another."""
     oracle: str | None
-    """Whose scores, where not those of the store's first oracle."""
+    """Whose scores, where not those of the first oracle there."""
     num_missing: int
     """Clips of the plan that the store did not hold yet."""
 
@@ -227,6 +235,7 @@ def read_record(folder: str | Path) -> TrainingRecord | None:
         return TrainingRecord(
             config=TrainConfig(**asked | {"clean": tuple(asked["clean"])}),
             store_fingerprint=noted["store_fingerprint"],
+            scores_from=noted.get("scores_from"),
             oracle=noted.get("oracle"),
             num_missing=content["num_missing"],
         )

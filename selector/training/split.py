@@ -18,10 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ClipStatus, ConfigError, StoreError
+from pipeline.store.reader import PENDING
 
 if TYPE_CHECKING:
     from pipeline.store.reader import Store
     from selector.training.config import TrainedOn
+    from selector.training.other_scores import OtherScores
 
 LEFT_OUT, TRAIN, HELD_OUT = 0, 1, 2
 
@@ -77,7 +79,7 @@ class StoreSplit:
     num_degenerate: int = 0
     """Clips that are ok but have no positive cam: all their scores are 0, nothing to learn."""
     num_missing: int = 0
-    """Clips of the plan that are not committed yet."""
+    """Clips of the plan that are not committed yet, here or where the scores are."""
     failed: dict[str, int] = field(default_factory=dict)
     """Status -> clips that failed."""
 
@@ -92,6 +94,7 @@ def split_store(
     held_out_fraction: float = 0.1,
     allow_unfinished: bool = False,
     oracle: str | None = None,
+    other: OtherScores | None = None,
 ) -> StoreSplit:
     """Reads the clips tables and gives every clip its role.
 
@@ -100,10 +103,13 @@ def split_store(
         held_out_fraction: share of the units kept for judging, in (0, 1).
         allow_unfinished: train from the committed shards of a store still being built.
         oracle: whose scores are to be learnt; None for the first.
+        other: the scores of another store, to be learnt in place of the store's own. Clips that it
+            does not have are left out, those that failed in either store count as failed.
 
     Raises:
         ConfigError: the fraction is out of range, or leaves one side without a clip.
-        StoreError: the store is empty, unfinished, holds no embeddings, or not that oracle.
+        StoreError: the store is empty, unfinished, holds no embeddings, or not that oracle; or the
+            scores' store is unfinished, or does not mean the same clips.
     """
     if not 0 < held_out_fraction < 1:
         raise ConfigError(f"held_out_fraction must lie in (0, 1), got {held_out_fraction!r}")
@@ -113,33 +119,47 @@ def split_store(
             "the selector learns from them; build a store with --embeddings-per-clip 128 or all"
         )
     degenerate = store.column("degenerate", oracle)
+    columns = ["clip_id", "video_id", "status", "num_frames_total", degenerate]
     split, failed, num_committed = StoreSplit(), Counter[str](), 0
     for shard in store.shards():
         # One shard at a time: a table of all clips would grow with the store.
-        clips = store.clips(["status", degenerate], units=True, shards=[shard])
+        clips = store.clips(columns, units=True, shards=[shard])
         num_committed += len(clips)
         ok = (clips["status"] == ClipStatus.OK).to_numpy(dtype=bool)
-        flat = ok & clips[degenerate].to_numpy(dtype=bool)
+        flat = clips[degenerate].to_numpy(dtype=bool)
         failed.update(clips["status"][~ok])
+        if other is not None:
+            status, flat = other.outcomes(clips)
+            lost = Counter(status[ok & (status != ClipStatus.OK)])
+            split.num_missing += lost.pop(PENDING, 0)
+            lost.pop(None, 0)  # counted by videos
+            failed.update(lost)
+            ok = ok & (status == ClipStatus.OK)
+        flat = ok & flat
         split.num_degenerate += int(flat.sum())
         held_out = [is_held_out(unit, held_out_fraction) for unit in clips["unit"]]
         roles = np.where(held_out, HELD_OUT, TRAIN)
         split.roles[shard] = np.where(ok & ~flat, roles, LEFT_OUT).astype(np.int8)
     split.failed = dict(failed)
-    split.num_missing = store.num_clips - num_committed
-    _check_usable(store, split, num_committed, held_out_fraction, allow_unfinished)
+    split.num_missing += store.num_clips - num_committed
+    if not allow_unfinished:
+        _check_finished(store, num_committed)
+        if other is not None:
+            _check_finished(other.store, other.num_committed)
+    _check_usable(store, split, held_out_fraction)
     return split
 
 
-def _check_usable(
-    store: Store, split: StoreSplit, num_committed: int, fraction: float, allow_unfinished: bool
-) -> None:
-    if split.num_missing and not allow_unfinished:
+def _check_finished(store: Store, num_committed: int) -> None:
+    if num_committed < store.num_clips:
         raise StoreError(
             f"{store.root} is unfinished: {num_committed} of {store.num_clips} clips are there. "
             "Run the same `lite-pipeline build-oracle` again to complete it, or train on what is "
             "there with --allow-unfinished"
         )
+
+
+def _check_usable(store: Store, split: StoreSplit, fraction: float) -> None:
     num_train, num_held_out = split.count(TRAIN), split.count(HELD_OUT)
     if not num_train + num_held_out:
         raise StoreError(

@@ -28,6 +28,7 @@ from selector.training.config import (
     ACCURACY,
     DEFAULT_LAYERS,
     NEEDS_ALL_TOKENS,
+    ScoresFrom,
     SelectorConfig,
     TrainConfig,
     TrainedOn,
@@ -43,6 +44,7 @@ from selector.training.files import (
 )
 from selector.training.metrics import RankingMeter, RankingMetrics
 from selector.training.model import TokenSelector
+from selector.training.other_scores import OtherScores
 from selector.training.split import HELD_OUT, split_store
 
 if TYPE_CHECKING:
@@ -97,6 +99,7 @@ def train_selector(
     device: str = "auto",
     allow_unfinished: bool = False,
     oracle: str | None = None,
+    scores_from: Store | None = None,
     on_progress: Callable[[TrainProgress], None] = lambda _: None,
 ) -> TrainResult:
     """Trains a selector and saves it in `out`; goes on where an earlier run there stopped.
@@ -107,25 +110,34 @@ def train_selector(
         config: what to train, and how.
         device: `cpu`, `cuda`, or `auto`.
         allow_unfinished: train from the committed part of a store.
-        oracle: whose scores to learn, by its name in the store; None for the first.
+        oracle: whose scores to learn, by its name in the store, or in `scores_from` where that is
+            given; None for the first.
+        scores_from: another backbone's store of the same clips, whose scores to learn; see
+            `selector.training.other_scores`. None: the store's own.
         on_progress: called after every batch.
 
     Raises:
         StoreError: the store is empty, unfinished, damaged, has no embeddings or not that oracle,
-            or another training is writing `out`.
-        BackboneError: accuracy is to choose, and the store's checkpoint is not there any more.
+            or another training is writing `out`; or the two stores do not mean the same clips.
+        BackboneError: accuracy is to choose, or another store has the scores, and a checkpoint
+            that built a store is not there any more.
         ConfigError: the options do not fit the store, `out` holds a selector of other options or
             another's `config.json`, or cannot be written, or the training diverged.
     """
     place = resolve_device(device)
-    split = split_store(store, config.held_out, allow_unfinished, oracle)
-    stream = TokenStream(store, split, config.clean, config.seed, oracle=oracle)
-    learnt = store.config.oracles[0] if oracle is None else OracleName.parse(oracle)
-    shape = _selector_config(store, stream, config, learnt)
+    other = None if scores_from is None else OtherScores(store, scores_from, oracle)
+    own = oracle if other is None else None
+    split = split_store(store, config.held_out, allow_unfinished, own, other)
+    stream = TokenStream(store, split, config.clean, config.seed, oracle=own, other=other)
+    of = store if scores_from is None else scores_from
+    learnt = of.config.oracles[0] if oracle is None else OracleName.parse(oracle)
+    shape = _selector_config(store, stream, config, learnt, scores_from)
     identity = config.identity() | {"num_layers": shape.num_layers, "width": shape.width}
     identity |= {"store_fingerprint": shape.store_fingerprint, "num_train": stream.num_train}
-    if learnt != store.config.oracles[0]:
+    if learnt != of.config.oracles[0]:
         identity["oracle"] = str(learnt)
+    if scores_from is not None:
+        identity["scores_from"] = scores_from.config.fingerprint()
     check_config_is_ours(out)
     with claimed(out, identity) as files:
         ended = files.read_result(shape)
@@ -151,6 +163,7 @@ def train_selector(
             num_missing=split.num_missing,
             methods=_judge(model, run.held_out, config.seed),
             history=run.history,
+            videos=None if other is None else other.videos,
         )
         files.write_result(model, result)
         return result
@@ -291,7 +304,11 @@ def _rank(epoch: dict[str, float]) -> tuple[float, float]:
 
 
 def _selector_config(
-    store: Store, stream: TokenStream, config: TrainConfig, learnt: OracleName
+    store: Store,
+    stream: TokenStream,
+    config: TrainConfig,
+    learnt: OracleName,
+    scores_from: Store | None,
 ) -> SelectorConfig:
     oracle, num_tokens = store.config, store.grid.num_tokens
     if config.arch in NEEDS_ALL_TOKENS and stream.embeddings_per_clip != num_tokens:
@@ -322,6 +339,18 @@ def _selector_config(
             by_group=store.info.groups,
         ),
         chosen_by=f"accuracy at {config.select_ratio:g}" if config.select_by == ACCURACY else None,
+        scores_from=None if scores_from is None else _origin(scores_from, learnt),
+    )
+
+
+def _origin(store: Store, learnt: OracleName) -> ScoresFrom:
+    config = store.config
+    return ScoresFrom(
+        backbone=config.backbone,
+        backbone_digest=config.backbone_digest,
+        revision=config.revision,
+        store_fingerprint=config.fingerprint(),
+        oracle=str(learnt),
     )
 
 
