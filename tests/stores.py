@@ -70,9 +70,12 @@ def make_plan(
 
 
 def make_result(
-    store: StoreWriter | Store, shard: int, failed: Mapping[int, ClipStatus] | None = None
+    store: StoreWriter | Store,
+    shard: int,
+    failed: Mapping[int, ClipStatus] | None = None,
+    like: Sequence[int] | None = None,
 ) -> ShardResult:
-    """Numbers that depend on the clip id alone, so that any order gives the same store."""
+    """Numbers that depend on the clip id, or on `like[clip_id]`, alone, in any order of shards."""
     info = store.info
     rows = info.rows(shard)
     config = info.config
@@ -88,7 +91,8 @@ def make_result(
         if status is not None:
             result.set_failed(row, status, f"video{clip_id:04d}: made to fail")
         else:
-            _set_ok(result, row, clip_id, info.grid, info.hidden_size, len(info.label_names))
+            of = clip_id if like is None else like[clip_id]
+            _set_ok(result, row, of, info.grid, info.hidden_size, len(info.label_names))
     return result
 
 
@@ -121,6 +125,7 @@ def make_store(
     hidden_size: int = HIDDEN_SIZE,
     label_names: list[str] | None = None,
     groups: Sequence[str | None] | None = None,
+    like: Sequence[int] | None = None,
     **config_changes: Any,
 ) -> Store:
     """Writes a store and opens it.
@@ -135,6 +140,7 @@ def make_store(
         hidden_size: length of an embedding.
         label_names: classes; labels run through them in turn.
         groups: of each clip's video; None for a dataset without groups.
+        like: the clip whose numbers each has, as copies of a video have; None: its own.
         config_changes: fields of `OracleConfig`, e.g. `shard_size=8, embeddings_per_clip=-1`.
     """
     begun = begin_store(
@@ -148,7 +154,7 @@ def make_store(
     )
     with begun as writer:
         for shard in writer.pending() if shards is None else shards:
-            result = make_result(writer, shard, failed)
+            result = make_result(writer, shard, failed, like)
             rows = writer.info.rows(shard)
             for clip_id in set(degenerate) & set(range(rows.start, rows.stop)):
                 _set_ok(

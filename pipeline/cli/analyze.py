@@ -87,8 +87,8 @@ def analyze(
         output.echo_json(content)
     else:
         _echo_report(result)
-        _echo_agreement(oracles)
-        _echo_overlap(seen)
+        _echo_agreement(oracles, result.over)
+        _echo_overlap(seen, result.over)
 
 
 def _overlap(
@@ -132,8 +132,8 @@ def _echo_report(result: Analysis) -> None:
 
 def _echo_shares(result: Analysis) -> None:
     output.echo_prose(
-        "value held by the best tokens, in %, and Gini; [95 % over videos: jackknife of all tokens "
-        "together, bootstrap of the mean within a video]"
+        f"value held by the best tokens, in %, and Gini; [95 % over {result.over}: jackknife of "
+        "all tokens together, bootstrap of the mean within a video]"
     )
     names = {"top1_share": "1 %", "top5_share": "5 %", "top10_share": "10 %", "top20_share": "20 %"}
     whole = result.shares[result.shares["label"].isna()]
@@ -157,7 +157,7 @@ def _echo_tails(result: Analysis) -> None:
     output.echo_prose(
         "tail of the positive values before scaling: generalised Pareto above a threshold. shape: "
         "0 = exponential, above 0 = Pareto-like (larger is heavier, and a true Pareto tail keeps "
-        "its shape in smaller parts), below 0 = ends; [95 % jackknife over videos]. gain: "
+        f"its shape in smaller parts), below 0 = ends; [95 % jackknife over {result.over}]. gain: "
         "log-likelihood per token over an exponential and over a plain Pareto, special cases and "
         "so never better; 0 = that case fits as well"
     )
@@ -194,7 +194,8 @@ def _echo_power_laws(result: Analysis) -> None:
     output.echo_prose(
         "plain power law from the cut-off where it fits best (Kolmogorov-Smirnov), against other "
         "laws above the same cut-off: log-likelihood per token that it gains, in nats; below 0 = "
-        "the other fits better; [95 % over videos]. A truncated power law is never worse, and a "
+        f"the other fits better; [95 % over {result.over}]. A truncated power law is never worse, "
+        "and a "
         "log-normal can come as close as one likes: only far below 0 says something of those"
     )
     for law in result.power_laws.to_dict("records"):
@@ -223,17 +224,18 @@ def _echo_easy_hard(result: Analysis) -> None:
     output.echo_prose(
         "scores of the easy and of the hard third of the classes: Kolmogorov-Smirnov distance "
         f"{distance} (0 = alike, 1 = apart; above 0 by chance); a token of an easy class has the "
-        f"higher score with probability {superior} (0.5 = neither) [95 % jackknife over videos]"
+        f"higher score with probability {superior} (0.5 = neither) [95 % jackknife over "
+        f"{result.over}]"
     )
 
 
-def _echo_agreement(oracles: pd.DataFrame) -> None:
+def _echo_agreement(oracles: pd.DataFrame, over: str) -> None:
     if oracles.empty:
         return
     output.echo()
     output.echo_prose(
         "agreement of the oracles: Spearman of their maps within a clip, the mean [95 % bootstrap "
-        "over videos]"
+        f"over {over}]"
     )
     rows = [
         (_span(row["spearman"], row["low"], row["high"], 3), row["first"], row["second"])
@@ -242,7 +244,7 @@ def _echo_agreement(oracles: pd.DataFrame) -> None:
     echo_table([Column("Spearman"), Column("oracle"), Column("and")], rows)
 
 
-def _echo_overlap(seen: Overlap | None) -> None:
+def _echo_overlap(seen: Overlap | None, over: str) -> None:
     output.echo()
     if seen is None:
         output.echo_prose(
@@ -256,7 +258,7 @@ def _echo_overlap(seen: Overlap | None) -> None:
         "motion, edges: the fifth of a clip's tokens with the most; actor: tokens that it covers "
         "a quarter of. Shares of the value and of the best tenth of the tokens that lie there; AUC "
         "of the value, there against elsewhere; Spearman with how much of it a token has. [95 % "
-        "over videos]; x: times a uniform map's share; shuffled: 95 % of the means with the same "
+        f"over {over}]; x: times a uniform map's share; shuffled: 95 % of the means with the same "
         "values put elsewhere by chance; other: with another video's map"
     )
     names = {

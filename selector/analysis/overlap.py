@@ -2,7 +2,9 @@
 
 Of a seeded sample of clips, whose videos are decoded as the oracle saw them. Each map is compared
 with a uniform one, with maps of the same values put elsewhere by chance, and with the map of
-another video: value that merely likes some place of the frame overlaps as much there.
+another video: value that merely likes some place of the frame overlaps as much there. Videos of one
+group (cut from one recording, say) are alike, so that other is of another group, all clips of a
+group are put elsewhere in the same way, and intervals are over groups.
 
 Axes: C clips, A areas, M measures, K maps laid over a clip (its own, another video's, shuffled
 ones), N tokens.
@@ -26,7 +28,8 @@ from pipeline.store.reader import Store
 from selector.analysis import areas
 from selector.analysis.places import OnProgress
 from selector.analysis.videos import Frames, Videos
-from selector.statistics import draws, interval, mean_interval
+from selector.analysis.within import within_videos
+from selector.statistics import Groups, draws, interval, mean_interval
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -58,12 +61,13 @@ class Overlap:
             * `spearman`: rank correlation of the value with how much a token has of what makes the
               area (motion, edges, cover).
 
-            `value` is the mean over videos, `low` and `high` its 95 % interval (bootstrap of them);
+            `value` is the mean over videos, `low` and `high` its 95 % interval (bootstrap of them,
+            or of their groups where the dataset says some);
             `uniform` what a map of equal values has (for shares that of the tokens on the area),
             `ratio` to it with its interval (shares alone); `shuffled` the mean of shuffled maps,
             and in 95 % of the shuffles it lies in [`shuffled_low`, `shuffled_high`];
-            `other_video` the mean with the map of another video of the sample. `num_clips` are
-            those that have the area.
+            `other_video` the mean with the map of another video of the sample, of another group.
+            `num_clips` are those that have the area.
         notes: what was sampled, left out, and cannot be said.
     """
 
@@ -95,21 +99,24 @@ def overlap(
         BackboneError: the store's backbone, which says what frames a clip has, is not there.
     """
     rng = np.random.default_rng(seed)
-    clips = store.clips(status=ClipStatus.OK.value)
+    clips = store.clips(status=ClipStatus.OK.value, units=True)
     if clips.empty:
         raise StoreError(f"{store.root} holds no clip with status ok")
     chosen = np.sort(rng.permutation(len(clips))[:num_clips])
     clips = clips.iloc[chosen].reset_index(drop=True)
     scores, signed = _maps(store, clips, oracle)
     flat = ~(scores.sum(axis=1) > 0)
-    notes = [f"{len(clips)} clips of {clips['video_id'].nunique()} videos, sampled by seed {seed}."]
+    of = f"{clips['video_id'].nunique()} videos"
+    of += f" in {clips['unit'].nunique()} groups" if store.info.groups else ""
+    notes = [f"{len(clips)} clips of {of}, sampled by seed {seed}."]
     if flat.any():
         notes.append(f"{flat.sum()} have no value anywhere and are left out.")
     clips, scores, signed = clips[~flat].reset_index(drop=True), scores[~flat], signed[~flat]
     if clips.empty:
         return Overlap(pd.DataFrame(columns=list(_COLUMNS)), tuple(notes))
     actors = _Actors(store, data_root)
-    others = other_videos(clips["video_id"].tolist())
+    others = other_videos(clips["unit"].tolist())
+    shuffles: dict[str, npt.NDArray[np.int16]] = {}
     videos, first_error = Videos(store, data_root), ""
     found = np.full((len(clips), len(AREAS), len(MEASURES), 2 + _NUM_SHUFFLES), np.nan)
     sizes = np.full((len(clips), len(AREAS)), np.nan)
@@ -121,7 +128,9 @@ def overlap(
             num_unread += 1
             first_error = first_error or f"{clip['path']}: {frames}"
             continue
-        maps = Maps.of(scores, signed, row, others[row], rng)
+        if clip["unit"] not in shuffles:
+            shuffles[clip["unit"]] = shuffled_places(rng, scores.shape[1])
+        maps = Maps.of(scores, signed, row, others[row], shuffles[clip["unit"]])
         for number, (area, evidence) in enumerate(_areas(store, videos, clip, frames, actors)):
             found[row, number] = maps.on(area.ravel(), evidence.ravel())
             if not np.isnan(found[row, number, 0, 0]):
@@ -137,7 +146,7 @@ def overlap(
     if actors.lacking:
         found[:, 2:] = np.nan  # of the clips before the one that showed it
         notes.append(f"On actors nothing is said: {actors.lacking}.")
-    rows = [r for a in range(len(AREAS)) for r in _rows(a, clips["video_id"], found, sizes)]
+    rows = [r for a in range(len(AREAS)) for r in _rows(a, clips, found, sizes)]
     present = {row[0] for row in rows}
     missing = [a for a in AREAS[: 2 if actors.lacking else None] if a not in present]
     notes += [f"No sampled clip has tokens both on and off {area}." for area in missing]
@@ -166,11 +175,13 @@ class Maps:
         signed: npt.NDArray[np.floating],
         own: int,
         other: int | None,
-        rng: np.random.Generator,
+        places: npt.NDArray[np.int16],
     ) -> Maps:
-        """Of two rows of maps (C, N), the scores not all 0; without another, its part is NaN."""
+        """Of two rows of maps (C, N), the scores not all 0; without another, its part is NaN.
+
+        `places` are of `shuffled_places`.
+        """
         kinds = []
-        places = rng.permuted(np.tile(np.arange(scores.shape[1]), (_NUM_SHUFFLES, 1)), axis=1)
         for shown in (_shares, _best_shares, rankdata):
             source = scores if shown is _shares else signed
             mine = shown(source[own].astype(np.float64))
@@ -200,13 +211,19 @@ class Maps:
         return np.stack([self.value @ area, self.best @ area, above / (size * (num - size)), alike])
 
 
-def other_videos(video_ids: list[str]) -> list[int | None]:
-    """For each clip one of another video, a long way down the list; None where there is none."""
-    num = len(video_ids)
+def shuffled_places(rng: np.random.Generator, num_tokens: int) -> npt.NDArray[np.int16]:
+    """Orders of the tokens of a clip, drawn by chance: (shuffles, N), as small as a store's."""
+    in_order = np.arange(num_tokens, dtype=np.int16)
+    return rng.permuted(np.tile(in_order, (_NUM_SHUFFLES, 1)), axis=1)
+
+
+def other_videos(units: list[str]) -> list[int | None]:
+    """For each clip one of another unit, a long way down the list; None where there is none."""
+    num = len(units)
     found: list[int | None] = []
-    for row, own in enumerate(video_ids):
+    for row, own in enumerate(units):
         steps = ((row + num // 2 + step) % num for step in range(num))
-        found.append(next((at for at in steps if video_ids[at] != own), None))
+        found.append(next((at for at in steps if units[at] != own), None))
     return found
 
 
@@ -279,7 +296,7 @@ def _best_shares(signed: Floats) -> Floats:
 
 
 def _rows(
-    area: int, video_ids: pd.Series, found: Floats, sizes: Floats
+    area: int, clips: pd.DataFrame, found: Floats, sizes: Floats
 ) -> Iterator[tuple[object, ...]]:
     """The rows of one area; none where no clip has it."""
     for number, measure in enumerate(MEASURES):
@@ -288,25 +305,26 @@ def _rows(
         if not known.any():
             continue
         columns = np.column_stack([each[known], sizes[known, area]])
-        by_video = pd.DataFrame(columns).groupby(video_ids[known].to_numpy()).mean().to_numpy()
+        by_video, units = within_videos(clips[known], columns)
         own, other, shuffled = by_video[:, 0], by_video[:, 1], by_video[:, 2:-1].mean(axis=0)
         is_share = measure.endswith("_share")
         uniform = by_video[:, -1] if is_share else np.full(len(own), measure == "auc") / 2
         bounds = (-1.0, 1.0) if measure == "spearman" else (0.0, 1.0)
-        low, high = mean_interval(own[:, None], bounds, num_draws=_NUM_DRAWS)[:, 0]
+        low, high = mean_interval(own[:, None], bounds, num_draws=_NUM_DRAWS, groups=units)[:, 0]
         yield (
             *(AREAS[area], measure, int(known.sum()), len(own), float(own.mean()), low, high),
             float(uniform.mean()),
-            *(_ratio(own, uniform) if is_share else (math.nan,) * 3),
+            *(_ratio(own, uniform, units) if is_share else (math.nan,) * 3),
             float(shuffled.mean()),
             *np.quantile(shuffled, [0.025, 0.975]).tolist(),
             float(other.mean()),
         )
 
 
-def _ratio(own: Floats, uniform: Floats) -> tuple[float, float, float]:
-    """The ratio of two means over videos, and its 95 % interval."""
+def _ratio(own: Floats, uniform: Floats, units: Groups) -> tuple[float, float, float]:
+    """The ratio of two means over videos, and its 95 % interval over units of these."""
     both = np.stack([own, uniform], axis=1)
-    means = np.concatenate([weights @ both for weights in draws(len(own), _NUM_DRAWS)])
+    drawn = draws(len(own), _NUM_DRAWS, groups=units)
+    means = np.concatenate([weights @ both for weights in drawn])
     low, high = interval((means[:, 0] / means[:, 1])[:, None])[:, 0]
     return float(own.mean() / uniform.mean()), float(low), float(high)

@@ -77,7 +77,7 @@ def table(
     Args:
         by_group: (groups, 15361) counts of disjoint groups of videos.
         videos: of `of_videos`.
-        units: (videos,) what each was cut from; None where each is its own.
+        units: (videos,) what each was cut from, or itself; None where each is its own.
 
     Returns:
         `over`, `label`, `measure`, `value`, `low`, `high`. `over` is `tokens` (all of them

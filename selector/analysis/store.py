@@ -21,6 +21,7 @@ from selector.analysis import alternatives, shares, tails
 from selector.analysis import distribution as dist
 from selector.analysis.classes import class_trends, compare_scores, easy_and_hard
 from selector.analysis.jackknife import NUM_GROUPS, video_groups
+from selector.analysis.within import over
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 HALF = 0.5
@@ -43,6 +44,7 @@ class Analysis:
         num_failed: committed clips left out.
         num_degenerate: counted clips whose scores are all zero.
         top1: accuracy of the unreduced model over the counted clips with a label; NaN without.
+        over: what intervals are over, but for those of `trends`, as a sentence has it.
         pooled: inequality of the scores of all tokens together; see `describe`.
         tails: the unscaled positive values: `values`, `share` (of the positive values that is
             fitted), the columns of `tails.TailFit`, and the 95 % interval of the shape,
@@ -76,6 +78,7 @@ class Analysis:
     num_failed: int
     num_degenerate: int
     top1: float
+    over: str
     pooled: dict[str, float]
     shares: pd.DataFrame
     videos: pd.DataFrame
@@ -162,16 +165,15 @@ def analyze_store(
     groups = {"all": pooled, "easy": kinds[_EASY].sum(axis=0), "hard": kinds[_HARD].sum(axis=0)}
     classes = _per_class(class_ids, by_class, tail_by_class, by_label, tail)
     videos = shares.of_videos(clips["video_id"], clips["label"], of_clip)
-    units = None
-    if store.info.groups:
-        unit_of = clips.drop_duplicates("video_id").set_index("video_id")["unit"]
-        units = videos["video_id"].map(unit_of).to_numpy(object)
+    unit_of = clips.drop_duplicates("video_id").set_index("video_id")["unit"]
+    units = videos["video_id"].map(unit_of).to_numpy(object)
     laws, others = _power_laws(tail_by_group)
     return Analysis(
         num_clips=len(ok),
         num_failed=len(clips) - len(ok),
         num_degenerate=int(ok[degenerate].sum()),
         top1=float(correct.mean()) if len(labelled) else float("nan"),
+        over=over(store),
         pooled=describe(pooled),
         shares=shares.table(kinds.sum(axis=0), videos, units),
         videos=videos,

@@ -109,9 +109,12 @@ def sections(
         parts.append(Section("The five principles", verdicts=verdicts(analysis, None)))
     parts.append(_adaptation(matrix))
     if analysis is not None and found is not None:
-        parts += [_values(analysis), _classes(analysis, summaries), _places(found)]
-        parts.append(_overlap(seen))
-        parts += [_agreement(store, reading(2)), _strips(store, ok, data_root, model, oracle, seed)]
+        parts += [_values(analysis), _classes(analysis, summaries), _places(found, analysis.over)]
+        parts.append(_overlap(seen, analysis.over))
+        parts += [
+            _agreement(store, analysis.over, reading(2)),
+            _strips(store, ok, data_root, model, oracle, seed),
+        ]
     return [*parts, _failures(clips), made(store, evaluations, data_root, model_folder)]
 
 
@@ -241,7 +244,7 @@ def _values(analysis: Analysis) -> Section:
             Plot(draw.lorenz(analysis.lorenz, analysis.pooled["gini"]), "Lorenz curve"),
         ],
         tables=[
-            Table("Tail fits; 95 % jackknife over videos", fits, folded=True),
+            Table(f"Tail fits; 95 % jackknife over {analysis.over}", fits, folded=True),
             Table("Power laws from the cut-off that fits best", analysis.power_laws, folded=True),
             Table("Power law against others, nats a token", analysis.alternatives, folded=True),
             Table("All tokens", pd.DataFrame([analysis.pooled]), folded=True),
@@ -288,8 +291,8 @@ def _trends(summary: Summary) -> pd.DataFrame:
     return pd.DataFrame([{n: getattr(trend, n) for n in names} for trend in summary.classes])
 
 
-def _places(found: Places) -> Section:
-    alt = "Mean over time, with its 95 % interval over videos"
+def _places(found: Places, over: str) -> Section:
+    alt = f"Mean over time, with its 95 % interval over {over}"
     return Section(
         "Where value sits",
         plots=[
@@ -300,12 +303,12 @@ def _places(found: Places) -> Section:
     )
 
 
-def _overlap(seen: Overlap | None) -> Section:
+def _overlap(seen: Overlap | None, over: str) -> Section:
     part = Section("What value lies on")
     if seen is None:
         part.text = ["Whether it lies on motion, edges and actors needs the videos: --data-root."]
         return part
-    part.text = overlap_section.said(seen)
+    part.text = overlap_section.said(seen, over)
     if len(seen.table):
         alt = "Share of the value, and of the best tokens, that lies on each area"
         part.plots = [Plot(overlap_section.drawn(seen.table), alt)]
@@ -313,12 +316,12 @@ def _overlap(seen: Overlap | None) -> Section:
     return part
 
 
-def _agreement(store: Store, on_progress: OnProgress) -> Section:
+def _agreement(store: Store, over: str, on_progress: OnProgress) -> Section:
     frame = agreement(store, on_progress)
     if frame.empty:
         said = "This store has one oracle: `build-oracle --oracle`, repeated, makes several."
         return Section("Agreement of oracles", [said])
-    said = "Mean rank correlation of the maps of a clip; 95 % interval over videos."
+    said = f"Mean rank correlation of the maps of a clip; 95 % interval over {over}."
     return Section("Agreement of oracles", [said], tables=[Table("Pairs", frame)])
 
 

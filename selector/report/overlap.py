@@ -30,8 +30,8 @@ def headline(seen: Overlap) -> list[str]:
     return []
 
 
-def said(seen: Overlap) -> list[str]:
-    """What was sampled, and for each area a sentence."""
+def said(seen: Overlap, over: str) -> list[str]:
+    """What was sampled, and for each area a sentence; intervals are `over` what it says."""
     lines = [" ".join(seen.notes)]
     rows = seen.table[seen.table["measure"] == "value_share"]
     for row in rows.to_dict("records"):
@@ -50,7 +50,7 @@ def said(seen: Overlap) -> list[str]:
         f"Motion and edges are the {100 * BUSIEST:.0f} % of a clip's tokens with the most change "
         "since the tubelet before, and with the steepest grey-level gradients (Sobel); on an actor "
         f"is a token of whose pixels it covers {100 * COVERED:.0f} % or more. Intervals are over "
-        "videos."
+        f"{over}."
     )
     return lines
 

@@ -68,7 +68,7 @@ def to_latex(summary: Summary) -> str:
         column_format="l" + "r" * (shown.shape[1] - 1),
         caption=escape_latex(
             f"{summary.dataset}/{summary.split}, backbone {summary.backbone}, {views}; in "
-            f"brackets {summary.level:.0%} intervals over videos"
+            f"brackets {summary.level:.0%} intervals over {summary.over}"
         ),
     )
     return text

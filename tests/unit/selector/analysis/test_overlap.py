@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -28,7 +29,7 @@ from pipeline.store.reader import Store, open_store
 from pipeline.store.shard_writer import ShardWriter
 from pipeline.store.writer import create_store
 from selector.analysis import areas
-from selector.analysis.overlap import Maps, other_videos, overlap
+from selector.analysis.overlap import Maps, other_videos, overlap, shuffled_places
 from selector.report.contents import sections
 from selector.report.page import render
 
@@ -38,7 +39,7 @@ RNG = np.random.default_rng(0)
 def maps_of(scores: list[float], signed: list[float] | None = None) -> Maps:
     rows = np.array([scores, scores[::-1]], np.float32)
     other = rows if signed is None else np.array([signed, signed[::-1]], np.float32)
-    return Maps.of(rows, other, 0, 1, np.random.default_rng(0))
+    return Maps.of(rows, other, 0, 1, shuffled_places(np.random.default_rng(0), len(scores)))
 
 
 def test_measures_by_hand():
@@ -102,10 +103,13 @@ def videos(tmp_path_factory) -> Path:
     return root
 
 
-def make_covered_store(path: Path, videos: Path, flat: tuple[int, ...] = ()) -> Store:
+def make_covered_store(
+    path: Path, videos: Path, flat: tuple[int, ...] = (), copies: int = 1
+) -> Store:
     """A store of rendered videos whose value is how much of a token the labelled actor covers.
 
-    The cover is taken from the frames as the renderer has them, each token by itself.
+    The cover is taken from the frames as the renderer has them, each token by itself. With copies,
+    each video stands there so many times under other names, in a group.
     """
     backbone = load_backbone("synthetic", None, device="meta")
     config = OracleConfig(
@@ -113,16 +117,19 @@ def make_covered_store(path: Path, videos: Path, flat: tuple[int, ...] = ()) -> 
         backbone_digest=backbone.digest, sampling="uniform", num_segments=1, num_crops=1,
         layer="blocks.-1.output", embeddings_per_clip=0, shard_size=4,
     )  # fmt: skip
-    scenes = [draw_scene(7, i) for i in range(NUM_VIDEOS)]
-    ids = np.arange(NUM_VIDEOS)
+    ids = np.arange(NUM_VIDEOS * copies)
+    number = ids // copies + 1
+    scenes = [draw_scene(7, i - 1) for i in number]
     plan = pa.table(
         {
             "clip_id": ids, "shard": ids // 4, "video_id": [str(i + 1) for i in ids],
-            "path": [f"20bn-something-something-v2/{i + 1}.webm" for i in ids],
-            "label": [scene.label for scene in scenes], "split": ["train"] * NUM_VIDEOS,
+            "path": [f"20bn-something-something-v2/{i}.webm" for i in number],
+            "label": [scene.label for scene in scenes], "split": ["train"] * len(ids),
             "segment": ids * 0, "crop": ids * 0,
         }
     ).cast(layout.PLAN_SCHEMA)  # fmt: skip
+    if copies > 1:
+        plan = plan.append_column(layout.GROUP, pa.array([f"recording {i}" for i in number]))
     config = replace(config, plan_digest=plan_digest(plan))
     grid = backbone.grid
     names = [f"class {i}" for i in range(18)]
@@ -173,6 +180,21 @@ def test_value_that_is_the_actors_cover_lies_on_the_actor(covered, videos: Path)
     )
     fewer = overlap(covered, str(videos), num_clips=2, seed=3)
     assert fewer.notes[0] == "2 clips of 2 videos, sampled by seed 3."
+
+
+def test_copies_of_a_video_in_one_group_say_nothing_new(covered, videos: Path, tmp_path: Path):
+    """Not of the interval, not as the other video, not as shuffled maps that average out."""
+    copied = make_covered_store(tmp_path / "store", videos, copies=3)
+    single = make_covered_store(tmp_path / "single", videos)
+    (tmp_path / "20bn-something-something-v2").symlink_to(videos / "20bn-something-something-v2")
+    found, expected = (overlap(store, str(tmp_path)) for store in (copied, single))
+    assert found.notes[0] == "18 clips of 18 videos in 6 groups, sampled by seed 0."
+    counts, drawn = ["num_clips", "num_videos"], ["shuffled", "shuffled_low", "shuffled_high"]
+    assert (found.table[counts] == 3 * expected.table[counts]).all(axis=None)
+    rest = [table.drop(columns=[*counts, *drawn]) for table in (found.table, expected.table)]
+    pd.testing.assert_frame_equal(*rest)
+    width, wanted = (t["shuffled_high"] - t["shuffled_low"] for t in (found.table, expected.table))
+    assert (width / wanted).mean() == pytest.approx(1, abs=0.2)  # 0.58 if they averaged out
 
 
 def test_the_command_prints_it_and_refuses_a_wrong_folder(covered, videos: Path, tmp_path: Path):
