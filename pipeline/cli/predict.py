@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import options, output, predict_masks, predict_windows
+from pipeline.cli.predict_masks import SHORT
 from pipeline.config import DECODERS, PRECISIONS, require_one_of
 from pipeline.errors import ConfigError, DecodeError, printable
 
@@ -171,9 +172,9 @@ def predict(
 
 def describe(title: str, result: Prediction) -> str:
     """What is said of one video, or of one window."""
-    lines = [
-        printable(title) + (" (damaged: the decoder reported errors)" if result.damaged else "")
-    ]
+    notes = " (damaged: the decoder reported errors)" if result.damaged else ""
+    notes += f" ({SHORT})" if result.padded else ""
+    lines = [printable(title) + notes]
     lines += [f"  {100 * p:5.1f} %  {printable(label)}" for _, label, p in result.top]
     num_views = len(result.kept_tokens)
     kept, num = sum(result.kept_tokens), num_views * result.num_tokens

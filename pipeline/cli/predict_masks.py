@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Answers = Iterator[tuple["Window", "Prediction | DecodeError"]]
 
+SHORT = "shorter than a clip, which repeats frames"
+"""What is said of a video that has too few frames."""
+
 
 class Masks:
     """Draws one video after the other; a picture that cannot be written is said and counted.
@@ -201,7 +204,8 @@ class Masks:
         kept, num = sum(result.kept_tokens), views * result.num_tokens
         over = "" if views == 1 else f" over {views} views, of which this is the first"
         cost = f"{result.gmacs:.3g} of {result.full_gmacs:.3g} GMACs"
-        return [*lines, f"{kept} of {num} tokens reach the head{over}; {cost}"]
+        lines.append(f"{kept} of {num} tokens reach the head{over}; {cost}")
+        return [*lines, SHORT] if result.padded else lines
 
     def _panels(self, video: str, result: Prediction) -> list[Panel]:
         from selector.deploy.label_map import oracle_panel

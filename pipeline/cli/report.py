@@ -37,6 +37,10 @@ def report(
         ),
     ] = None,
     oracle: options.StoreOracle = None,
+    clip: Annotated[
+        list[int] | None,
+        typer.Option(help="Also a film strip of the clip with this clip_id; repeat for several."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the clips that are shown by chance.")] = 0,
 ) -> None:
     """Write one page about token values, accuracy and cost, which opens without a network."""
@@ -63,6 +67,7 @@ def report(
             oracle=oracle,
             matrix=None if adaptation is None else str(adaptation),
             seed=seed,
+            asked_clips=clip or (),
             model_folder=None if model is None else str(model),
             on_progress=on_progress,
             on_clips=on_clips,

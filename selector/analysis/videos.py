@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.clips.views import View
+from pipeline.clips.views import View, frame_indices
 from pipeline.decode import DecodePool, DecodeRequest
 from pipeline.decode.resize import ClipFiller
 from pipeline.errors import ConfigError, DecodeError
@@ -52,6 +52,18 @@ class Videos:
         if isinstance(found, DecodeError):
             raise found
         return found
+
+    def indices(self, clip: pd.Series) -> list[int]:
+        """Which frames of its video a clip shows: their numbers from 0, one for each of its T."""
+        request = self._request(clip)
+        [view] = request.views
+        return frame_indices(
+            int(clip["num_frames_total"]),
+            request.num_frames,
+            request.sampling,
+            view.segment,
+            view.num_segments,
+        ).tolist()
 
     def each(self, clips: pd.DataFrame) -> Iterator[Frames | DecodeError]:
         """The frames of several clips, in their order, one at a time in memory."""

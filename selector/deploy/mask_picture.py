@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from selector.deploy.overlay import MIDDLE_GREY, Frames, darken_dropped, heat, paint_groups
+from selector.deploy.overlay import MIDDLE_GREY, Frames, heat, paint_groups, veil_dropped
 
 WIDTH = 1000
 """Pixels of every picture."""
@@ -83,8 +83,8 @@ def mask_panels(
         name = f"{kept.size} tokens merged into {left} by {method}: each shows its mean colour"
         name += without
         return [*panels, Panel(name=name, frames=paint_groups(frames, group))]
-    name = f"kept by {method}: {num} of {kept.size} tokens ({share:.0%}), the rest dark{without}"
-    return [*panels, Panel(name=name, frames=darken_dropped(frames, kept))]
+    name = f"kept by {method}: {num} of {kept.size} tokens ({share:.0%}), the rest blue{without}"
+    return [*panels, Panel(name=name, frames=veil_dropped(frames, kept))]
 
 
 def _merges(group: npt.NDArray[np.int64]) -> bool:

@@ -15,12 +15,13 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 MIDDLE_GREY = 128
 """Of the frame under a colour scale."""
-_DROPPED_LIGHT = 0.2
+_DROPPED_LIGHT, _VEIL = 0.2, (15, 30, 90)
+"""Dropped tokens are dim and dark blue: dim alone, black clothes would look dropped and not be."""
 _FRAME_UNDER_HEAT = 0.35
 
 
-def darken_dropped(frames: Frames, kept: npt.NDArray[np.bool_]) -> Frames:
-    """The frames with every dropped token darkened.
+def veil_dropped(frames: Frames, kept: npt.NDArray[np.bool_]) -> Frames:
+    """The frames with every dropped token dim and dark blue.
 
     Args:
         frames: uint8 (T, H, W, 3).
@@ -29,7 +30,7 @@ def darken_dropped(frames: Frames, kept: npt.NDArray[np.bool_]) -> Frames:
     Returns:
         uint8 (T, H, W, 3).
     """
-    dark = (frames * _DROPPED_LIGHT).round().astype(np.uint8)
+    dark = (frames * _DROPPED_LIGHT + np.array(_VEIL)).round().astype(np.uint8)
     return np.where(_to_pixels(kept, frames)[..., None], frames, dark)
 
 
@@ -58,7 +59,7 @@ def heat(
 
 
 def paint_groups(frames: Frames, group: npt.NDArray[np.int64]) -> Frames:
-    """The frames with merged tokens in their mean colour, and dropped ones darkened.
+    """The frames with merged tokens in their mean colour, and dropped ones dim and dark blue.
 
     Args:
         frames: uint8 (T, H, W, 3).
@@ -80,7 +81,7 @@ def paint_groups(frames: Frames, group: npt.NDArray[np.int64]) -> Frames:
     mean[inside] = total[flat[inside]] / size[flat[inside], None]
     merged = np.zeros(flat.shape, bool)
     merged[inside] = size[flat[inside]] > 1
-    shown = darken_dropped(frames, group >= 0)
+    shown = veil_dropped(frames, group >= 0)
     colours = _to_pixels(mean.round().astype(np.uint8).reshape(t, y, x, 3), frames)
     return np.where(_to_pixels(merged.reshape(t, y, x), frames)[..., None], colours, shown)
 

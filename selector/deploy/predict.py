@@ -47,6 +47,8 @@ class Prediction:
     """Of each view, where a confidence model set the budget."""
     damaged: bool
     """The decoder reported errors; see `DecodedVideo`."""
+    padded: bool
+    """The video has fewer frames than a clip, which repeats some."""
     frames: npt.NDArray[np.uint8]
     """uint8 (T, H, W, 3), the first view."""
     kept: npt.NDArray[np.bool_]
@@ -224,6 +226,7 @@ def _answer(
         full_gmacs=len(kept) * model.cost(grid.num_tokens).total,
         confidence=None if output.confidence is None else output.confidence[views].tolist(),
         damaged=video.damaged,
+        padded=video.padded,
         frames=video.clips[0],
         kept=first_view(output.kept),
         scores=first_view(output.scores),
@@ -248,7 +251,7 @@ def to_json(
         where |= {"skipped_windows": window.num_skipped}
     if isinstance(result, DecodeError):
         return where | {"status": result.status.value, "error": str(result)}
-    keys = ("kept_tokens", "num_tokens", "gmacs", "full_gmacs", "confidence", "damaged")
+    keys = ("kept_tokens", "num_tokens", "gmacs", "full_gmacs", "confidence", "damaged", "padded")
     top: Iterable[dict[str, object]] = (
         {"class": index, "label": label, "probability": probability}
         for index, label, probability in result.top

@@ -20,6 +20,7 @@ from selector.report import adaptation, adaptive, draw, findings
 from selector.report import overlap as overlap_section
 from selector.report.accuracy import accuracy_frame, chosen_methods
 from selector.report.beside_published import relative
+from selector.report.choosing import clips_by_number
 from selector.report.made import made
 from selector.report.page import Plot, Section, Table
 from selector.report.principles import verdicts
@@ -39,6 +40,7 @@ def sections(
     oracle: str | None = None,
     matrix: str | None = None,
     seed: int = 0,
+    asked_clips: Sequence[int] = (),
     model_folder: str | None = None,
     on_progress: OnProgress = lambda done, total: None,
     on_clips: OnProgress = lambda done, total: None,
@@ -54,6 +56,7 @@ def sections(
         oracle: whose maps; None for the first.
         matrix: folder of an adaptation matrix, see `adaptation.read_matrix`.
         seed: of the clips that strips show by chance.
+        asked_clips: numbers of clips that strips show before those by rule.
         on_progress: called with (shards read, shards in all); each pass reads them all.
         on_clips: called with (clips decoded, clips in all) of the sample that is looked at.
     """
@@ -62,6 +65,7 @@ def sections(
     def reading(number: int) -> OnProgress:
         return lambda done, total: on_progress(number * total + done, num_passes * total)
 
+    chosen = clips_by_number(store, asked_clips)  # a wrong one is said before the long reading
     clips = store.clips()
     ok = clips[clips["status"] == ClipStatus.OK.value]
     headline = Section("In short")
@@ -111,9 +115,11 @@ def sections(
     if analysis is not None and found is not None:
         parts += [_values(analysis), _classes(analysis, summaries), _places(found, analysis.over)]
         parts.append(_overlap(seen, analysis.over))
+        for why, clip in choose(ok, seed).items():
+            chosen.setdefault(clip, why)
         parts += [
             _agreement(store, analysis.over, reading(2)),
-            _strips(store, ok, data_root, model, oracle, seed),
+            _strips(store, chosen, data_root, model, oracle),
         ]
     return [*parts, _failures(clips), made(store, evaluations, data_root, model_folder)]
 
@@ -327,20 +333,18 @@ def _agreement(store: Store, over: str, on_progress: OnProgress) -> Section:
 
 def _strips(
     store: Store,
-    ok: pd.DataFrame,
+    chosen: dict[int, str],
     data_root: str | None,
     model: LiteModel | None,
     oracle: str | None,
-    seed: int,
 ) -> Section:
-    part = Section(
-        "Clips", ["Best, median and worst by the probability of the label, and by seed."]
-    )
+    said = "Best, median and worst by the probability of the label, and by seed."
+    part = Section("Clips", [said])
     if data_root is None:
         part.text = ["Film strips need the videos: give their folder with --data-root."]
         return part
     videos = Videos(store, data_root)
-    for why, clip in choose(ok, seed).items():
+    for clip, why in chosen.items():
         try:
             part.strips.append(strip(store, clip, why, videos, model, oracle))
         except DecodeError as error:

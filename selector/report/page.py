@@ -18,6 +18,8 @@ from selector.report.svg import inline_svg
 
 _KINDS = {HOLDS: "holds", IN_PART: "part", FAILS: "fails"}
 _JPEG_QUALITY = 88
+_SMALL = 112
+"""Pixels below which a frame is enlarged, so that smoothing it would blur where tokens end."""
 
 
 @dataclass
@@ -95,14 +97,15 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 
 def _strip(strip: Strip) -> dict[str, Any]:
     rows = [(name, [_jpeg(frame) for frame in frames]) for name, frames in strip.pictures.items()]
-    return {"title": strip.title, "rows": rows}
+    width = next(iter(strip.pictures.values())).shape[2]
+    return {"title": strip.title, "rows": rows, "small": width < _SMALL}
 
 
 def _jpeg(frame: Frames) -> str:
     from PIL import Image
 
     data = io.BytesIO()
-    Image.fromarray(frame).save(data, "JPEG", quality=_JPEG_QUALITY)
+    Image.fromarray(frame).save(data, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return base64.b64encode(data.getvalue()).decode()
 
 

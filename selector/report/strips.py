@@ -16,7 +16,7 @@ import pandas as pd
 from pipeline.errors import StoreError
 from pipeline.store.reader import Store
 from selector.analysis.videos import Frames, Videos
-from selector.deploy.overlay import MIDDLE_GREY, darken_dropped, heat
+from selector.deploy.overlay import MIDDLE_GREY, heat, veil_dropped
 
 if TYPE_CHECKING:
     from selector.deploy.model import LiteModel
@@ -93,7 +93,7 @@ def strip(
     pictures = {
         "frames": frames,
         name: heat(frames, scores),
-        f"best {KEEP_RATIO:.0%} by the oracle": darken_dropped(frames, top(cam)),
+        f"best {KEEP_RATIO:.0%} by the oracle": veil_dropped(frames, top(cam)),
     }
     if model is not None:
         import torch
@@ -101,11 +101,13 @@ def strip(
         with torch.no_grad():
             output = model(model.backbone.pixel_values(frames[None]), KEEP_RATIO, False)
         kept = output.kept[0].reshape(tuple(store.grid)).cpu().numpy()
-        pictures[f"kept by the model at {KEEP_RATIO:.0%}"] = darken_dropped(frames, kept)
+        pictures[f"kept by the model at {KEEP_RATIO:.0%}"] = veil_dropped(frames, kept)
     chance = np.random.default_rng(clip_id).random(cam.shape)
-    pictures[f"random {KEEP_RATIO:.0%}"] = darken_dropped(frames, top(chance))
+    pictures[f"random {KEEP_RATIO:.0%}"] = veil_dropped(frames, top(chance))
     step = len(frames) // store.grid.t
     title = _title(store, clip, why)
+    shown = [index + 1 for index in videos.indices(clip)[::step]]
+    title += f"; frames {_listed(shown)} of {clip['num_frames_total']}"
     return Strip(title=title, pictures={n: p[::step] for n, p in pictures.items()}, heat=name)
 
 
@@ -129,7 +131,7 @@ def bare_strip(store: Store, clip_id: int, why: str, oracle: str | None = None) 
     name = _heat_name(store, scores, oracle)
     pictures = {
         name: heat(grey, scores),
-        f"best {KEEP_RATIO:.0%} by the oracle": darken_dropped(light, top(cam)),
+        f"best {KEEP_RATIO:.0%} by the oracle": veil_dropped(light, top(cam)),
     }
     return Strip(title=_title(store, clip, why), pictures=pictures, heat=name)
 
@@ -157,7 +159,15 @@ def _title(store: Store, clip: pd.Series, why: str) -> str:
     title = f"{why}: clip {clip['clip_id']} of video {clip['video_id']}; "
     labelled = f"label {label}, probability {clip['true_prob']:.2f}"
     title += labelled if clip["label"] >= 0 else "no label"
-    return f"{title}; predicted {said}, probability {clip['confidence']:.2f}"
+    title += f"; predicted {said}, probability {clip['confidence']:.2f}"
+    return title + ("; shorter than a clip, which repeats frames" if clip["padded"] else "")
+
+
+def _listed(numbers: list[int]) -> str:
+    """All of a few; of many the first ones and the last."""
+    if len(numbers) > 8:
+        return f"{numbers[0]}, {numbers[1]}, ..., {numbers[-1]}"
+    return ", ".join(map(str, numbers))
 
 
 def shard_of(store: Store, clip_id: int) -> int:

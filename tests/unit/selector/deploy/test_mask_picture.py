@@ -28,7 +28,7 @@ def grey(num=4):
 def test_without_scores_it_says_what_is_drawn():
     names = [panel.name for panel in mask_panels(grey(), KEPT, method="random")]
     assert names[1:] == [
-        "kept by random: 2 of 8 tokens (25%), the rest dark; random gives no scores, so there is "
+        "kept by random: 2 of 8 tokens (25%), the rest blue; random gives no scores, so there is "
         "no heat map"
     ]
     group = np.zeros((2, 2, 2), np.int64)
@@ -63,7 +63,7 @@ def test_pixels_of_a_token_in_the_still_picture():
     picture = np.asarray(draw_clip([], [short], num_rows=2))
     assert picture.shape == (16 + 19 + 180 + 16, WIDTH, 3)
     top, left, right = 16 + 19, 16, 16 + 180 + 3
-    kept, dark = [200] * 3, [40] * 3
+    kept, dark = [200] * 3, [55, 70, 130]
     places = {(45, left + 45): dark, (45, left + 135): kept, (135, left + 45): dark}
     places |= {(45, right + 45): dark, (135, right + 45): kept, (135, right + 135): dark}
     for (row, column), colour in places.items():

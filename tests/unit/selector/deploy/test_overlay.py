@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selector.deploy.overlay import darken_dropped, heat, paint_groups
+from selector.deploy.overlay import heat, paint_groups, veil_dropped
 
 
 @pytest.fixture
@@ -20,15 +20,26 @@ def kept():
     return mask
 
 
-def test_dropped_tokens_are_dark_in_every_frame_of_their_tubelet(frames, kept):
-    shown = darken_dropped(frames, kept)
-    expected = np.full((4, 16, 16, 3), 40, dtype=np.uint8)
+def test_dropped_tokens_are_blue_in_every_frame_of_their_tubelet(frames, kept):
+    shown = veil_dropped(frames, kept)
+    expected = np.full((4, 16, 16, 3), [55, 70, 130], dtype=np.uint8)  # a fifth of 200, and blue
     expected[:2, :8, 8:] = expected[2:, 8:, :8] = 200
     assert np.array_equal(shown, expected)
 
 
+@pytest.mark.parametrize("grey", [0, 15, 60, 128, 255])
+def test_a_grey_that_is_kept_does_not_look_dropped_however_dark(kept, grey: int):
+    frames = np.full((4, 16, 16, 3), grey, dtype=np.uint8)
+    shown = veil_dropped(frames, kept).astype(int)
+    assert (shown[:2, :8, 8:] == grey).all()
+    others = np.concatenate(
+        [veil_dropped(np.full_like(frames, g), ~kept)[0, 0, 15:] for g in range(256)]
+    ).astype(int)  # every grey, dropped
+    assert np.abs(others - grey).max(axis=1).min() > 25
+
+
 def test_keeping_all_changes_nothing(frames):
-    assert np.array_equal(darken_dropped(frames, np.ones((2, 2, 2), bool)), frames)
+    assert np.array_equal(veil_dropped(frames, np.ones((2, 2, 2), bool)), frames)
 
 
 def test_a_heat_map_has_the_colour_of_its_value_over_the_grey_of_the_frame(frames):
@@ -55,4 +66,4 @@ def test_merged_tokens_have_their_mean_colour_and_one_alone_stays_as_it_is():
     assert (shown[:, :, [0, 2]] == [20, 0, 0]).all()
     assert shown[0, 0, 1].tolist() == [99, 99, 99]
     assert shown[1, 1, 1].tolist() == [20, 0, 0]
-    assert (shown[:, :, 3] == [8, 0, 0]).all()  # dropped
+    assert (shown[:, :, 3] == [23, 30, 90]).all()  # dropped

@@ -70,14 +70,14 @@ class Model:
         return SimpleNamespace(total=16 * (0.25 if keep_ratio is None else keep_ratio))
 
 
-def video(first, *, views=1, damaged=False):
+def video(first, *, views=1, damaged=False, padded=False):
     """Whose view v shows `first` + v."""
     shown = np.arange(first, first + views, dtype=np.uint8)
     clips = np.broadcast_to(shown[:, None, None, None, None], (views, 2, 4, 4, 3))
     return DecodedVideo(
         clips=np.ascontiguousarray(clips),
         num_frames_total=9,
-        padded=False,
+        padded=padded,
         damaged=damaged,
         decoder="pyav",
         decoder_version="0",
@@ -222,13 +222,13 @@ def test_windows_are_answered_as_they_come_and_closed_with_their_reader(monkeypa
 
 def test_lines_of_json_say_everything_and_no_more():
     model = Model(confident=True)
-    (answer,) = predict_decoded(model, [video(0)], top=1)
+    (answer,) = predict_decoded(model, [video(0, padded=True)], top=1)
     window = Window(decoded=video(0), start_s=1 / 3, end_s=2 / 3, start_frame=4, num_skipped=5)
     told = json.loads(json.dumps(to_json("x.mp4", answer, window)))
     assert told.pop("top") == [{"class": 0, "label": "a", "probability": pytest.approx(0.7)}]
     answered = {
         "video": "x.mp4", "status": "ok", "kept_tokens": [3], "num_tokens": 4, "gmacs": 3.5,
-        "full_gmacs": 4, "confidence": [0.5], "damaged": False,
+        "full_gmacs": 4, "confidence": [0.5], "damaged": False, "padded": True,
     }  # fmt: skip
     place = {
         "start": 0.333333, "end": 0.666667, "start_frame": 4, "frames": 9, "skipped_windows": 5
