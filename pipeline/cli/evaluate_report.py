@@ -54,6 +54,8 @@ def echo_summary(summary: Summary) -> None:
 
 def echo_brief(summary: Summary) -> None:
     """The first table at few keep ratios, where it has them, and nothing else."""
+    for caution in summary.cautions:
+        output.note(caution)
     few = [row for row in summary.table if row.keep_ratio in (*BRIEF_RATIOS, None)]
     some = any(row.keep_ratio != 1 for row in few)
     _echo_accuracies(summary, few if some else summary.table)
@@ -114,8 +116,8 @@ def _echo_head(summary: Summary) -> None:
         )
     if summary.without:
         output.echo(f"without {', '.join(summary.without)}, as asked")
-    if summary.num_missing:
-        output.echo(f"UNFINISHED: {summary.num_missing} videos are still missing")
+    for caution in summary.cautions:
+        output.echo_prose(caution)
     if summary.num_units < FEW:
         what = "VIDEOS" if summary.num_groups is None else "GROUPS"
         output.echo_prose(

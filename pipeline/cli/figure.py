@@ -53,8 +53,8 @@ def figure(
     options.require_writable_file(out)
     if number in (1, 2, 5):
         summary = None if evaluation is None else summarise(Evaluation(evaluation))
-        if summary is not None and summary.num_missing:
-            output.note(f"UNFINISHED: {summary.num_missing} videos are still missing")
+        for caution in [] if summary is None else summary.cautions:
+            output.note(caution)
         picture = evaluation_figure(number, summary)
     else:
         opened = None if store is None else open_store(store)

@@ -43,8 +43,8 @@ def paper_table(
         options.require_writable_file(out)
     summary = summarise(Evaluation(evaluation))
     table = made(number, summary, keep_ratio)
-    if summary.num_missing:
-        output.note(f"UNFINISHED: {summary.num_missing} videos are still missing")
+    for caution in summary.cautions:
+        output.note(caution)
     if table.lacking:
         output.note(f"not evaluated: {', '.join(table.lacking)}. To have them: {table.command}")
     if out is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.config import INFORMATIVE, ClipConfig, require_at_least
 from pipeline.errors import ConfigError
@@ -39,6 +39,8 @@ class EvalConfig(ClipConfig):
     """`lite` or `lite[NAME]`, which `lite-spread` goes by too, to the trained selector's folder."""
     selector_digests: Mapping[str, str] = field(default_factory=dict)
     """Method to the SHA-256 over its selector's files."""
+    learnt_from: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=INFORMATIVE)
+    """`lite` or `lite[NAME]` to the fields of its selector's `TrainedOn`, where that is known."""
     methods: tuple[str, ...]
     """Canonical names of the methods, in the order of the table."""
     keep_ratios: tuple[float, ...] = (1.0, *KEEP_RATIOS)

@@ -10,18 +10,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+import numpy as np
 import pyarrow as pa
 
 from datasets_spec import default_split, load_spec
 from pipeline.clips.inputs import read_inputs
+from pipeline.clips.plan import units
 from pipeline.config import RunConfig
 from pipeline.errors import ClipStatus, UnreachableBudgetError
 from pipeline.shards.progress import Progress
 from pipeline.shards.run import run_job, with_what_is_seen
 from pipeline.shards.scheduler import Loss
+from pipeline.store.layout import GROUP
 from pipeline.store.root import Root
 from selector.evaluation.config import EvalConfig
 from selector.evaluation.files import Evaluation, EvaluationInfo, begun
+from selector.evaluation.learnt import learnt_from, num_learnt, warning
 from selector.evaluation.worker import EvalWorker
 from selector.methods.base import Method, Setting
 from selector.methods.cost import CostModel
@@ -75,11 +79,21 @@ def prepare(asked: EvalConfig, run: RunConfig) -> tuple[EvaluationInfo, pa.Table
     config = replace(
         inputs.config,
         selector_digests={m: selector_digest(d) for m, d in asked.selectors.items()},
+        learnt_from=learnt_from(asked.selectors),
         keep_ratios=keep_ratios,
         left_out=_unreachable(methods, keep_ratios, budgets),
     )
+    _warn_of_learnt(config, plan)
     info = _info(config, plan.num_rows, inputs.label_names, methods, budgets)
     return info, plan
+
+
+def _warn_of_learnt(config: EvalConfig, plan: pa.Table) -> None:
+    unit_of = dict(zip(plan["video_id"].to_pylist(), units(plan), strict=True))
+    videos, groups = np.array([*unit_of], object), np.array([*unit_of.values()], object)
+    found = num_learnt(config, videos, groups if GROUP in plan.column_names else None)
+    if found:
+        logger.warning("%s", warning(found, len(videos)))
 
 
 def evaluate(

@@ -39,7 +39,7 @@ def of_store(analysis: Analysis, found: Places) -> list[str]:
 
 def of_evaluation(summary: Summary) -> list[str]:
     """The best usable line of some budgets, and how many comparisons with random stand."""
-    said = []
+    said = [f"{caution}." for caution in summary.cautions]
     for ratio in SAID_RATIOS:
         rows = [row for row in summary.table if row.keep_ratio == ratio and row.gmacs is not None]
         adaptive = {setting.method for setting in summary.adaptive}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from pipeline.config import RunConfig
 from pipeline.decode import DecodeRequest, decode_video
 from pipeline.errors import BackboneError, ConfigError, ModelFailsError, StoreMismatchError
 from selector.evaluation.files import Evaluation
+from selector.evaluation.report.summary import summarise
 from selector.evaluation.results import read_outcomes
 from selector.evaluation.worker import EvalWorker
 from selector.methods.cost import CostModel
@@ -26,6 +28,8 @@ from selector.methods.keep import num_kept
 from selector.methods.rank import chance
 from selector.methods.registry import Parts, make_method, parse_method
 from selector.methods.spread import DEFAULT_SPREAD, even_lattice, spread_offsets
+from selector.report.findings import of_evaluation
+from selector.training.config import TrainedOn
 from selector.training.files import save_selector, selector_digest
 from tests.builds import file_hashes, make_dataset, run_build
 from tests.checkpoints import save_videomae
@@ -313,6 +317,40 @@ def test_lite_is_evaluated_and_costs_its_selector(tmp_path, data, backbone, tiny
     rows = result.evaluation.rows(["method", "gmacs", "gmacs_backbone"]).drop_duplicates()
     extra = (rows["gmacs"] - rows["gmacs_backbone"]).to_numpy() * 1e9
     assert extra == pytest.approx([0] + [8 * (24 * 16 + 16 * 16 + 16)] * 2)
+
+
+def test_videos_that_a_selector_learnt_from_are_counted_and_said(
+    tmp_path, data, backbone, tiny_backbone, caplog
+):
+    """Of the same split all but what it held out; of another one none."""
+    learnt = TrainedOn(
+        dataset="csv", split="all", plan_digest="", sampling="uniform", num_segments=1,
+        num_crops=1, held_out=0.5,
+    )  # fmt: skip
+    for name, clips in (("a", learnt), ("b", replace(learnt, split="train"))):
+        selector = make_selector(backbone, str(tiny_backbone))
+        selector.config = replace(selector.config, trained_on=clips)
+        save_selector(selector, tmp_path / name)
+    done = lite(
+        "--out", tmp_path / "out", "--data-root", data, "--dataset", "csv", "--split", "all",
+        "--backbone", tiny_backbone, "--methods", "random,lite+tome,lite[b]", "--keep-ratios", ".5",
+        "--selector", tmp_path / "a", "--selector", f"b={tmp_path / 'b'}", "--decode-workers", "0",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    videos = Evaluation(str(tmp_path / "out")).rows(["video_id"])["video_id"].unique()
+    digests = [hashlib.sha256(b"held out" + video.encode()).digest() for video in videos]
+    num = sum(digest[0] >= 128 for digest in digests)
+    sentence = "lite+tome may have learnt from {} of the {} videos"
+    assert sentence.format(num, NUM_VIDEOS) in caplog.text
+    missing = next(d for v, d in zip(videos, digests, strict=True) if v.endswith(f"{MISSING:03d}"))
+    num -= missing[0] >= 128
+    assert 0 < num < NUM_VIDEOS - 1
+    said = f"LEARNT FROM: {sentence.format(num, NUM_VIDEOS - 1)}"
+    assert said in " ".join(done.stdout.split())
+    assert said in lite("--out", tmp_path / "out", "--table-only", "--brief").stderr
+    content = json.loads(lite("--out", tmp_path / "out", "--table-only", "--json").stdout)
+    assert content["num_learnt"] == {"lite+tome": num}
+    assert said in of_evaluation(summarise(Evaluation(str(tmp_path / "out"))))[0]
 
 
 def test_two_selectors_rank_each_for_itself_and_keep_their_own_mass(

@@ -15,6 +15,7 @@ from selector.budgets.adaptive import (
     adaptive_results,
 )
 from selector.evaluation.files import Evaluation
+from selector.evaluation.learnt import num_learnt, warning
 from selector.evaluation.report.classes import ANALYSIS_RATIO, ClassTrend, class_trends
 from selector.evaluation.report.paired import PairedDifference, others, paired, pairs
 from selector.evaluation.report.steering import Steering, steering
@@ -40,6 +41,8 @@ class Summary:
     """Videos left out because some method could do no view of theirs."""
     num_padded: int
     """Videos that are too short for a clip, so that some frames repeat."""
+    num_learnt: dict[str, int]
+    """Method to how many of the videos its selector may have learnt from; only those above 0."""
     failed_by: dict[str, int]
     """Method to how many of those the full model did and it did not."""
     without: tuple[str, ...]
@@ -77,6 +80,13 @@ class Summary:
     def num_units(self) -> int:
         """How many of those there are."""
         return self.num_videos if self.num_groups is None else self.num_groups
+
+    @property
+    def cautions(self) -> list[str]:
+        """What to know before any number is believed."""
+        learnt, missing = warning(self.num_learnt, self.num_videos), self.num_missing
+        found = [f"UNFINISHED: {missing} videos are still missing"] if missing else []
+        return [*found, f"LEARNT FROM: {learnt}"] if learnt else found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; NaN becomes None."""
@@ -132,6 +142,11 @@ def summarise(
         num_groups=None if groups is None else len(set(groups.tolist())),
         num_failed=outcomes.num_failed,
         num_padded=int(outcomes.padded.sum()),
+        num_learnt={
+            method: count
+            for method, count in num_learnt(config, outcomes.video_ids, groups).items()
+            if method in known
+        },
         failed_by=outcomes.failed_by,
         without=tuple(sorted(without)),
         num_missing=outcomes.num_missing,
