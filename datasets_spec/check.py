@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from datasets_spec.agreement import ClassAgreement, compare_classes
+from datasets_spec.alike import same_content
 from datasets_spec.errors import DatasetSpecError
 from datasets_spec.files import Listing, check_root, join
 from datasets_spec.names import as_utf8
@@ -75,6 +76,23 @@ class SplitCheck:
         return [problem.message for problem in self.problems if problem.kind == kind]
 
 
+@dataclass(frozen=True)
+class Alike:
+    """Files of one content."""
+
+    paths: tuple[str, ...]
+    """Ascending."""
+    num_labels: int
+    """Different labels that the videos have; at most one of them is right."""
+    splits: tuple[str, ...]
+    """Splits of one partition in which these files are, where they are in several: a leak."""
+
+    def __str__(self) -> str:
+        labels = f" under {self.num_labels} labels" if self.num_labels > 1 else ""
+        splits = f" in splits {' and '.join(self.splits)}" if self.splits else ""
+        return f"{' = '.join(self.paths)}{labels}{splits}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatasetCheck:
     """What `check_dataset` found."""
@@ -93,6 +111,8 @@ class DatasetCheck:
     """Files and folders that give no row."""
     overlaps: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Ids listed in two splits, under names such as `train+test`; a leak, though no build minds."""
+    alike: tuple[Alike, ...] = ()
+    """Different files with the same content; a build takes each for a video of its own."""
     agreement: ClassAgreement | None = None
     """None if no checkpoint was given."""
     accept_classes: bool = False
@@ -141,7 +161,8 @@ def check_dataset(
         data_root: its folder.
         splits: splits to check; all that are there if empty.
         checkpoint_classes: class names of a checkpoint to compare with.
-        sizes: whether to look for files of zero bytes, which costs one `stat` per video.
+        sizes: whether to look for files of zero bytes and of the same content, which costs one
+            `stat` per video, and for files of equal size a look into them.
         accept_classes: whether class names may disagree with the checkpoint's.
 
     Raises:
@@ -178,6 +199,7 @@ def check_dataset(
         class_problems=tuple(p for p in found.problems if p.message not in known),
         skipped=tuple(found.skipped),
         overlaps=_overlaps({r.check.split: {v.video_id for v in r.videos} for r in reads}),
+        alike=_alike(root, reads),
         agreement=None
         if checkpoint_classes is None
         else compare_classes(names, checkpoint_classes),
@@ -207,6 +229,8 @@ class _Read:
     check: SplitCheck
     videos: list[Video]
     skipped: dict[Skipped, None]
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Path to bytes of the files that hold some, if it was asked."""
 
 
 def _read(
@@ -227,6 +251,7 @@ def _read(
         return _Read(SplitCheck(split=split, error=str(error)), [], found.skipped)
     missing, empty = [], []
     found_in: set[int] = set()  # shards
+    bytes_of: dict[str, int] = {}
     for number, video in enumerate(videos):
         size = 1 if listing.has_file(video.path) else None
         if size is not None and sizes:
@@ -237,6 +262,8 @@ def _read(
         found_in.add(number // SHARD_SIZE)
         if size == 0:
             empty.append(video.path)
+        elif sizes:
+            bytes_of[video.path] = size
     check = SplitCheck(
         split=split,
         num_videos=len(videos),
@@ -246,7 +273,32 @@ def _read(
         empty=tuple(empty),
         problems=tuple(found.problems),
     )
-    return _Read(check, videos, found.skipped)
+    return _Read(check, videos, found.skipped, bytes_of)
+
+
+def _alike(root: Path, reads: Sequence[_Read]) -> tuple[Alike, ...]:
+    bytes_of = {path: size for read in reads for path, size in read.sizes.items()}
+    labels: dict[str, set[int | None]] = {}
+    splits: dict[str, set[str]] = {}
+    for read in reads:
+        for video in read.videos:
+            labels.setdefault(video.path, set()).add(video.label)
+            splits.setdefault(video.path, set()).add(read.check.split)
+    return tuple(
+        Alike(
+            paths,
+            num_labels=len(set().union(*(labels[path] for path in paths)) - {None}),
+            splits=_crossed([splits[path] for path in paths]),
+        )
+        for paths in same_content(root, bytes_of)
+    )
+
+
+def _crossed(splits: Sequence[set[str]]) -> tuple[str, ...]:
+    """The splits of several files, where one is in another split of a partition than another."""
+    pairs = ((a, b) for one in splits for other in splits for a in one for b in other)
+    found = {name for a, b in pairs if a != b and _are_apart(a, b) for name in (a, b)}
+    return tuple(sorted(found))
 
 
 def _unlisted(spec: DatasetSpec, reads: Sequence[_Read], listing: Listing) -> list[Skipped]:
@@ -282,13 +334,18 @@ def _size(path: Path) -> int | None:
 def _overlaps(ids: dict[str, set[str]]) -> dict[str, tuple[str, ...]]:
     """Ids in two splits of one partition: `train2` and `test2` are one, `all` is everything."""
     found = {}
-    splits = [split for split in ids if split != "all"]
+    splits = [*ids]
     for number, one in enumerate(splits):
         for other in splits[number + 1 :]:
             shared = ids[one] & ids[other]
-            if shared and _fold(one) == _fold(other):
+            if shared and _are_apart(one, other):
                 found[f"{one}+{other}"] = tuple(sorted(shared))
     return found
+
+
+def _are_apart(one: str, other: str) -> bool:
+    """Whether two splits shall share no video."""
+    return "all" not in (one, other) and _fold(one) == _fold(other)
 
 
 def _fold(split: str) -> str:

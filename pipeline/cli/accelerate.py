@@ -159,6 +159,12 @@ def accelerate(
         task = inputs.in_checkpoint_order(task, loaded)
     ready = inputs.check(task)
     steps.keep_ratios(loaded, None, wanted)  # a goal that nothing reaches is refused before work
+    if ready.num_copies:
+        output.note(
+            f"WARNING: {ready.num_copies} videos have the same content as another, so some that "
+            "are judged by may have been learnt from, or have two labels: `lite-pipeline datasets "
+            "check` names them"
+        )
     output.note(f"1/4 oracle of {task.split}: {ready.num_train} videos to learn from")
     store = steps.build_oracle(task)
     if unlabelled:

@@ -72,6 +72,8 @@ class Ready(NamedTuple):
 
     num_train: int
     num_judged: int
+    num_copies: int
+    """Videos whose file has the same content as another's."""
 
 
 def settle_splits(dataset: str, data_root: str, split: str | None, judge: str | None) -> list[str]:
@@ -147,6 +149,7 @@ def check(task: Task) -> Ready:
         LiteError: the dataset and the checkpoint do not go together; see `read_inputs`.
     """
     from datasets_spec import load_spec
+    from datasets_spec.alike import file_sizes, same_content
     from pipeline.clips.inputs import read_inputs
     from pipeline.clips.plan import units
     from selector.statistics import FEW
@@ -178,7 +181,10 @@ def check(task: Task) -> Ready:
                 f"all {plan.num_rows} videos of {task.dataset}/{split} are of one class, and any "
                 "model is right about those: give videos of several classes"
             )
-    return Ready(num_train, num_judged)
+    root = Path(task.run.data_root)
+    paths = {path for plan in plans.values() for path in plan["path"].to_pylist()}
+    copies = same_content(root, file_sizes(root, paths))
+    return Ready(num_train, num_judged, sum(map(len, copies)))
 
 
 def list_unlabelled(task: Task, backbone: Backbone) -> Task:

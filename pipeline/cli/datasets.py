@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,7 +70,11 @@ def check(
         bool, typer.Option("--accept-classes", help="As for build-oracle: names may disagree.")
     ] = False,
     sizes: Annotated[
-        bool, typer.Option(help="Look for files of zero bytes (slow on network file systems).")
+        bool,
+        typer.Option(
+            help="Look for files of zero bytes and of the same content (slow on network file "
+            "systems)."
+        ),
     ] = True,
     show: Annotated[int, typer.Option(min=0, help="Examples to show of each problem.")] = 5,
     as_json: options.AsJson = False,
@@ -149,6 +154,12 @@ def _echo_check(result: DatasetCheck, show: int) -> None:
         _echo_some("they are", [f"{s.path}: {s.reason}" for s in result.skipped], show)
     for pair, ids in result.overlaps.items():
         _echo_some(f"{pair}: in both", ids, show)
+    _echo_some("files of the same content", [*map(str, result.alike)], show)
+    if result.alike:
+        output.echo(
+            "  leave one of each; or give them one `group` in a table, so that none is judged"
+        )
+        output.echo("  by what was learnt from another")
     if result.agreement is not None:
         _echo_agreement(result.agreement, show)
     if result.no_default is None:
@@ -218,6 +229,12 @@ def _check_as_json(result: DatasetCheck, show: int) -> dict[str, Any]:
         },
         "overlaps": {
             pair: {"count": len(ids), "first": ids[:show]} for pair, ids in result.overlaps.items()
+        },
+        "alike": {
+            "count": len(result.alike),
+            "first": [
+                {**asdict(found), "paths": found.paths[:show]} for found in result.alike[:show]
+            ],
         },
         "checkpoint": None
         if agreement is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -215,3 +216,47 @@ def test_whole_shards_of_missing_videos_stop_a_build(
     elif shards == 3:
         expected = ["3 times 256 videos of split 'all' in a row are missing (--accept-missing)"]
     assert result.obstacles() == expected
+
+
+def test_files_of_the_same_content_are_named_with_their_labels_and_splits(write: Any) -> None:
+    """By content and not by size: the middle of a file does not count, its ends and length do."""
+    film, other = b"a" * 70_000, b"a" * 69_999 + b"b"
+    files = {
+        "train/dance/1.mp4": film,
+        "train/fall/copy.mp4": film,
+        "validation/fall/1.mp4": other,
+        "train/fall/2.mp4": other,
+        "train/fall/3.mp4": b"short",
+        "train/fall/4.mp4": b"shore",
+        "test/dance/5.mp4": b"x" + film[1:],
+        "test/dance/6.mp4": b"",
+        "test/dance/7.mp4": b"",
+        "train/dance/twice.mp4": b"once more",
+        "train/dance/again.mp4": b"once more",
+    }
+    root = write(files)
+    os.mkfifo(root / "test/dance/8.mp4")
+    os.mkfifo(root / "test/dance/9.mp4")
+    result = check_dataset(load_spec("folder"), root)
+    assert [(a.paths, a.num_labels, a.splits) for a in result.alike] == [
+        (("train/dance/1.mp4", "train/fall/copy.mp4"), 2, ()),
+        (("train/dance/again.mp4", "train/dance/twice.mp4"), 1, ()),
+        (("train/fall/2.mp4", "validation/fall/1.mp4"), 1, ("train", "validation")),
+    ]
+    assert result.obstacles() == []
+    assert check_dataset(load_spec("folder"), root, sizes=False).alike == ()
+
+
+def test_a_table_that_lists_everything_as_well_crosses_no_split(write: Any) -> None:
+    """`all` holds every video; folds of a number share videos by design."""
+    rows = "path,label,split\na.mp4,x,train\nb.mp4,x,train\n"
+    root = write({"videos.csv": rows, "a.mp4": b"film", "b.mp4": b"film"})
+    assert [a.splits for a in check_dataset(load_spec("csv"), root).alike] == [()]
+    lists = {
+        "trainlist01.txt": "YoYo/v_1.avi 101\n",
+        "testlist02.txt": "YoYo/v_2.avi\n",
+        "UCF-101/YoYo/v_1.avi": b"film",
+        "UCF-101/YoYo/v_2.avi": b"film",
+    }
+    found = check_dataset(load_spec("ucf101"), write(lists)).alike
+    assert [a.splits for a in found] == [()]
