@@ -9,7 +9,7 @@ Axes: B clips, T frames, N tokens of the full grid, K kept tokens, D channels, C
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,18 +21,18 @@ from torch import nn
 
 from pipeline.backbones import load_backbone
 from pipeline.backbones.base import Backbone
-from pipeline.backbones.tokens import Tokens, reduce
+from pipeline.backbones.tokens import Tokens
 from pipeline.errors import ConfigError
-from selector.budgets.clip_budget import ThresholdBudget
-from selector.budgets.confidence import Confidence, Judgement
+from selector.budgets.confidence import Confidence
 from selector.budgets.confidence_names import load_confidence
+from selector.deploy import answers
 from selector.deploy.config import LiteConfig
 from selector.deploy.files import load_parts
-from selector.deploy.output import LiteOutput, joined, kept_mask
+from selector.deploy.output import LiteOutput
 from selector.deploy.saving import push_model, save_model
-from selector.methods.base import ClipBatch, Method, Setting
+from selector.methods.base import Method, Setting
 from selector.methods.cost import CostModel, ViewCost
-from selector.methods.keep import best_tokens, kept_counts, num_kept, of_equal_counts
+from selector.methods.keep import num_kept
 from selector.methods.names import LITE
 from selector.methods.rank.lite import rank_by_selector
 from selector.methods.registry import Parts, make_method, parse_method
@@ -114,9 +114,14 @@ class LiteModel(nn.Module):
         return method
 
     @property
+    def method(self) -> Method:
+        """What makes clips cheaper, as the configuration names it."""
+        return self._method
+
+    @property
     def by_content(self) -> bool:
         """Whether each clip's content decides how many of its tokens stay (RLT), and no budget."""
-        return self._method.by_content
+        return self.method.by_content
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         """What `.to`, `.half` and their like call: a cast reaches all but the selector.
@@ -289,98 +294,19 @@ class LiteModel(nn.Module):
         pixel_values = self.backbone.checked(pixel_values)
         tokens = self.backbone.embed(pixel_values)
         if adaptive:
-            output = self._adaptive(pixel_values, tokens)
+            output = answers.adaptive(self, pixel_values, tokens)
         elif self.by_content and keep_ratio is None:
-            output = self._by_content(pixel_values, tokens)
+            output = answers.by_content(self, pixel_values, tokens)
         else:
             ratio = self.config.keep_ratio if keep_ratio is None else keep_ratio
-            output = self._fixed(pixel_values, tokens, ratio)
+            output = answers.fixed(self, pixel_values, tokens, ratio)
         if labels is not None:
             output.loss = F.cross_entropy(output.logits, labels.to(output.logits.device))
         return output
 
-    def _fixed(
-        self,
-        pixel_values: torch.Tensor,
-        tokens: Tokens,
-        keep_ratio: float | Sequence[float] | torch.Tensor,
-    ) -> LiteOutput:
-        """Clips of equal budget run together."""
-        num_tokens = self.backbone.grid.num_tokens
-        # Not len(), which would fix the number of clips in an exported graph.
-        nums = kept_counts(num_tokens, keep_ratio, tokens.values.shape[0])
-        alike = self._selected if self.config.selects else self._reduced
-        if isinstance(nums, int):
-            return alike(pixel_values, tokens, nums)
-        counts = torch.tensor(nums, dtype=torch.int64, device=tokens.values.device)
-        if len(counts) == 0:
-            return alike(pixel_values, tokens, num_tokens)
-        parts = [
-            (rows, alike(pixel_values[rows], tokens.rows(rows), num))
-            for num, rows in of_equal_counts(counts)
-        ]
-        return parts[0][1] if len(parts) == 1 else joined(parts, len(counts))
-
-    def _selected(self, pixel_values: torch.Tensor, tokens: Tokens, num: int) -> LiteOutput:
-        """The selector's best `num` tokens of every clip."""
-        num_tokens = self.backbone.grid.num_tokens
-        shape, device = (tokens.values.shape[0], num_tokens), tokens.values.device
-        budget = torch.full(shape[:1], num, device=device)
-        if num == num_tokens:
-            kept = torch.ones(shape, dtype=torch.bool, device=device)
-            return LiteOutput(logits=self.backbone.run(tokens), kept=kept, budget=budget)
-        ranking, scores = self.rank(tokens)
-        left = reduce(tokens, best_tokens(tokens, ranking, num))
-        logits = self.backbone.run(left)
-        kept = kept_mask(left, num_tokens)
-        return LiteOutput(logits=logits, kept=kept, budget=budget, scores=scores)
-
-    def _reduced(self, pixel_values: torch.Tensor, tokens: Tokens, num: int) -> LiteOutput:
-        """By any method, at the budget of keeping `num` tokens of every clip."""
-        num_tokens = self.backbone.grid.num_tokens
-        num_clips = tokens.values.shape[0]  # not len(), which would fix it in an exported graph
-        if num == num_tokens:
-            kept = torch.ones(num_clips, num_tokens, dtype=torch.bool, device=self.device)
-            budget = torch.full((num_clips,), num, device=self.device)
-            return LiteOutput(
-                logits=self.backbone.run(tokens),
-                kept=kept,
-                budget=budget,
-                group=tokens.tracked().group,
-            )
-        batch = ClipBatch.of_pixels(self.backbone, pixel_values, tokens)
-        reducer = self._method.reducer(self._method.prepare(batch), self._setting(num))
-        left = self.backbone.encode(tokens.tracked(), reducer)
-        return LiteOutput(
-            logits=self.backbone.head(left),
-            kept=kept_mask(left, num_tokens),
-            budget=torch.full((num_clips,), left.num - left.off_grid, device=self.device),
-            group=left.group,
-        )
-
-    def _by_content(self, pixel_values: torch.Tensor, tokens: Tokens) -> LiteOutput:
-        """Each clip keeps as many tokens as its content asks for; those of equally many together.
-
-        How many is read back, which is not one graph for `torch.compile` and `torch.export`.
-        """
-        num_tokens, num_clips = self.backbone.grid.num_tokens, len(tokens)
-        if num_clips == 0:
-            return self._reduced(pixel_values, tokens, num_tokens)
-        batch = ClipBatch.of_pixels(self.backbone, pixel_values, tokens)
-        whole = self._method.reducer(self._method.prepare(batch), self._setting(num_tokens))
-        every = torch.arange(num_clips, device=tokens.values.device)
-        parts = []
-        for rows, reducer in whole.split() or [(every, whole)]:
-            left = self.backbone.encode(tokens.rows(rows), reducer)
-            budget = torch.full((len(rows),), left.num - left.off_grid, device=rows.device)
-            logits = self.backbone.head(left)
-            kept = kept_mask(left, num_tokens)
-            parts.append((rows, LiteOutput(logits=logits, kept=kept, budget=budget)))
-        return joined(parts, num_clips)
-
-    def _setting(self, num: int) -> Setting:
+    def setting(self, num: int) -> Setting:
         """What the budget of keeping `num` tokens buys of the method."""
-        return self._method.setting(num / self.backbone.grid.num_tokens, self.costs)
+        return self.method.setting(num / self.backbone.grid.num_tokens, self.costs)
 
     def rank(self, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
         """What decides which tokens stay, and what they are predicted to be worth.
@@ -395,41 +321,6 @@ class LiteModel(nn.Module):
         found = rank_by_selector(self.selector, self.backbone, tokens, self._offsets)
         assert found.predicted is not None
         return found.scores, found.predicted
-
-    def classify(
-        self,
-        tokens: Tokens,
-        ranking: torch.Tensor,
-        budget: torch.Tensor,
-        answers: Mapping[int, torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Classify each clip from as many of its tokens as its budget allows.
-
-        Clips of equal budget run together and none is padded, so a clip's result does not depend
-        on its neighbours' budgets.
-
-        Args:
-            tokens: all tokens of the clips.
-            ranking: (B, N), higher is kept first.
-            budget: int64 (B,), 1..N.
-            answers: as `Judgement.answers` has them; a budget that is among them runs nothing.
-
-        Returns:
-            float32 logits (B, C) and the kept tokens, bool (B, N).
-        """
-        shape = (len(tokens), self.backbone.num_classes)
-        logits = torch.empty(shape, dtype=torch.float32, device=ranking.device)
-        kept = torch.zeros(ranking.shape, dtype=torch.bool, device=ranking.device)
-        answers = answers or {}
-        for num, rows in of_equal_counts(budget):
-            some = tokens.rows(rows)
-            left = reduce(some, best_tokens(some, ranking[rows], num))
-            if num in answers:
-                logits[rows] = answers[num][rows]
-            else:
-                logits[rows] = self.backbone.run(left)
-            kept[rows] = kept_mask(left, ranking.shape[1])
-        return logits, kept
 
     def cost(self, num_tokens_kept: int, adaptive: bool = False) -> ViewCost:
         """What one view that keeps so many tokens costs, with this model's selector.
@@ -459,35 +350,15 @@ class LiteModel(nn.Module):
         num = num_kept(num_tokens, self.config.keep_ratio if keep_ratio is None else keep_ratio)
         if self.config.selects or num == num_tokens:
             return self.costs.at(num)
-        setting = self._setting(num)
-        counts = self._method.course(setting, self.costs.flow)
-        extra = self._method.overhead(setting, self.costs.flow)
+        setting = self.setting(num)
+        counts = self.method.course(setting, self.costs.flow)
+        extra = self.method.overhead(setting, self.costs.flow)
         return replace(self.costs.at(counts, ranked=False), selector=extra or 0.0)
 
     @cached_property
     def costs(self) -> CostModel:
         """Counts what views cost."""
         return CostModel(self.backbone, self.selector)
-
-    def _adaptive(self, pixel_values: torch.Tensor, tokens: Tokens) -> LiteOutput:
-        rule = self.config.budget
-        ranking, scores = self.rank(tokens)
-        if isinstance(rule, ThresholdBudget):
-            assert self.confidence is not None
-            judged: Judgement = self.confidence(pixel_values, tokens, ranking)
-            budget = rule.counts(judged.confidence, ranking.shape[1])
-            logits, kept = self.classify(tokens, ranking, budget, judged.answers)
-            return LiteOutput(
-                logits=logits,
-                kept=kept,
-                budget=budget,
-                scores=scores,
-                confidence=judged.confidence,
-            )
-        assert rule is not None
-        budget = rule.counts(scores, ranking)
-        logits, kept = self.classify(tokens, ranking, budget)
-        return LiteOutput(logits=logits, kept=kept, budget=budget, scores=scores)
 
     def _check(self, keep_ratio: object, adaptive: bool) -> None:
         if adaptive and keep_ratio is not None:

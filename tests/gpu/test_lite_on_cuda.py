@@ -7,6 +7,7 @@ import torch
 
 from pipeline.backbones import load_backbone
 from selector.budgets.clip_budget import MassBudget
+from selector.deploy.answers import classify
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from tests.lite_models import make_model, make_pixels, make_selector
@@ -33,10 +34,10 @@ def test_a_clip_alone_and_in_a_batch_of_uneven_budgets_agree(models):
     _, model = models
     tokens = model.backbone.embed(make_pixels(4).cuda())
     ranking, budget = model.selector(tokens.values), torch.tensor([1, 8, 3, 1], device="cuda")
-    logits, _ = model.classify(tokens, ranking, budget)
+    logits, _ = classify(model, tokens, ranking, budget)
     for i in range(4):
         row = slice(i, i + 1)
-        alone, _ = model.classify(tokens.rows(row), ranking[row], budget[row])
+        alone, _ = classify(model, tokens.rows(row), ranking[row], budget[row])
         torch.testing.assert_close(alone[0], logits[i], atol=1e-5, rtol=1e-5)
 
 

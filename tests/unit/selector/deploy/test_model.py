@@ -15,6 +15,7 @@ from transformers import VideoMAEForVideoClassification
 from pipeline.backbones import load_backbone
 from pipeline.errors import ConfigError
 from selector.budgets.clip_budget import MassBudget, ThresholdBudget
+from selector.deploy.answers import classify
 from selector.deploy.config import LiteConfig
 from selector.deploy.model import LiteModel
 from selector.deploy.output import LiteOutput
@@ -49,7 +50,7 @@ def test_keeping_all_tokens_is_the_plain_hugging_face_model(model, tiny_backbone
 
 def test_ranking_changes_nothing_while_all_tokens_are_kept(model):
     tokens = model.backbone.embed(make_pixels(3))
-    logits, kept = model.classify(tokens, model.selector(tokens.values), torch.full((3,), 8))
+    logits, kept = classify(model, tokens, model.selector(tokens.values), torch.full((3,), 8))
     assert (logits - model(make_pixels(3), keep_ratio=1.0).logits).abs().max() < 1e-5
     assert kept.all()
 
@@ -76,11 +77,11 @@ def test_the_default_keep_ratio_is_the_configurations(tiny_backbone):
 def test_uneven_budgets_are_what_each_clip_gets_alone(model):
     tokens = model.backbone.embed(make_pixels(5))
     ranking, budget = model.selector(tokens.values), torch.tensor([1, 8, 3, 1, 5])
-    logits, kept = model.classify(tokens, ranking, budget)
+    logits, kept = classify(model, tokens, ranking, budget)
     assert kept.sum(1).tolist() == budget.tolist()
     for i in range(5):
         row = slice(i, i + 1)
-        alone, alone_kept = model.classify(tokens.rows(row), ranking[row], budget[row])
+        alone, alone_kept = classify(model, tokens.rows(row), ranking[row], budget[row])
         assert (alone - logits[row]).abs().max() < 1e-5
         assert torch.equal(alone_kept, kept[row])
 
