@@ -14,7 +14,6 @@ process is killed by SIGKILL in the middle of a round, and lost answers are coun
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import platform
@@ -38,6 +37,9 @@ from pipeline_efficiency import SIZES, save_backbone, write_videos
 
 from pipeline.backbones import load_backbone
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `tests` is, which is not installed
+from tests.asking import ask, metric
+
 
 @dataclass(frozen=True)
 class Server:
@@ -48,19 +50,11 @@ class Server:
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """Status and body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
-        try:
-            connection.request(method, path, body)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
+        return ask(self.port, method, path, body, timeout=600)
 
     def metric(self, name: str) -> float:
         """One number of /metrics."""
-        found = re.search(rf"^{name} (.*)$", self.ask("GET", "/metrics")[1].decode(), re.M)
-        assert found is not None
-        return float(found[1])
+        return metric(self.port, name)
 
     def model_pid(self) -> int:
         """The process that holds the model."""

@@ -10,6 +10,7 @@ the ratio is the worst one: a disk or a network makes the bytes dearer and the r
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 import tracemalloc
@@ -22,6 +23,8 @@ from pipeline.errors import ClipStatus
 from pipeline.store.reader import Store, open_store
 from pipeline.store.shard_writer import ShardWriter
 from pipeline.store.verify import verify_store
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `tests` is, which is not installed
 from tests.stores import begin_store, make_result
 
 GRID = TokenGrid(8, 14, 14)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
-import http.client
 import io
 import json
 import os
@@ -22,6 +21,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from tests.asking import ask, metric
 from tests.lite_models import make_model
 from tests.videos import write_video
 
@@ -75,13 +75,7 @@ class Served:
         self.port = int(re.search(r"http://127\.0\.0\.1:(\d+); Ctrl-C ends it", line)[1])
 
     def ask(self, method, path, body=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request(method, path, body)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
+        return ask(self.port, method, path, body)
 
     def classify(self, path):
         status, text = self.ask("POST", "/predict", Path(path).read_bytes())
@@ -89,8 +83,7 @@ class Served:
         return json.loads(text)
 
     def metric(self, name):
-        text = self.ask("GET", "/metrics")[1].decode()
-        return float(re.search(rf"^{name} (.*)$", text, re.M)[1])
+        return metric(self.port, name)
 
     def children(self, of="selector.serving.child"):
         found = []
