@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.errors import NoOutcomesError
+from pipeline.errors import ConfigError, NoOutcomesError
 from pipeline.strict_json import json_values
 from selector.budgets.adaptive import (
     MAX_LOSS,
@@ -118,12 +118,18 @@ def summarise(
     Raises:
         NoOutcomesError: nothing is committed, or no video worked.
         StoreError: a file is damaged.
-        ConfigError: the goal is out of range, or `without` or `against` names a method that is not
-            there.
+        ConfigError: the goal is out of range, the class ratio was not evaluated, or `without` or
+            `against` names a method that is not there.
     """
     known = [method for method in evaluation.config.methods if method not in without]
     compared = others(against, known)
     goal = goal or AdaptiveGoal(max_loss=MAX_LOSS)
+    ratios = [ratio for ratio in evaluation.config.keep_ratios if ratio < 1]
+    if class_ratio not in (ANALYSIS_RATIO, *ratios):  # else its table would be missing in silence
+        raise ConfigError(
+            f"the class ratio {class_ratio:g} was not evaluated; {evaluation.root} has keep ratios "
+            f"{', '.join(f'{ratio:g}' for ratio in ratios) or 'of all tokens alone'}"
+        )
     outcomes, config = read_outcomes(evaluation, without), evaluation.config
     if not len(outcomes.video_ids):
         raise NoOutcomesError(_nothing_left(evaluation, outcomes))

@@ -203,3 +203,11 @@ def test_nothing_committed_is_an_error(tmp_path):
     evaluation = make_evaluation(tmp_path, make_logits(7), LABELS, shards=[])
     with pytest.raises(StoreError, match="no committed results"):
         read_outcomes(evaluation)
+
+
+@pytest.mark.parametrize("ratio", [0.42, 1.0, float("nan")])
+def test_a_class_analysis_of_what_was_not_evaluated_is_refused_and_not_missing(tmp_path, ratio):
+    evaluation = make_evaluation(tmp_path, make_logits(7), LABELS)
+    with pytest.raises(ConfigError, match=r"class ratio .* was not evaluated; .* keep ratios 0.5$"):
+        summarise(evaluation, class_ratio=ratio)
+    assert {trend.keep_ratio for trend in summarise(evaluation).classes} == {0.5}
