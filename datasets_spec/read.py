@@ -265,7 +265,11 @@ def _report_ambiguous(spec: DatasetSpec, root: Path, names: list[str], report: R
 
 
 def _plain(row: Row, report: Report) -> Row | None:
-    """The row in composed form; reported where a store could not hold it."""
+    """The row in composed form, the label without white space around it, as class names are.
+
+    Reported where a store could not hold it.
+    """
+    label = None if row.label is None else normal(row.label)
     texts = (row.video_id, row.label or "", row.path or "")
     longest = max(texts, key=len)
     if len(longest) > MAX_TEXT:
@@ -273,12 +277,11 @@ def _plain(row: Row, report: Report) -> Row | None:
         report(Problem("malformed", f"{row.where}: {what}"))
         return None
     if all(text.isascii() for text in texts):
-        return row
+        return row if label == row.label else replace(row, label=label)
     if any(as_utf8(text) != text for text in texts):
         shown = as_utf8(" ".join(texts))
         report(Problem("malformed", f"{row.where}: no text that UTF-8 can hold: {shown!r:.200}"))
         return None
-    label = None if row.label is None else normal(row.label)
     return replace(row, video_id=composed(row.video_id), label=label)
 
 

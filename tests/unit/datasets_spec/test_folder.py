@@ -73,3 +73,12 @@ def test_a_folder_outside_a_given_class_list(write: Any, tmp_path: Any) -> None:
     root = write({"wave/1.mp4": b"video", "jum/2.mp4": b"video"})
     with pytest.raises(DatasetSpecError, match=r"unknown label 'jum' \(did you mean 'jump'\?\)"):
         read_videos(load_spec(spec_file), root, "all")
+
+
+@pytest.mark.parametrize("folder", [" wave", "wave ", "\twave\n", " wäve"])
+def test_white_space_around_a_class_folder_is_no_part_of_its_name(write: Any, folder: str) -> None:
+    """In ASCII as in any letters; the path keeps it."""
+    root = write({f"{folder}/1.mp4": b"video", "jump/2.mp4": b"video"})
+    assert read_label_names(SPEC, root) == ["jump", folder.strip()]
+    videos = {video.path: video.label for video in read_videos(SPEC, root, "all")}
+    assert videos == {f"{folder}/1.mp4": 1, "jump/2.mp4": 0}
