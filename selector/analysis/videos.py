@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline.clips.views import View, frame_indices
 from pipeline.decode import DecodePool, DecodeRequest
 from pipeline.decode.resize import ClipFiller
-from pipeline.errors import ConfigError, DecodeError
+from pipeline.errors import ClipStatus, ConfigError, DecodeError
 from pipeline.store.reader import Store
 
 Frames = npt.NDArray[np.uint8]
@@ -66,11 +66,26 @@ class Videos:
         ).tolist()
 
     def each(self, clips: pd.DataFrame) -> Iterator[Frames | DecodeError]:
-        """The frames of several clips, in their order, one at a time in memory."""
+        """The frames of several clips, in their order, one at a time in memory.
+
+        A video that has another number of frames than the store's is a `DecodeError`, too: under
+        its name lies another one by now, to which the store's map does not belong.
+        """
         with DecodePool(num_workers=0) as pool:  # decord gets a process of its own
             requests = (self._request(clip) for _, clip in clips.iterrows())
-            for found in pool.imap(requests):
-                yield found if isinstance(found, DecodeError) else found.clips[0]
+            for found, path, number in zip(
+                pool.imap(requests), clips["path"], clips["num_frames_total"], strict=True
+            ):
+                if isinstance(found, DecodeError):
+                    yield found
+                elif found.num_frames_total != number:
+                    yield DecodeError(
+                        ClipStatus.REFUSED,
+                        f"{path} has {found.num_frames_total} frames, and had {number} when the "
+                        "store was built: it is another video now",
+                    )
+                else:
+                    yield found.clips[0]
 
     def as_clip(self, clip: pd.Series, video: Frames) -> Frames:
         """What the clip would show of another video of the same shape, such as a mask.

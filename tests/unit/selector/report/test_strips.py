@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipeline.cli import app
 from pipeline.clips.plan import plan_digest
 from pipeline.clips.views import View
 from pipeline.decode import DecodeRequest, decode_video
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, DecodeError, StoreError
 from pipeline.store.reader import Store, open_store
 from pipeline.store.shard_writer import ShardWriter
 from pipeline.store.writer import create_store
@@ -62,6 +63,19 @@ def test_the_frames_are_the_clips_own_and_the_checkpoint_is_opened_once(built, m
         shown = strip(store, clip, "as asked", videos).pictures["frames"]
         assert np.array_equal(shown, wanted[::2])  # one frame of each token row in time
     assert len(opened) == 1
+
+
+def test_another_video_of_the_same_name_is_not_drawn_under_the_old_ones_map(built, tmp_path):
+    store, data = built
+    shutil.copytree(data, tmp_path / "data")
+    write_video(tmp_path / "data/v000.mp4", 9, 24, 32, "mpeg4")
+    videos = Videos(store, str(tmp_path / "data"))
+    rows = store.clips()
+    with pytest.raises(DecodeError, match=r"v000.mp4 has 9 frames, and had 8 when the store was"):
+        videos.frames(rows[rows["path"] == "v000.mp4"].iloc[0])
+    assert [isinstance(found, DecodeError) for found in videos.each(rows)] == [True] * 6 + 24 * [
+        False
+    ]
 
 
 def test_another_backbone_in_the_same_place_is_refused(built, tmp_path, monkeypatch):
