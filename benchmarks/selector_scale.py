@@ -36,6 +36,9 @@ from pipeline.store.root import Root
 from pipeline.store.shard_writer import ShardWriter
 from pipeline.store.writer import create_store
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `tests` is, which is not installed
+from tests.stores import make_config, make_plan
+
 GRID = TokenGrid(8, 14, 14)
 NUM_DISTINCT = 4
 """Shards written in full; the others link to their arrays."""
@@ -81,32 +84,8 @@ def main() -> None:
 
 def write_store(path: Path, num_clips: int, args: argparse.Namespace) -> None:
     """A finished store of `num_clips` clips whose arrays repeat."""
-    config = OracleConfig(
-        dataset="scale",
-        plan_digest="0" * 64,
-        split="train",
-        backbone="random numbers",
-        backbone_digest="0" * 64,
-        sampling="uniform",
-        num_segments=1,
-        num_crops=1,
-        layer="blocks.-1.output",
-        embeddings_per_clip=args.embeddings_per_clip,
-        shard_size=args.shard_size,
-    )
-    ids = np.arange(num_clips)
-    plan = pa.table(
-        {
-            "clip_id": ids,
-            "shard": ids // args.shard_size,
-            "video_id": [str(i) for i in ids],
-            "path": [f"{i}.webm" for i in ids],
-            "label": ids % 174,
-            "split": ["train"] * num_clips,
-            "segment": np.zeros(num_clips, int),
-            "crop": np.zeros(num_clips, int),
-        }
-    ).cast(layout.PLAN_SCHEMA)
+    config = make_config(embeddings_per_clip=args.embeddings_per_clip, shard_size=args.shard_size)
+    plan = make_plan(num_clips, args.shard_size, num_classes=174)
     root = Root(path)
     with create_store(root, config, plan, GRID, args.hidden_size, []) as writer:
         shards, info = ShardWriter(root), writer.info
