@@ -48,6 +48,13 @@ def settle_classes(
         unnamed = are_ids(label_names) and backbone.label_names is not None
         return Classes(names if unnamed else label_names, agreement.verdict)
     what = f"dataset {dataset} ({len(label_names)} classes) and checkpoint {checkpoint} "
+    if agreement.verdict == Agreement.COUNTS and set(label_names) < set(names):
+        raise BackboneError(
+            f"{what}({len(names)} classes) differ in number, though the checkpoint knows all of "
+            "these: write its class names, in its order, as `labels: {names: [...]}` into a "
+            "dataset YAML (see `lite-pipeline datasets`); `lite-pipeline datasets check "
+            "--backbone` lists the names"
+        )
     if agreement.verdict == Agreement.COUNTS:
         raise BackboneError(
             f"{what}({len(names)} classes) do not go together: take a checkpoint that was "

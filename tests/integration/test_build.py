@@ -175,7 +175,7 @@ def test_a_checkpoint_of_other_classes_is_refused(command, tmp_path):
     code, output = command("--backbone", str(other))
     assert code == 1
     assert "(5 classes) and checkpoint" in output
-    assert "(7 classes) do not go together" in output
+    assert "(7 classes) differ in number" in output
 
 
 def test_names_that_disagree_are_refused_and_accepted_only_when_asked(command, tmp_path):

@@ -45,7 +45,12 @@ def test_names_that_disagree_are_refused_unless_accepted() -> None:
 
 def test_no_option_makes_another_number_of_classes_fit() -> None:
     with pytest.raises(BackboneError, match=r"\(2 classes\) and .* \(3 classes\) do not go toge"):
-        settle(["a", "b"], ["a", "b", "c"], accept=True)
+        settle(["a", "x"], ["a", "b", "c"], accept=True)
+
+
+def test_a_dataset_of_some_of_the_checkpoints_classes_is_told_to_list_them_all() -> None:
+    with pytest.raises(BackboneError, match=r"\(3 classes\) differ in number, .*labels: \{names"):
+        settle(["a", "b"], ["b", "c", "a"], accept=True)
 
 
 def test_a_class_is_found_by_name_then_by_number():
