@@ -45,10 +45,13 @@ class Split:
     """Class names of the whole dataset; the index is the class id."""
 
 
-def read_split(spec: DatasetSpec, data_root: str | Path, split: str) -> Split:
+def read_split(
+    spec: DatasetSpec, data_root: str | Path, split: str, *, labelled: bool = True
+) -> Split:
     """The videos of a split and the dataset's classes; a missing file stays in the list.
 
-    Files and folders that give no row are counted in a warning.
+    Files and folders that give no row are counted in a warning. Where `labelled` is false, no label
+    is looked up and no class list is read: none needs to be there, or to be right.
 
     Raises:
         DatasetSpecError: no such split or annotation file, a malformed line, an unknown label,
@@ -65,7 +68,7 @@ def read_split(spec: DatasetSpec, data_root: str | Path, split: str) -> Split:
         skipped[found] = None
 
     listed = read_rows(spec, root, split, report)
-    names = label_names(spec, root, report)
+    names = label_names(spec, root, report) if labelled else None
     rows = usable_rows(spec, listed, names, report)
     report_crossing_groups(spec, root, split, rows, report)
     if not rows:
@@ -77,7 +80,7 @@ def read_split(spec: DatasetSpec, data_root: str | Path, split: str) -> Split:
             len(skipped),
             count_skipped(skipped),
         )
-    return Split(videos_of(spec, rows, names, split, Listing(root)), names)
+    return Split(videos_of(spec, rows, names, split, Listing(root)), names or [])
 
 
 def read_videos(spec: DatasetSpec, data_root: str | Path, split: str) -> list[Video]:
@@ -176,13 +179,16 @@ def read_rows(spec: DatasetSpec, root: Path, split: str, report: Report) -> list
 
 
 def usable_rows(
-    spec: DatasetSpec, rows: Sequence[Row], names: Sequence[str], report: Report
+    spec: DatasetSpec, rows: Sequence[Row], names: Sequence[str] | None, report: Report
 ) -> list[Row]:
-    """The first row of each video whose label is known; the others are reported."""
-    classes = ClassIndex(names)
+    """The first row of each video whose label is known; the others are reported.
+
+    Without `names` labels are not looked at.
+    """
+    classes = None if names is None else ClassIndex(names)
     kept: dict[str, Row] = {}
     for row in rows:
-        fault = _label_fault(spec, row, classes)
+        fault = None if classes is None else _label_fault(spec, row, classes)
         if row.video_id in kept:
             first = kept[row.video_id].where
             message = f"{row.where}: video {row.video_id!r} is listed twice, first at {first}"
@@ -195,13 +201,21 @@ def usable_rows(
 
 
 def videos_of(
-    spec: DatasetSpec, rows: Sequence[Row], names: Sequence[str], split: str, listing: Listing
+    spec: DatasetSpec,
+    rows: Sequence[Row],
+    names: Sequence[str] | None,
+    split: str,
+    listing: Listing,
 ) -> list[Video]:
-    """Turns usable rows into videos: labels to ids, files placed, sorted by `video_id`."""
-    classes = ClassIndex(names)
-    paths = place_rows(spec, rows, names, split, listing)
+    """Turns usable rows into videos: labels to ids, files placed, sorted by `video_id`.
+
+    Without `names` no video has a label; a file may still lie in a folder that is called so.
+    """
+    folders = sorted({row.label for row in rows if row.label is not None})
+    paths = place_rows(spec, rows, folders if names is None else names, split, listing)
+    classes = None if names is None else ClassIndex(names)
     videos = [
-        Video(row.video_id, path, classes.find(row), split, row.group)
+        Video(row.video_id, path, None if classes is None else classes.find(row), split, row.group)
         for row, path in zip(rows, paths, strict=True)
     ]
     return sorted(videos, key=lambda video: video.video_id)

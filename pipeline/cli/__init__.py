@@ -54,6 +54,7 @@ COMMANDS = {
     "Data and backbones": (
         "datasets",
         "import_checkpoint",
+        "pretrain_backbone",
         "train_backbone",
         "train_confidence",
     ),
@@ -67,6 +68,7 @@ RESUMABLE = {
     "build-oracle",
     "train-selector",
     "evaluate",
+    "pretrain-backbone",
     "train-backbone",
     "train-confidence",
 }

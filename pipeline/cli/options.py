@@ -86,6 +86,8 @@ Precision = Annotated[
         autocompletion=_completing(lambda: PRECISIONS),
     ),
 ]
+Crops = Annotated[bool, typer.Option("--crops/--no-crops", help="Random resized crops.")]
+Colour = Annotated[bool, typer.Option("--colour/--no-colour", help="Vary brightness and contrast.")]
 ShardSize = Annotated[
     int,
     typer.Option(help="Clips per shard, the unit of work and commit.", rich_help_panel=WHAT),
@@ -119,6 +121,24 @@ License = Annotated[
         help="Of the base model, for the model's card, as the hub names it: apache-2.0.",
     ),
 ]
+
+
+def variation(crops: bool, colour: bool) -> dict[str, Any]:
+    """The fields of `FootageConfig` that two options turn off."""
+    off = {} if crops else {"smallest_crop": 1.0}
+    return off if colour else off | {"colour": 0.0}
+
+
+def require_one_shape(init: str | None, layers: int, width: int, patch: int) -> None:
+    """Refuses a shape beside a checkpoint that has one.
+
+    Raises:
+        ConfigError: says so.
+    """
+    if init and (layers, width, patch) != (6, 96, 8):
+        raise ConfigError(
+            "--layers, --width and --patch are of the checkpoint where --init names one"
+        )
 
 
 def load_lite(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,10 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from datasets_spec import DatasetSpec
+    from datasets_spec.types import Video
     from pipeline.standin.config import BackboneConfig
+    from pipeline.standin.finetune import FootageConfig
+    from pipeline.standin.footage import Footage
     from pipeline.standin.train import Trainer
 
 RENDERED = "synthetic"
@@ -60,6 +63,14 @@ def train_backbone(
         float,
         typer.Option(help="Alpha by which clips and labels are mixed; not on the rendered ones."),
     ] = 0.0,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of a label dealt out among all; by default 0.1. Not on the rendered ones."
+        ),
+    ] = None,
+    crops: options.Crops = True,
+    colour: options.Colour = True,
     seed: Annotated[int, typer.Option(help="Of weights, batches, augmentation, dropping.")] = 0,
     precision: Annotated[
         str, typer.Option(help="fp32, or bf16 where the processor is fast at it.")
@@ -93,18 +104,17 @@ def train_backbone(
         seed=seed,
         precision=precision,
     )
-    if init and (layers, width, patch) != (6, 96, 8):
-        raise ConfigError(
-            "--layers, --width and --patch are of the checkpoint where --init names one"
-        )
+    options.require_one_shape(init, layers, width, patch)
     options.require_writable_folder(out)
     spec = load_spec(dataset)
     device = str(resolve_device(device))
     if spec.name == RENDERED:
-        if sampling or mixup or (split, validation_split) != ("train", "validation"):
+        asked = sampling or mixup or label_smoothing is not None or not (crops and colour)
+        if asked or (split, validation_split) != ("train", "validation"):
             raise ConfigError(
-                "--sampling, --mixup and the two splits are for other datasets; the backbone "
-                f"of {RENDERED!r} is trained on its own splits"
+                "--sampling, --mixup, --label-smoothing, --no-crops, --no-colour and the two "
+                f"splits are for other datasets; the backbone of {RENDERED!r} is trained on its "
+                "own splits, with a recipe of its own"
             )
         if init and family == "videomae":
             raise ConfigError(
@@ -114,9 +124,13 @@ def train_backbone(
         config, make = _rendered(config, spec, init, data_root, out, device, threads)
     else:
         splits = (split, validation_split)
-        config, make = _footage(
-            config, spec, splits, init, sampling, mixup, data_root, out, device, threads
-        )
+        recipe = {
+            "sampling": sampling or spec.sampling,
+            "mixup": mixup,
+            **options.variation(crops, colour),
+            **({} if label_smoothing is None else {"label_smoothing": label_smoothing}),
+        }
+        config, make = _footage(config, spec, splits, init, recipe, data_root, out, device, threads)
     torch.set_num_threads(threads)
     with claimed(out, config):
         trainer, validation = make()
@@ -160,55 +174,63 @@ def _footage(
     spec: DatasetSpec,
     splits: tuple[str, str],
     init: str | None,
-    sampling: str | None,
-    mixup: float,
+    recipe: dict[str, Any],
     data_root: Path,
     out: Path,
     device: str,
     threads: int,
 ) -> tuple[BackboneConfig, Callable[[], tuple[Trainer, Any]]]:
     """The whole configuration, and what decodes a dataset's videos and makes their training."""
-    from pipeline.decode import DecodeRequest
     from pipeline.standin import finetune
-    from pipeline.standin.footage import load_footage, read_plan, require_every_class
+    from pipeline.standin.footage import read_plan, require_every_class
 
     plan = read_plan(spec, data_root, *splits)
     start = finetune.open_checkpoint(init) if init else None
     values = asdict(config) | (finetune.shape_of(start, config.family) if start else {})
     values |= {"init": start.digest if start else ""}
     whole = finetune.FinetuneConfig(
-        **values,
-        dataset=spec.name,
-        data_digest=plan.digest,
-        sampling=sampling or spec.sampling,
-        flip=spec.flip,
-        mixup=mixup,
+        **values, **recipe, dataset=spec.name, data_digest=plan.digest, flip=spec.flip
     )
 
     def make() -> tuple[Trainer, Any]:
-        found = []
         # Wider than the crops for training; for validation what `evaluate` takes.
-        for name, videos, share in (
-            ("train", plan.train, finetune.WIDER),
-            ("validation", plan.validation, 1.0),
-        ):
-            side = round(whole.image_size * share)
-            request = DecodeRequest(
-                path="",
-                num_frames=whole.num_frames,
-                size=side,
-                short_side=side,
-                sampling=whole.sampling,
+        found = [
+            decoded(name, videos, data_root, out, whole, share, threads)
+            for name, videos, share in (
+                ("train", plan.train, finetune.WIDER),
+                ("validation", plan.validation, 1.0),
             )
-            with output.counted(f"{name} videos") as decoded:
-                found.append(
-                    load_footage(videos, data_root, out / "cache", name, request, threads, decoded)
-                )
+        ]
         require_every_class(plan.label_names, found[0].labels.tolist())
         trainer = finetune.Finetuner(whole, found[0], plan.label_names, out, device, start)
         return trainer, found[1]
 
     return whole, make
+
+
+def decoded(
+    name: str,
+    videos: Sequence[Video],
+    data_root: Path,
+    out: Path,
+    config: FootageConfig,
+    share: float,
+    threads: int,
+) -> Footage:
+    """The clips of some videos, `share` times as large as the model's, decoded with a line."""
+    from pipeline.decode import DecodeRequest
+    from pipeline.standin.footage import load_footage
+
+    side = round(config.image_size * share)
+    request = DecodeRequest(
+        path="",
+        num_frames=config.num_frames,
+        size=side,
+        short_side=side,
+        sampling=config.sampling,
+    )
+    with output.counted(f"{name} videos") as count:
+        return load_footage(videos, data_root, out / "cache", name, request, threads, count)
 
 
 def _run(trainer: Trainer, validation: Any, validate_every: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from pipeline.backbones.videomae import VideoMAEBackbone
 from pipeline.errors import BackboneError, ConfigError
 from pipeline.standin.checkpoint import load_state, save_state
 from pipeline.standin.config import BackboneConfig
+from pipeline.standin.families import attention_for
 from pipeline.standin.footage import Footage
 from pipeline.standin.inherit import start_from_videomae
 from pipeline.standin.loop import BETAS, batch_rows, forget_after, seeded
@@ -32,7 +33,7 @@ from pipeline.standin.model import (
     start_from_principal_components,
     to_patches,
 )
-from pipeline.standin.train import Trainer, draw_tokens, learning_rate
+from pipeline.standin.train import Trainer, descend, draw_tokens, learning_rate, precision_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,20 +42,34 @@ WIDER = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(BackboneConfig):
-    """Recipe of a training on a dataset's own videos."""
+class FootageConfig(BackboneConfig):
+    """A training on a dataset's own videos: which ones, and how their clips are varied."""
 
     dataset: str
     data_digest: str
-    """Of ids, labels and splits of the videos."""
+    """Of the videos, and of their labels where these are used."""
     sampling: str = "stride:4"
     flip: bool = False
     """Mirror half of the clips."""
     smallest_crop: float = 0.4
-    """Smallest share of the frame that a random crop takes."""
+    """Smallest share of the frame that a random crop takes; 1 crops none."""
     colour: float = 0.3
-    """Largest change of brightness and contrast."""
+    """Largest change of brightness and contrast; 0 changes none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.smallest_crop <= 1:
+            raise ConfigError(f"smallest_crop must be above 0 up to 1, got {self.smallest_crop!r}")
+        if not 0 <= self.colour <= 1:
+            raise ConfigError(f"colour must be from 0 to 1, got {self.colour!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(FootageConfig):
+    """Recipe of a training on a dataset's own videos and their labels."""
+
     label_smoothing: float = 0.1
+    """Share of a label that is dealt out among all classes; 0 smooths none."""
     mixup: float = 0.0
     """Alpha of the Beta distribution that clips of a batch are mixed by, with their labels; 0 mixes
     none."""
@@ -63,8 +78,10 @@ class FinetuneConfig(BackboneConfig):
         super().__post_init__()
         if not 0 <= self.mixup < math.inf:
             raise ConfigError(f"mixup must be at least 0, got {self.mixup!r}")
-        if not 0 < self.smallest_crop <= 1:
-            raise ConfigError(f"smallest_crop must be above 0 up to 1, got {self.smallest_crop!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(
+                f"label_smoothing must be at least 0 and below 1, got {self.label_smoothing!r}"
+            )
 
 
 def open_checkpoint(init: str) -> VideoMAEBackbone:
@@ -113,21 +130,18 @@ class Finetuner(Trainer):
         self.config, self.footage, self.out, self.device = config, clips, out, device
         torch.manual_seed(config.seed)
         if start is None:
-            self.model: Any = build_model(config, label_names)
-            sample, _ = self._augmented(0, min(64, len(clips)))
-            patches = normalise(to_patches(sample, config)).flatten(0, 1)
-            start_from_principal_components(self.model, patches.cpu())
+            self.model: Any = from_scratch(config, clips, label_names)
         elif config.family == "timesformer":
             self.model = build_model(config, label_names)
             start_from_videomae(self.model, start)
         else:
-            self.model = start.model.requires_grad_(True)
+            self.model = start.model
+            self.model.set_attn_implementation(attention_for(config.precision))
             _fit_head(self.model, start.label_names, label_names)
         self.backbone = as_backbone(self.model, config).to(device)
         self.model.requires_grad_(True)
-        self.parameters = list(self.model.parameters())
         self.optimizer = torch.optim.AdamW(
-            self.parameters, betas=BETAS, weight_decay=config.weight_decay
+            self.model.parameters(), betas=BETAS, weight_decay=config.weight_decay
         )
         self.step = 0
         if state := load_state(out, device):
@@ -139,21 +153,17 @@ class Finetuner(Trainer):
     def train_step(self) -> float:
         """One optimiser step; returns the loss."""
         config = self.config
-        frames, labels = self._augmented(self.step, config.batch_size)
+        rows, frames = varied_batch(config, self.footage, self.step, self.device)
+        labels = torch.from_numpy(self.footage.labels[rows]).to(self.device)
         share, other = mixing(config, self.step, len(frames))
         frames = mix(frames, share, other)
         index = draw_tokens(config, len(frames), seeded(config.seed, 1, self.step)).to(self.device)
         patches = normalise(pick(to_patches(frames, config), index))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.step)
         self.model.train()
-        with self._precision():
+        with precision_of(config, self.device):
             logits = self.backbone.run(embed_kept(self.backbone, patches, index))
             loss = mixed_loss(logits, labels, share, other, config.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        descend(self.optimizer, loss, learning_rate(config, self.step))
         self.step += 1
         return loss.item()
 
@@ -162,11 +172,27 @@ class Finetuner(Trainer):
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         save_state(self.out, {**state, "step": self.step})
 
-    def _augmented(self, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        rows = batch_rows(self.config.seed, step, len(self.footage), batch_size)
-        frames = torch.from_numpy(np.array(self.footage.frames[rows])).to(self.device)
-        labels = torch.from_numpy(self.footage.labels[rows]).to(self.device)
-        return vary(frames, self.config, seeded(self.config.seed, 3, step)), labels
+
+def from_scratch(config: FootageConfig, footage: Footage, label_names: list[str]) -> Any:
+    """A fresh model whose tubelet filters are the principal components of some clips."""
+    model = build_model(config, label_names)
+    _, sample = varied_batch(replace(config, batch_size=64), footage, 0, "cpu")
+    patches = normalise(to_patches(sample, config)).flatten(0, 1)
+    start_from_principal_components(model, patches)
+    return model
+
+
+def varied_batch(
+    config: FootageConfig, footage: Footage, step: int, device: str
+) -> tuple[np.ndarray, Tensor]:
+    """The clips of a step as they are trained on.
+
+    Returns:
+        Their rows, int64 (B,), and uint8 (B, T, image_size, image_size, 3).
+    """
+    rows = batch_rows(config.seed, step, len(footage), config.batch_size)
+    frames = torch.from_numpy(np.array(footage.frames[rows])).to(device)
+    return rows, vary(frames, config, seeded(config.seed, 3, step))
 
 
 def mixing(config: FinetuneConfig, step: int, count: int) -> tuple[float, Tensor]:
@@ -260,6 +286,11 @@ def _fit_head(model: Any, old: list[str] | None, names: list[str]) -> None:
         "new head: the checkpoint's %d classes are not the dataset's %d",
         model.config.num_labels, len(names),
     )  # fmt: skip
+    fresh_head(model, names)
+
+
+def fresh_head(model: Any, names: list[str]) -> None:
+    """Gives a classifier of transformers a head for other classes, in place."""
     head = nn.Linear(model.classifier.in_features, len(names))
     nn.init.normal_(head.weight, std=0.02)
     nn.init.zeros_(head.bias)

@@ -31,7 +31,7 @@ class Footage:
     frames: np.ndarray
     """uint8 `(n, num_frames, side, side, 3)`, memory-mapped."""
     labels: np.ndarray
-    """int64 `(n,)`."""
+    """int64 `(n,)`; -1 where unknown."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -107,7 +107,7 @@ def load_footage(
     out and named in a warning.
 
     Args:
-        videos: labelled.
+        videos: labelled or not.
         data_root: their folder.
         cache: folder of the arrays.
         name: of the arrays.
@@ -160,7 +160,8 @@ def load_footage(
             f"not one of {len(videos)} {name} videos in {data_root} decodes and is long enough for "
             f"{clip}; take a smaller --sampling stride"
         )
-    labels = np.array([videos[position].label for position in kept], np.int64)
+    known = [videos[position].label for position in kept]
+    labels = np.array([-1 if label is None else label for label in known], np.int64)
     return Footage(np.load(cache / f"{name}.npy", mmap_mode="r")[: len(labels)], labels)
 
 

@@ -67,9 +67,10 @@ class Trainer:
             start_from_videomae(self.model, start)
         self.backbone = as_backbone(self.model, config).to(device)
         self.actor_head.to(device)
-        self.parameters = [*self.model.parameters(), *self.actor_head.parameters()]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, betas=BETAS, weight_decay=config.weight_decay
+            [*self.model.parameters(), *self.actor_head.parameters()],
+            betas=BETAS,
+            weight_decay=config.weight_decay,
         )
         self.step = 0
         if state := load_state(out, device):
@@ -122,18 +123,13 @@ class Trainer:
         index = draw_tokens(config, len(frames), generator).to(self.device)
         patches = normalise(pick(to_patches(frames, config), index))
         shown = pick(actions.flatten(1), index)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.step)
         self.model.train()
-        with self._precision():
+        with precision_of(config, self.device):
             hidden = self.backbone.encode(embed_kept(self.backbone, patches, index))
             loss = F.cross_entropy(self.backbone.head(hidden), labels)
             weight = config.actor_weight * max(0.0, 1.0 - self.step / config.actor_steps)
             total = loss + weight * self._actor_loss(hidden.on_grid, shown) if weight else loss
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        descend(self.optimizer, total, learning_rate(config, self.step))
         self.step += 1
         return loss.item()
 
@@ -154,7 +150,7 @@ class Trainer:
                 index = _random_tokens(self.config, len(frames), kept, generator)
                 index = index.to(self.device)
                 patches = normalise(pick(to_patches(frames, self.config), index))
-                with self._precision():
+                with precision_of(self.config, self.device):
                     logits = self.backbone.run(embed_kept(self.backbone, patches, index))
                 right += int((logits.argmax(1).cpu().numpy() == clips.labels[rows]).sum())
             found[ratio] = right / min(limit, len(clips))
@@ -195,9 +191,21 @@ class Trainer:
         frames = torch.from_numpy(self.clips.frames[rows])
         return normalise(to_patches(frames, self.config)).flatten(0, 1)
 
-    def _precision(self) -> torch.autocast:
-        device = torch.device(self.device).type
-        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+def precision_of(config: BackboneConfig, device: str) -> torch.autocast:
+    """The context in which a training's passes run."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=config.precision == "bf16")
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
+    """One step against the loss; gradients are clipped to a norm of 1 over all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    optimizer.step()
 
 
 def learning_rate(config: Recipe, step: int) -> float:

@@ -57,6 +57,7 @@ WRITERS = {
     "evaluate": (EVALUATE, "NEW"),
     "train-selector": (TRAIN, "NEW"),
     "train-backbone": (STANDIN, "NEW"),
+    "pretrain-backbone": ("pretrain-backbone --data-root DATA --out NEW", "NEW"),
     "train-confidence": ("train-confidence --data-root DATA --out NEW", "NEW"),
     "datasets make": (MAKE, "NEW"),
     "demo": ("demo --out NEW", "NEW"),

@@ -12,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.errors import ConfigError
 from pipeline.standin.finetune import FinetuneConfig, mix, mixed_loss, mixing, vary
 from tests.videos import write_video
 
@@ -103,6 +104,44 @@ def test_mixing_is_part_of_the_recipe_and_changes_what_is_learnt(tmp_path):
     refused = train(root, tmp_path / "other", "--mixup", "-1")
     assert refused.exit_code == 1
     assert "mixup must be at least 0" in refused.stderr
+
+
+def test_each_part_of_the_recipe_can_be_left_out(tmp_path):
+    root = make_table(tmp_path, rows())
+    for i in range(6):
+        write_video(root / f"t{i}.mp4", 20)  # with something in it to crop
+    parts = {
+        "whole": ([], (0.1, 0.4, 0.3)),
+        "hard": (["--label-smoothing", "0"], (0.0, 0.4, 0.3)),
+        "uncropped": (["--no-crops"], (0.1, 1.0, 0.3)),
+        "same": (["--no-colour"], (0.1, 0.4, 0.0)),
+    }
+    made = set()
+    for name, (options, expected) in parts.items():
+        result = train(root, tmp_path / name, "--sampling", "stride:1", "--steps", "1", *options)
+        assert result.exit_code == 0, result.output
+        settings = json.loads((tmp_path / name / "training.json").read_text())
+        asked = tuple(settings[n] for n in ("label_smoothing", "smallest_crop", "colour"))
+        assert asked == expected
+        made.add((tmp_path / name / "model.safetensors").read_bytes())
+    assert len(made) == len(parts)
+
+
+@pytest.mark.parametrize(
+    "change", [{"label_smoothing": 1.0}, {"smallest_crop": 0.0}, {"colour": 1.1}], ids=str
+)
+def test_a_recipe_out_of_range_is_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        replace(CONFIG, **change)
+
+
+@pytest.mark.parametrize("option", ["--no-crops", "--no-colour", "--label-smoothing=0.1"])
+def test_the_rendered_benchmark_has_a_recipe_of_its_own(tmp_path, option):
+    command = ["train-backbone", "--data-root", str(tmp_path), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*command, option])
+    assert result.exit_code == 1
+    assert option.partition("=")[0] in result.stderr
+    assert "a recipe of its own" in " ".join(result.stderr.split())
 
 
 def test_a_table_of_videos_trains_and_resumes_to_the_same_weights(tmp_path):
