@@ -81,6 +81,8 @@ def print_table(at: Path) -> None:
         arm: pool([read_outcomes(Evaluation(str(at / f"{arm}-{s}"))) for s in SPLITS])
         for arm in arms
     }
+    if not found:
+        raise SystemExit("no arm is finished")
     first = next(iter(found.values()))
     assert first.groups is not None
     if any((o.video_ids != first.video_ids).any() for o in found.values()):
@@ -93,7 +95,7 @@ def print_table(at: Path) -> None:
         print(f"{arm}, {sum(int(f.read_text()) for f in files if f.is_file())} s")
         for ratio in KEEP:
             said = [interval(top1(found[arm], ratio), first, (0.0, 1.0))]
-            for other in against:
+            for other in (name for name in against if name != arm):
                 gap = top1(found[arm], ratio) - top1(found[other], ratio)
                 said.append(f"{other} {interval(gap, first, (-1.0, 1.0))}")
             print(f"  {ratio:g}: {'; '.join(said)}")
