@@ -249,10 +249,14 @@ def film_strip(shown: Strip) -> Picture:
     picture = Picture(1.0 * columns + 1, 1.15 * rows + 0.3)
     axes = picture.subplots(rows, columns, squeeze=False)
     for row, (name, frames) in zip(axes, shown.pictures.items(), strict=True):
-        row[0].set_title(name, color=INK, fontsize="medium", loc="left")
         for ax, frame in zip(row, frames, strict=True):
-            ax.imshow(frame)
+            ax.imshow(frame, interpolation="nearest")  # smoothed, tokens would run into each other
             ax.set_axis_off()
+        # A name is wider than a frame: with room for its height alone, columns stay together.
+        row[0].set_title(" ", fontsize="medium")
+        said = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 6)}
+        label = row[0].annotate(name, **said, textcoords="offset points", color=INK)
+        label.set(fontsize="medium", in_layout=False)
     # Class names may be long; and a dollar sign in one begins no formula.
     title = textwrap.fill(shown.title, 10 * (columns + 1))
     picture.suptitle(title, color=INK, fontsize="medium", parse_math=False)

@@ -22,8 +22,9 @@ from pipeline.store.shard_writer import ShardWriter
 from pipeline.store.writer import create_store
 from selector.analysis.videos import Videos
 from selector.report.contents import sections
+from selector.report.draw import film_strip
 from selector.report.page import Section, render
-from selector.report.strips import strip
+from selector.report.strips import Strip, strip
 from tests.builds import make_dataset, run_build
 from tests.checkpoints import save_videomae
 from tests.stores import make_config, make_plan
@@ -196,3 +197,15 @@ def test_the_page_shows_the_clips_that_are_asked_for_first(squares, tmp_path: Pa
     done = CliRunner().invoke(app, [*run, "--out", str(tmp_path / "r.html")])
     assert done.exit_code == 0, done.output
     assert "as asked: clip 1 of video video0001" in (tmp_path / "r.html").read_text()
+
+
+def test_frames_of_a_figure_stand_side_by_side_below_a_long_name():
+    frames = np.zeros((8, 16, 16, 3), np.uint8)
+    names = {"a name that is much wider than one frame of it is": frames, "x": frames}
+    picture = film_strip(Strip(title="t", pictures=names, heat="x"))
+    picture.draw_without_rendering()
+    for row in np.reshape(picture.axes, (2, 8)):
+        left = [ax.get_window_extent().x0 for ax in row]
+        assert np.ptp(np.diff(left)) < 1  # pixel
+    first, below = (ax.get_window_extent() for ax in picture.axes[::8])
+    assert first.y0 - below.y1 > 10  # room for the name of the second row
