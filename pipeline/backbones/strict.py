@@ -127,7 +127,10 @@ def _advice(missing: list[str], unexpected: list[str]) -> str:
             "inside it (torch.compile: model._orig_mod; DataParallel: model.module)"
         )
     if any("classifier" in key for key in missing):
-        return "; a pre-training checkpoint must be fine-tuned for classification first"
+        return (
+            "; a pre-training checkpoint must be fine-tuned for classification first: "
+            "lite-pipeline train-backbone --init"
+        )
     return ""
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.backbones import load_backbone
+from pipeline.backbones.checkpoint import find_checkpoint
 from pipeline.backbones.videomae import VideoMAEBackbone
 from pipeline.errors import BackboneError, ConfigError
 from pipeline.standin.checkpoint import load_state, save_state
@@ -33,6 +34,7 @@ from pipeline.standin.model import (
     start_from_principal_components,
     to_patches,
 )
+from pipeline.standin.pretrained import is_pretrained, load_pretrained
 from pipeline.standin.train import Trainer, descend, draw_tokens, learning_rate, precision_of
 
 logger = logging.getLogger(__name__)
@@ -87,10 +89,13 @@ class FinetuneConfig(FootageConfig):
 def open_checkpoint(init: str) -> VideoMAEBackbone:
     """The VideoMAE checkpoint to start from, for a training of any family.
 
+    It may be one that was pre-trained without labels, and has no head.
+
     Raises:
         BackboneError: it does not load, is no VideoMAE, or normalises frames in another way.
     """
-    backbone = load_backbone(init)
+    folder = find_checkpoint(init)
+    backbone = load_pretrained(folder) if is_pretrained(folder) else load_backbone(init)
     if not isinstance(backbone, VideoMAEBackbone):
         raise BackboneError(f"--init {init}: only VideoMAE checkpoints can be trained here")
     shown = (*backbone.preprocessing.mean, *backbone.preprocessing.std)

@@ -30,10 +30,9 @@ from pipeline.standin.finetune import FootageConfig, fresh_head, from_scratch, v
 from pipeline.standin.footage import Footage
 from pipeline.standin.loop import BETAS, add_to_log, forget_after, seeded
 from pipeline.standin.model import as_backbone
+from pipeline.standin.pretrained import NO_CLASS
 from pipeline.standin.train import descend, learning_rate, precision_of
 
-NO_CLASS = "none: pre-trained without labels"
-"""The one class of the saved checkpoint, whose head has learnt nothing."""
 DECODER_LAYERS = 4
 """As VideoMAE's small and base; width and heads are half of the encoder's, as there."""
 
