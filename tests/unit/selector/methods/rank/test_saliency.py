@@ -51,7 +51,7 @@ def test_the_odd_thing_out_is_salient_where_and_when_it_is_seen():
 
 @needs_contrib
 def test_a_black_clip_has_finite_scores():
-    scores = SaliencyMethod().scores(make_batch(np.zeros((1, 4, 128, 128, 3), np.uint8)))
+    scores = SaliencyMethod().rank(make_batch(np.zeros((1, 4, 128, 128, 3), np.uint8))).scores
     assert scores.shape == (1, 32)
     assert scores.isfinite().all()
 
