@@ -86,6 +86,18 @@ Precision = Annotated[
         autocompletion=_completing(lambda: PRECISIONS),
     ),
 ]
+StartFrom = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CKPT", help="VideoMAE to start from, or `synthetic` (shipped); else scratch."
+    ),
+]
+Layers = Annotated[int, typer.Option(help="Transformer blocks, from scratch.")]
+Width = Annotated[int, typer.Option(help="Channels of a token, from scratch.")]
+Patch = Annotated[int, typer.Option(help="Side of a token, in pixels, from scratch.")]
+TrainingPrecision = Annotated[
+    str, typer.Option(help="fp32, or bf16 where the processor is fast at it.")
+]
 Crops = Annotated[bool, typer.Option("--crops/--no-crops", help="Random resized crops.")]
 Colour = Annotated[bool, typer.Option("--colour/--no-colour", help="Vary brightness and contrast.")]
 ShardSize = Annotated[

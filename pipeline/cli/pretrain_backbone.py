@@ -26,17 +26,12 @@ def pretrain_backbone(
     split: Annotated[
         str, typer.Option(help="Split to train on; its labels are not looked at.")
     ] = "train",
-    init: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CKPT", help="VideoMAE to start from, or `synthetic` (shipped); else scratch."
-        ),
-    ] = None,
+    init: options.StartFrom = None,
     sampling: options.SamplingRule = None,
     steps: Annotated[int, typer.Option(help="Optimiser steps; may change on resume.")] = 6000,
-    layers: Annotated[int, typer.Option(help="Transformer blocks, from scratch.")] = 6,
-    width: Annotated[int, typer.Option(help="Channels of a token, from scratch.")] = 96,
-    patch: Annotated[int, typer.Option(help="Side of a token, in pixels, from scratch.")] = 8,
+    layers: options.Layers = 6,
+    width: options.Width = 96,
+    patch: options.Patch = 8,
     batch_size: Annotated[int, typer.Option(help="Clips per step.")] = 64,
     lr: Annotated[float, typer.Option(help="Learning rate before the last part.")] = 2e-3,
     mask_ratio: Annotated[
@@ -45,9 +40,7 @@ def pretrain_backbone(
     crops: options.Crops = True,
     colour: options.Colour = True,
     seed: Annotated[int, typer.Option(help="Of weights, batches, augmentation, masks.")] = 0,
-    precision: Annotated[
-        str, typer.Option(help="fp32, or bf16 where the processor is fast at it.")
-    ] = "fp32",
+    precision: options.TrainingPrecision = "fp32",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:

@@ -37,20 +37,15 @@ def train_backbone(
     validation_split: Annotated[
         str, typer.Option(help="Split to validate on, never trained on.")
     ] = "validation",
-    init: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CKPT", help="VideoMAE to start from, or `synthetic` (shipped); else scratch."
-        ),
-    ] = None,
+    init: options.StartFrom = None,
     sampling: options.SamplingRule = None,
     family: Annotated[
         str, typer.Option(help="videomae, or timesformer (joint attention).")
     ] = "videomae",
     steps: Annotated[int, typer.Option(help="Optimiser steps; may change on resume.")] = 6000,
-    layers: Annotated[int, typer.Option(help="Transformer blocks, from scratch.")] = 6,
-    width: Annotated[int, typer.Option(help="Channels of a token, from scratch.")] = 96,
-    patch: Annotated[int, typer.Option(help="Side of a token, in pixels, from scratch.")] = 8,
+    layers: options.Layers = 6,
+    width: options.Width = 96,
+    patch: options.Patch = 8,
     batch_size: Annotated[int, typer.Option(help="Clips per step.")] = 64,
     lr: Annotated[float, typer.Option(help="Learning rate before the last part.")] = 2e-3,
     keep_ratio_range: Annotated[
@@ -72,9 +67,7 @@ def train_backbone(
     crops: options.Crops = True,
     colour: options.Colour = True,
     seed: Annotated[int, typer.Option(help="Of weights, batches, augmentation, dropping.")] = 0,
-    precision: Annotated[
-        str, typer.Option(help="fp32, or bf16 where the processor is fast at it.")
-    ] = "fp32",
+    precision: options.TrainingPrecision = "fp32",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 500,
