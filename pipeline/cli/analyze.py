@@ -61,6 +61,7 @@ def analyze(
     """Show how unequal token values are, whether their tail is Pareto, and how classes differ."""
     from pipeline import open_store
     from pipeline.errors import ConfigError
+    from pipeline.store.root import write_file
     from selector.analysis.places import agreement
     from selector.analysis.store import analyze_store
 
@@ -77,9 +78,8 @@ def analyze(
     if seen is not None:
         tables["overlap"] = seen.table
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
-            table.to_csv(out / f"{name}.csv", index=False)
+            write_file(out / f"{name}.csv", table.to_csv(index=False).encode())
     if as_json:
         content = result.to_dict() | {"agreement": oracles.to_dict("records")}
         if seen is not None:

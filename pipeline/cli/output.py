@@ -88,8 +88,9 @@ class JsonLines:
     def add(self, value: Any) -> None:
         """Write one, where lines are wanted."""
         if self._stream is not None:
-            self._stream.write(without_passwords(strict_json.dumps(value)) + "\n")
-            self._stream.flush()
+            with _naming(self._stream.name):
+                self._stream.write(without_passwords(strict_json.dumps(value)) + "\n")
+                self._stream.flush()
 
 
 @contextlib.contextmanager
@@ -98,8 +99,22 @@ def json_lines(place: str | None) -> Iterator[JsonLines]:
     if place is None or place == "-":
         yield JsonLines(None if place is None else sys.stdout)
         return
-    with open(place, "w", encoding="utf-8") as stream:
+    stream = open(place, "w", encoding="utf-8")  # noqa: SIM115 (closing it may fail, too)
+    try:
         yield JsonLines(stream)
+    finally:
+        with _naming(place):
+            stream.close()
+
+
+@contextlib.contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """The system names no file when a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = place
+        raise
 
 
 def note(line: str) -> None:

@@ -175,6 +175,9 @@ def write_file(path: Path, data: bytes | Iterable[bytes]) -> str:
 
     Returns:
         Hex SHA-256 of what was written.
+
+    Raises:
+        OSError: it cannot be written; the file is named.
     """
     found = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,8 +190,10 @@ def write_file(path: Path, data: bytes | Iterable[bytes]) -> str:
             file.flush()
             os.fsync(file.fileno())
         temp.replace(path)
-    except BaseException:
+    except BaseException as error:
         temp.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)  # the system names no file when a disk is full
         raise
     sync(path.parent)
     return found.hexdigest()

@@ -106,3 +106,12 @@ def test_nothing_else_prints():
         assert not found or path.name in ("output.py", "table.py"), (
             f"{path}: use output.echo: {found}"
         )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full here")
+def test_lines_for_a_full_disk_name_their_file():
+    with (
+        pytest.raises(OSError, match="No space left on device: '/dev/full'"),
+        output.json_lines("/dev/full") as lines,
+    ):
+        lines.add({"answer": 1})

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import DiskFullError, StoreError
 from pipeline.store.reader import open_store
-from pipeline.store.root import TEMP_SUFFIX, Root
+from pipeline.store.root import TEMP_SUFFIX, Root, write_file
 from tests.stores import begin_store, make_store
 
 
@@ -104,6 +104,26 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path, monkeypa
         root.put("old", b"new")
     assert root.walk() == ["old"]
     assert root.get("old") == b"old"
+
+
+def test_a_full_disk_names_the_file_that_has_no_room(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "as the system has it")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="as the system has it") as caught:
+        write_file(tmp_path / "shares.csv", b"x")
+    assert caught.value.filename == str(tmp_path / "shares.csv")
+
+
+def test_an_error_of_what_is_read_is_not_blamed_on_what_is_written(tmp_path):
+    def pieces():
+        yield b"x"
+        raise OSError(errno.EIO, "Input/output error", "/source")
+
+    with pytest.raises(OSError, match="/source"):
+        write_file(tmp_path / "copy", pieces())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
