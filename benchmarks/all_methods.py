@@ -102,6 +102,32 @@ def difference_to(summary: Summary, against: str) -> Callable[[TableRow], str]:
     return cell
 
 
+def one_table(summary: Summary) -> None:
+    """Print all but the costs in one Markdown table; methods without a budget in a line each."""
+    at = {(row.method, row.keep_ratio): row for row in summary.table if row.method != FULL}
+    methods = list(dict.fromkeys(method for method, ratio in at if ratio is not None))
+    ratios = sorted({ratio for _, ratio in at if ratio is not None}, reverse=True)
+    against_random, against_best = (difference_to(summary, name) for name in ("random", BEST))
+    columns: list[tuple[str, float, Callable[[TableRow], str]]] = [
+        *((f"{r:g}", r, lambda row: f"{100 * row.top1:.1f}") for r in ratios),
+        *((f"against random at {r:g}", r, against_random) for r in (0.5, 0.3, 0.1)),
+        *((f"against the best other at {r:g}", r, against_best) for r in (0.5, 0.3)),
+        *((f"clips/s at {r:g}", r, lambda row: f"{row.clips_per_s:.0f}") for r in (0.5, 0.3)),
+    ]
+    print(f"\nIn one\n\n| tokens' cost | {' | '.join(title for title, _, _ in columns)} |")
+    print("|---" * (len(columns) + 1) + "|")
+    for method in methods:
+        rows = ((at.get((method, ratio)), cell) for _, ratio, cell in columns)
+        cells = " | ".join("" if row is None else cell(row) for row, cell in rows)
+        print(f"| {method} | {cells} |")
+    for (method, ratio), row in at.items():
+        if ratio is None:
+            print(
+                f"{method}: {row.num_kept:.0f} tokens, {100 * row.top1:.1f} %, "
+                f"{against_random(row)} against random"
+            )
+
+
 def main() -> None:
     """Evaluate, then print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -166,6 +192,7 @@ def main() -> None:
         "Clips per second of one core's processor time, without decoding",
         lambda row: "" if row.clips_per_s is None else f"{row.clips_per_s:.0f}",
     )
+    one_table(summary)
 
 
 if __name__ == "__main__":
