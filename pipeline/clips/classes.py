@@ -48,12 +48,20 @@ def settle_classes(
         unnamed = are_ids(label_names) and backbone.label_names is not None
         return Classes(names if unnamed else label_names, agreement.verdict)
     what = f"dataset {dataset} ({len(label_names)} classes) and checkpoint {checkpoint} "
-    if agreement.verdict == Agreement.COUNTS and set(label_names) < set(names):
+    numbered = are_ids(label_names)
+    some = set(label_names) < set(names) or (numbered and len(label_names) < len(names))
+    if agreement.verdict == Agreement.COUNTS and some:
         raise BackboneError(
             f"{what}({len(names)} classes) differ in number, though the checkpoint knows all of "
             "these: write its class names, in its order, as `labels: {names: [...]}` into a "
             "dataset YAML (see `lite-pipeline datasets`); `lite-pipeline datasets check "
             "--backbone` lists the names"
+        )
+    if numbered and len(label_names) == len(names) + 1:
+        raise BackboneError(
+            f"{what}({len(names)} classes) differ by one: its labels are numbers, and class ids "
+            "count from 0. Where they were counted from 1, take 1 off each; else take a "
+            "checkpoint that was fine-tuned on this dataset"
         )
     if agreement.verdict == Agreement.COUNTS:
         raise BackboneError(

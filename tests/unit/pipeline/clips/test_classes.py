@@ -48,9 +48,17 @@ def test_no_option_makes_another_number_of_classes_fit() -> None:
         settle(["a", "x"], ["a", "b", "c"], accept=True)
 
 
-def test_a_dataset_of_some_of_the_checkpoints_classes_is_told_to_list_them_all() -> None:
+@pytest.mark.parametrize("dataset", [["a", "b"], ["0", "1"]])
+def test_a_dataset_of_some_of_the_checkpoints_classes_is_told_to_list_them_all(
+    dataset: list[str],
+) -> None:
     with pytest.raises(BackboneError, match=r"\(3 classes\) differ in number, .*labels: \{names"):
-        settle(["a", "b"], ["b", "c", "a"], accept=True)
+        settle(dataset, ["b", "c", "a"], accept=True)
+
+
+def test_labels_that_seem_to_count_from_one_are_said() -> None:
+    with pytest.raises(BackboneError, match=r"differ by one: .* counted from 1, take 1 off each"):
+        settle(["0", "1", "2", "3"], ["a", "b", "c"])
 
 
 def test_a_class_is_found_by_name_then_by_number():
