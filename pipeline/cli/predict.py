@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import options, output, predict_masks, predict_windows
-from pipeline.cli.predict_masks import SHORT
 from pipeline.config import DECODERS, PRECISIONS, require_one_of
-from pipeline.errors import ConfigError, DecodeError, printable
+from pipeline.errors import ConfigError, DecodeError
 
 if TYPE_CHECKING:
-    from selector.deploy.predict import Prediction
+    pass
 
 
 def register(app: typer.Typer) -> None:
@@ -104,7 +103,7 @@ def predict(
         raise ConfigError("give either --keep-ratio or --adaptive, not both")
     from pipeline.clips.views import list_views, parse_views
     from pipeline.decode import DecodePool
-    from selector.deploy.predict import list_videos, predict_videos, to_json
+    from selector.deploy.predict import list_videos, predict_videos, to_json, to_text
     from selector.training.train import resolve_device
 
     if as_json and jsonl is not None:
@@ -157,7 +156,7 @@ def predict(
             elif isinstance(result, DecodeError):
                 output.echo(f"error: {path}: {result}", err=True)
             elif jsonl != "-":
-                output.echo_lines(describe(path, result))
+                output.echo_lines(to_text(path, result))
                 if drawn is not None:
                     output.echo(f"  mask {drawn}")
     if as_json:
@@ -168,21 +167,3 @@ def predict(
         output.echo(f"masks that are not written: {masks.failed}", err=True)
     if failed or (masks is not None and masks.failed):
         raise typer.Exit(1)
-
-
-def describe(title: str, result: Prediction) -> str:
-    """What is said of one video, or of one window."""
-    notes = " (damaged: the decoder reported errors)" if result.damaged else ""
-    notes += f" ({SHORT})" if result.padded else ""
-    lines = [printable(title) + notes]
-    lines += [f"  {100 * p:5.1f} %  {printable(label)}" for _, label, p in result.top]
-    num_views = len(result.kept_tokens)
-    kept, num = sum(result.kept_tokens), num_views * result.num_tokens
-    cost = f"{result.gmacs:.3g} of {result.full_gmacs:.3g} GMACs"
-    share = f"{100 * result.gmacs / result.full_gmacs:.0f} %"
-    over = "" if num_views == 1 else f" over {num_views} views"
-    lines.append(f"  kept {kept} of {num} tokens{over}, {cost} ({share})")
-    if result.confidence is not None:
-        sure = ", ".join(f"{value:.2f}" for value in result.confidence)
-        lines.append(f"  confidence {sure}")
-    return "\n".join(lines)

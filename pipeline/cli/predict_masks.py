@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 Answers = Iterator[tuple["Window", "Prediction | DecodeError"]]
 
-SHORT = "shorter than a clip, which repeats frames"
-"""What is said of a video that has too few frames."""
-
 
 class Masks:
     """Draws one video after the other; a picture that cannot be written is said and counted.
@@ -198,6 +195,8 @@ class Masks:
             last = index
 
     def _heading(self, title: str, result: Prediction) -> list[str]:
+        from selector.deploy.predict import SHORT
+
         _, name, probability = result.top[0]
         lines = [printable(Path(title).name), f"predicted: {printable(name)}, {probability:.1%}"]
         views = len(result.kept_tokens)

@@ -91,9 +91,8 @@ def predict(
         ConfigError: the windows do not fit a source.
         typer.Exit: with code 1, if a source or a window failed.
     """
-    from pipeline.cli.predict import describe
     from pipeline.decode.windows import WindowRequest
-    from selector.deploy.predict import clip_request, predict_windows, to_json
+    from selector.deploy.predict import clip_request, predict_windows, to_json, to_text
 
     def request(source: str) -> WindowRequest:
         clip = clip_request(lite, source, sampling or lite.sampling, decoder, views)
@@ -120,7 +119,7 @@ def predict(
                         failed += 1
                         output.echo(f"error: {title}: {result}", err=True)
                     elif jsonl != "-":
-                        output.echo_lines(describe(title, result))
+                        output.echo_lines(to_text(title, result))
                     if window.num_skipped:
                         output.note(
                             f"{title}: {window.num_skipped} windows before it were lost, as the "

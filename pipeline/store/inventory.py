@@ -9,14 +9,11 @@ import logging
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from pipeline.store import layout
 from pipeline.store.lock import writing
+from pipeline.store.manifest import FolderInfo
 from pipeline.store.root import Root, is_temporary
-
-if TYPE_CHECKING:
-    from pipeline.store.manifest import FolderInfo
 
 _log = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from pipeline.config import OracleConfig
 from pipeline.errors import ClipStatus, StoreError
 from pipeline.store import layout
 from pipeline.store.arrays import metadata_files
+from pipeline.store.begin import begin
 from pipeline.store.commits import Commits
 from pipeline.store.info import StoreInfo, library_versions
 from pipeline.store.inventory import remove_leftovers
 from pipeline.store.lock import StoreLock
-from pipeline.store.manifest import begin
 from pipeline.store.root import Root
 from pipeline.store.tables import plan_bytes
 

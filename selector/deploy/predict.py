@@ -22,11 +22,14 @@ from pipeline.clips.views import View
 from pipeline.decode import DecodedVideo, DecodePool, DecodeRequest
 from pipeline.decode.sliding import slide
 from pipeline.decode.windows import Window, WindowRequest
-from pipeline.errors import ClipStatus, ConfigError, DecodeError
+from pipeline.errors import ClipStatus, ConfigError, DecodeError, printable
 from selector.deploy.model import LiteModel
 from selector.deploy.output import LiteOutput
 
 _log = logging.getLogger(__name__)
+
+SHORT = "shorter than a clip, which repeats frames"
+"""What is said of a video that has too few frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,3 +261,21 @@ def to_json(
     )
     shown = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
     return where | {"status": ClipStatus.OK.value, "top": list(top)} | {k: shown[k] for k in keys}
+
+
+def to_text(title: str, result: Prediction) -> str:
+    """What is said of one video, or of one window."""
+    notes = " (damaged: the decoder reported errors)" if result.damaged else ""
+    notes += f" ({SHORT})" if result.padded else ""
+    lines = [printable(title) + notes]
+    lines += [f"  {100 * p:5.1f} %  {printable(label)}" for _, label, p in result.top]
+    num_views = len(result.kept_tokens)
+    kept, num = sum(result.kept_tokens), num_views * result.num_tokens
+    cost = f"{result.gmacs:.3g} of {result.full_gmacs:.3g} GMACs"
+    share = f"{100 * result.gmacs / result.full_gmacs:.0f} %"
+    over = "" if num_views == 1 else f" over {num_views} views"
+    lines.append(f"  kept {kept} of {num} tokens{over}, {cost} ({share})")
+    if result.confidence is not None:
+        sure = ", ".join(f"{value:.2f}" for value in result.confidence)
+        lines.append(f"  confidence {sure}")
+    return "\n".join(lines)

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import StoreError
+from pipeline.store.begin import begin
 from pipeline.store.commits import Commits, commit_bytes
 from pipeline.store.layout import PLAN
-from pipeline.store.manifest import FolderInfo, FolderKind, begin, read_checked
+from pipeline.store.manifest import FolderInfo, FolderKind, read_checked
 from pipeline.store.root import Root
 from pipeline.store.tables import plan_bytes, read_table
 from selector.evaluation import layout

@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from pipeline.errors import StoreError
 from selector.training.split import HELD_OUT, TRAIN, StoreSplit
-from selector.training.targets import clean_scores
+from selector.training.targets import check_finite, clean_scores
 
 if TYPE_CHECKING:
-    from pipeline.store.reader import ShardData, Store
+    from pipeline.store.reader import Store
     from selector.training.other_scores import OtherScores
 
 BLOCK_BYTES = 256 << 20
@@ -263,26 +262,3 @@ class TokenStream:
             score=pick("score"),
             cam=pick("cam"),
         )
-
-
-def check_finite(where: str, data: ShardData, rows: np.ndarray, names: Sequence[str]) -> None:
-    """Refuses NaN and infinity in clips that are ok.
-
-    Args:
-        where: the store.
-        data: one of its shards.
-        rows: of the clips within the shard.
-        names: of the arrays to look at.
-
-    Raises:
-        StoreError: names the clip.
-    """
-    for name in names:
-        values = getattr(data, name)
-        for row in rows:
-            if not np.isfinite(values[row]).all():
-                raise StoreError(
-                    f"{name} of clip {data.clips['clip_id'].iloc[row]} in {where} holds NaN or "
-                    "infinity although the clip is ok: the store is damaged; see "
-                    f"`lite-pipeline verify {where}`"
-                )

@@ -29,7 +29,7 @@ from pipeline.clips.views import Sampling
 from pipeline.errors import ClipStatus, ConfigError, StoreMismatchError
 from pipeline.store.reader import PENDING
 from selector.training.checkpoint import load_store_backbone
-from selector.training.data import check_finite
+from selector.training.targets import check_finite
 
 if TYPE_CHECKING:
     from pipeline.store.reader import Store

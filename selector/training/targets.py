@@ -7,11 +7,16 @@ sees the whole token grid of a clip, also where a store keeps only a sample of t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from pipeline.store.reader import ShardData
 
 EDGE_FACTOR = 0.5
 """What the outermost ring of each frame's tokens is multiplied by."""
@@ -118,3 +123,26 @@ def _box_sum(values: torch.Tensor) -> torch.Tensor:
     """Sum over the 3x3x3 box around each token; outside the grid counts as zero."""
     kernel = torch.ones(1, 1, 3, 3, 3, dtype=values.dtype, device=values.device)
     return F.conv3d(values[:, None], kernel, padding=1)[:, 0]
+
+
+def check_finite(where: str, data: ShardData, rows: np.ndarray, names: Sequence[str]) -> None:
+    """Refuses NaN and infinity in clips that are ok.
+
+    Args:
+        where: the store.
+        data: one of its shards.
+        rows: of the clips within the shard.
+        names: of the arrays to look at.
+
+    Raises:
+        StoreError: names the clip.
+    """
+    for name in names:
+        values = getattr(data, name)
+        for row in rows:
+            if not np.isfinite(values[row]).all():
+                raise StoreError(
+                    f"{name} of clip {data.clips['clip_id'].iloc[row]} in {where} holds NaN or "
+                    "infinity although the clip is ok: the store is damaged; see "
+                    f"`lite-pipeline verify {where}`"
+                )
