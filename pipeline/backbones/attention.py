@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.backbones.precision import as_precise_as_given, in_full_precision
 from pipeline.backbones.tokens import (
     KEYS,
     PROBABILITIES,
@@ -27,7 +28,14 @@ def split_heads(values: Tensor, num_heads: int) -> Tensor:
 
 
 def attend(
-    x: Tokens, query: Tensor, key: Tensor, value: Tensor, scale: float, *, by_size: bool
+    x: Tokens,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    *,
+    by_size: bool,
+    dropout: float,
 ) -> Tensor:
     """What each token takes from all others, (B, K, H d).
 
@@ -38,11 +46,14 @@ def attend(
         value: (B, H, K, d).
         scale: of the products of queries and keys.
         by_size: add log(size) of each key's token to its attention logits.
+        dropout: share of the attention to leave out at random, which a model in training may ask.
     """
     bias = None
     if by_size and x.size is not None:
         bias = x.size.log().to(query.dtype)[:, None, None, :]
-    context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
+    context = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=bias, dropout_p=dropout, scale=scale
+    )
     return context.transpose(1, 2).flatten(2)
 
 
@@ -53,9 +64,9 @@ def attention_evidence(query: Tensor, key: Tensor, scale: float, want: Wanted) -
 
 def _maps(query: Tensor, key: Tensor, scale: float) -> Iterator[Tensor]:
     """(H, K, K) for each clip; nothing is done, and no batch is taken apart, until one is asked."""
-    precise = torch.promote_types(query.dtype, torch.float32)
     for q, k in zip(query, key, strict=True):
-        yield (q.to(precise) @ k.to(precise).transpose(-1, -2) * scale).softmax(dim=-1)
+        logits = in_full_precision(q) @ in_full_precision(k).transpose(-1, -2) * scale
+        yield logits.softmax(dim=-1)
 
 
 def evidence(maps: Iterable[Tensor], key: Tensor, want: Wanted) -> Evidence:
@@ -70,9 +81,10 @@ def evidence(maps: Iterable[Tensor], key: Tensor, want: Wanted) -> Evidence:
         want: what to show.
     """
     received, probabilities = [], []
-    for each in maps if want & {RECEIVED, PROBABILITIES} else ():
-        received.append(each.mean(dim=(0, 1)))
-        probabilities.append(each.mean(dim=0))
+    with as_precise_as_given(key):
+        for each in maps if want & {RECEIVED, PROBABILITIES} else ():
+            received.append(each.mean(dim=(0, 1)))
+            probabilities.append(each.mean(dim=0))
     return Evidence(
         key if KEYS in want else None,
         torch.stack(received) if RECEIVED in want else None,

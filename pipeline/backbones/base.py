@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.backbones.inputs import normalised_clips, raw_clips
+from pipeline.backbones.precision import as_precise_as_given, in_full_precision
 from pipeline.backbones.tokens import NOTHING, Evidence, Reducer, Tokens, Wanted
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError
@@ -39,11 +40,6 @@ class Preprocessing:
     crop_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-
-
-def in_full_precision(logits: Tensor) -> Tensor:
-    """Logits in float32; those of a model in float64 stay so."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class ClipFormat(TypedDict):
@@ -136,7 +132,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def head(self, x: Tokens) -> Tensor:
-        """Turn the last block's output into logits (B, num_classes), see `in_full_precision`."""
+        """Turn the last block's output into logits (B, num_classes), in float32 at least."""
 
     @abstractmethod
     def block_part(self, index: int, part: str) -> nn.Module:
@@ -229,25 +225,29 @@ class Backbone(nn.Module, ABC):
             if want is None:
                 x = block.mlp(x)
                 continue
-            x = block.mlp(reducer.between(layer, x, seen))
-            x = reducer.after(layer, x, seen)
+            with as_precise_as_given(x.values):
+                x = reducer.between(layer, x, seen)
+            x = block.mlp(x)
+            with as_precise_as_given(x.values):
+                x = reducer.after(layer, x, seen)
         return x
 
     def run(self, x: Tokens, reducer: Reducer | None = None) -> Tensor:
-        """Classify from any tokens of a clip: float32 logits (B, num_classes); see `encode`.
+        """Classify from any tokens of a clip: logits (B, num_classes) as of `head`; see `encode`.
 
         Where the reducer leaves clips other numbers of tokens, those with equally many run
         together.
         """
         if x.values.shape[0] == 0:  # what Hugging Face's reshapes do not take
-            return x.values.new_empty((0, self.num_classes), dtype=torch.float32)
+            return in_full_precision(x.values.new_empty((0, self.num_classes)))
         parts = None if reducer is None else reducer.split()
         if parts is None:
             return self.head(self.encode(x, reducer))
-        logits = x.values.new_empty((len(x), self.num_classes), dtype=torch.float32)
-        for rows, part in parts:
-            logits[rows] = self.head(self.encode(x.rows(rows), part))
-        return logits
+        rows, reducers = zip(*parts, strict=True)
+        each = [
+            self.head(self.encode(x.rows(r), own)) for r, own in zip(rows, reducers, strict=True)
+        ]
+        return torch.cat(each)[torch.cat(rows).argsort()]
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Classify (B, T, 3, H, W) from all tokens; equals the plain model."""

@@ -32,7 +32,9 @@ class Segments:
     length: int
     filled: Tensor | None
 
-    def attend(self, qkv: Tensor, num_heads: int, scale: float, first: Tensor | None) -> Tensor:
+    def attend(
+        self, qkv: Tensor, num_heads: int, scale: float, first: Tensor | None, dropout: float
+    ) -> Tensor:
         """What each token takes from its own segment.
 
         Args:
@@ -40,6 +42,7 @@ class Segments:
             num_heads: H.
             scale: of the products of queries and keys.
             first: (B, 1, 3 H d), of a token that stands in every segment beside the others.
+            dropout: as in `pipeline.backbones.attention.attend`.
 
         Returns:
             (B, K, H d); with `first`, (B, 1 + K, H d), in front what it takes from its segments on
@@ -59,7 +62,12 @@ class Segments:
             mask = (filled | ~filled.any(dim=2, keepdim=True))[:, :, None, None]
             mask = mask.flatten(0, 1)
         context = F.scaled_dot_product_attention(
-            query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), attn_mask=mask, scale=scale
+            query.flatten(0, 1),
+            key.flatten(0, 1),
+            value.flatten(0, 1),
+            attn_mask=mask,
+            dropout_p=dropout,
+            scale=scale,
         )
         taken = context.transpose(1, 2).flatten(2).unflatten(0, (b, self.num))
         if first is None:

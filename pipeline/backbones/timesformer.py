@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.backbones.attention import attend, attention_evidence, evidence, split_heads
-from pipeline.backbones.base import Block, Preprocessing, in_full_precision
+from pipeline.backbones.base import Block, Preprocessing
 from pipeline.backbones.huggingface import (
     HalvedBlock,
     HuggingFaceBackbone,
@@ -24,6 +24,7 @@ from pipeline.backbones.huggingface import (
     UnusableError,
     prepare_halves,
 )
+from pipeline.backbones.precision import in_full_precision
 from pipeline.backbones.segments import Segments, segments_of
 from pipeline.backbones.tokens import Evidence, Tokens, Wanted, grid_tokens
 from pipeline.clips.grid import TokenGrid
@@ -46,7 +47,15 @@ class JointBlock(HalvedBlock):
             split_heads(part, attention.num_heads)
             for part in attention.qkv(layer.layernorm_before(x.values)).chunk(3, dim=-1)
         )
-        context = attend(x, query, key, value, attention.scale, by_size=by_size)
+        context = attend(
+            x,
+            query,
+            key,
+            value,
+            attention.scale,
+            by_size=by_size,
+            dropout=_dropout(attention),
+        )
         update = layer.drop_path(layer.attention.output(context))
         return replace(x, values=x.values + update), attention_evidence(
             query, key, attention.scale, want
@@ -57,6 +66,11 @@ class JointBlock(HalvedBlock):
         layer = self.layer
         update = layer.output(layer.intermediate(layer.layernorm_after(x.values)))
         return replace(x, values=x.values + layer.drop_path(update))
+
+
+def _dropout(attention: Any) -> float:
+    share: float = attention.attn_drop.p
+    return share if attention.training else 0.0
 
 
 class Layout:
@@ -107,13 +121,17 @@ class DividedBlock(JointBlock):
 
         over_time = layer.temporal_attention.attention
         qkv = over_time.qkv(layer.temporal_layernorm(kept))
-        context = columns.attend(qkv, over_time.num_heads, over_time.scale, None)
+        context = columns.attend(
+            qkv, over_time.num_heads, over_time.scale, None, _dropout(over_time)
+        )
         update = layer.drop_path(layer.temporal_attention.output(context))
         values = torch.cat([cls, kept + layer.temporal_dense(update)], dim=1)
 
         within = layer.attention.attention
         qkv = within.qkv(layer.layernorm_before(values))
-        context = frames.attend(qkv[:, 1:], within.num_heads, within.scale, qkv[:, :1])
+        context = frames.attend(
+            qkv[:, 1:], within.num_heads, within.scale, qkv[:, :1], _dropout(within)
+        )
         values = values + layer.drop_path(layer.attention.output(context))
 
         query, key, _ = (split_heads(part, within.num_heads) for part in qkv.chunk(3, dim=-1))
@@ -134,10 +152,9 @@ def frame_maps(
         frame: int64 (B, K), of each token but CLS.
         num_frames: T; CLS is in each, and its row is the mean over them.
     """
-    precise = torch.promote_types(query.dtype, torch.float32)
     every = torch.arange(num_frames, device=frame.device)[:, None]
     for q, k, own in zip(query, key, frame, strict=True):
-        logits = q.to(precise) @ k.to(precise).transpose(-1, -2) * scale
+        logits = in_full_precision(q) @ in_full_precision(k).transpose(-1, -2) * scale
         # Queries: CLS once for each frame, then the tokens. Keys: CLS, then the tokens.
         asked = torch.cat([every, own[:, None]])
         seen = nn.functional.pad(asked == own, (1, 0), value=True)

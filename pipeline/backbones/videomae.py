@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipeline.backbones.attention import attend, attention_evidence, split_heads
-from pipeline.backbones.base import Block, Preprocessing, in_full_precision
+from pipeline.backbones.base import Block, Preprocessing
 from pipeline.backbones.huggingface import HuggingFaceBackbone, Sizes
+from pipeline.backbones.precision import in_full_precision
 from pipeline.backbones.tokens import Evidence, Tokens, Wanted, grid_tokens
 
 
@@ -32,8 +33,9 @@ class VideoMAEBlock:
             split_heads(project(normed), attention.num_attention_heads)
             for project in (attention.query, attention.key, attention.value)
         )
-        context = attend(x, query, key, value, attention.scaling, by_size=by_size)
-        update = self.layer.attention.output.dense(context)
+        dropout = attention.dropout_prob if attention.training else 0.0
+        context = attend(x, query, key, value, attention.scaling, by_size=by_size, dropout=dropout)
+        update = self.layer.attention.output(context, x.values)
         seen = attention_evidence(query, key, attention.scaling, want)
         return replace(x, values=update + x.values), seen
 

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipeline.backbones.attention import attend, attention_evidence, split_heads
-from pipeline.backbones.base import Block, Preprocessing, in_full_precision
+from pipeline.backbones.base import Block, Preprocessing
 from pipeline.backbones.huggingface import HuggingFaceBackbone, Sizes, UnusableError
+from pipeline.backbones.precision import in_full_precision
 from pipeline.backbones.tokens import Evidence, Tokens, Wanted, grid_tokens
 
 
@@ -32,7 +33,8 @@ class VivitBlock:
             split_heads(project(normed), attention.num_attention_heads)
             for project in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
-        context = attend(x, query, key, value, attention.scaling, by_size=by_size)
+        dropout = attention.attention_dropout if attention.training else 0.0
+        context = attend(x, query, key, value, attention.scaling, by_size=by_size, dropout=dropout)
         update = self.layer.dropout(attention.o_proj(context))
         seen = attention_evidence(query, key, attention.scaling, want)
         return replace(x, values=update + x.values), seen

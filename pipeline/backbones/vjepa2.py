@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.backbones.attention import attend, attention_evidence, split_heads
-from pipeline.backbones.base import Block, Preprocessing, in_full_precision
+from pipeline.backbones.base import Block, Preprocessing
 from pipeline.backbones.huggingface import (
     HalvedBlock,
     HuggingFaceBackbone,
     Sizes,
     prepare_halves,
 )
+from pipeline.backbones.precision import in_full_precision
 from pipeline.backbones.tokens import KEYS, Evidence, Tokens, Wanted, grid_tokens
 from pipeline.clips.grid import TokenGrid
 
@@ -100,7 +101,8 @@ class VJEPA2Block(HalvedBlock):
             for project in (attention.query, attention.key, attention.value)
         )
         turned = self._rotary(query, x.place), self._rotary(key, x.place)
-        context = attend(x, *turned, value, attention.scaling, by_size=by_size)
+        dropout = attention.dropout_prob if attention.training else 0.0
+        context = attend(x, *turned, value, attention.scaling, by_size=by_size, dropout=dropout)
         update = layer.drop_path(attention.proj(context))
         seen = attention_evidence(*turned, attention.scaling, want)
         seen = seen._replace(keys=key if KEYS in want else None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pipeline.backbones.precision import in_full_precision
 from pipeline.backbones.tokens import Tokens, reduce
 from selector.budgets.clip_budget import ThresholdBudget
 from selector.budgets.confidence import Judgement
@@ -146,10 +147,10 @@ def classify(
         answers: as `Judgement.answers` has them; a budget that is among them runs nothing.
 
     Returns:
-        float32 logits (B, C) and the kept tokens, bool (B, N).
+        Logits (B, C), in float32 at least, and the kept tokens, bool (B, N).
     """
     shape = (len(tokens), model.backbone.num_classes)
-    logits = torch.empty(shape, dtype=torch.float32, device=ranking.device)
+    logits = in_full_precision(tokens.values.new_empty(shape))
     kept = torch.zeros(ranking.shape, dtype=torch.bool, device=ranking.device)
     answers = answers or {}
     for num, rows in of_equal_counts(budget):

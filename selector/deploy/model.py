@@ -134,7 +134,7 @@ class LiteModel(nn.Module):
             return new if new.dtype == tensor.dtype else tensor.to(new.device)
 
         parts, offsets = dict(self._modules), self._buffers.pop("_offsets")
-        selector = self._modules.pop("selector")
+        selector = self._modules.pop("selector", None)
         super()._apply(fn, recurse)
         self._modules.clear()  # their order is that of the weights
         self._modules.update(parts)

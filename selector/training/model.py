@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.backbones.precision import as_precise_as_given
 from pipeline.clips.grid import TokenGrid
 from pipeline.errors import ConfigError
 from selector.training.config import SelectorConfig
@@ -67,7 +68,8 @@ class TokenSelector(nn.Module):
             ConfigError: `global` without all tokens of each clip.
         """
         x = (tokens.to(self.mean.dtype) - self.mean) / self.std
-        logits: torch.Tensor = self.body(x, token_index).squeeze(-1)
+        with as_precise_as_given(x):
+            logits: torch.Tensor = self.body(x, token_index).squeeze(-1)
         return logits
 
     @torch.no_grad()

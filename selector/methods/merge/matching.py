@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.backbones.precision import in_full_precision
 from pipeline.backbones.tokens import Merge, Reduction
 
 
@@ -63,7 +64,12 @@ def cosines(metric: Tensor) -> Tensor:
 
     In bfloat16 many similarities are equal, and the order among them would be luck.
     """
-    return F.normalize(metric.to(torch.promote_types(metric.dtype, torch.float32)), dim=-1)
+    return F.normalize(in_full_precision(metric), dim=-1)
+
+
+def mean_key(keys: Tensor) -> Tensor:
+    """The mean over heads of (B, H, K, d), (B, K, d), what most methods compare tokens by."""
+    return in_full_precision(keys).mean(dim=1)
 
 
 def by_turns(num: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import KEYS, Evidence, Reducer, Reduction, Tokens, Wanted, reduce
 from selector.methods.base import ClipBatch, Method
 from selector.methods.cost import Flow, TokenCounts
-from selector.methods.merge.matching import Pairs, cosines, pair
+from selector.methods.merge.matching import Pairs, cosines, mean_key, pair
 
 STEPS = 1000
 """A setting counts in thousandths of the tokens that each block merges."""
@@ -57,7 +57,7 @@ class PiToMeReducer(Reducer):
         if not r:
             return x
         assert seen.keys is not None
-        unit = cosines(seen.keys.mean(dim=1)[:, x.prefix :])
+        unit = cosines(mean_key(seen.keys)[:, x.prefix :])
         similar = unit @ unit.transpose(1, 2)
         energy = energies(similar, layer, self.num_layers)
         order = energy.sort(dim=-1, descending=True, stable=True).indices

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pipeline.backbones.precision import in_full_precision
 from pipeline.backbones.tokens import (
     NOTHING,
     RECEIVED,
@@ -127,7 +128,8 @@ class ShiftReducer(Reducer):
 
     def after(self, layer: int, x: Tokens, seen: Evidence) -> Tokens:
         """Keep those that moved most."""
-        shift = (x.values - self._before.pop(layer)).float().norm(dim=-1)
+        before = self._before.pop(layer)
+        shift = (in_full_precision(x.values) - in_full_precision(before)).norm(dim=-1)
         return keep_highest(x, shift, num_left(x.num, self.setting, x.prefix))
 
 

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from pipeline.backbones.base import Backbone
+from pipeline.backbones.precision import in_full_precision
 from pipeline.backbones.tokens import KEYS, Evidence, Reducer, Reduction, Tokens, Wanted, reduce
 from selector.methods.base import ClipBatch, Method
 from selector.methods.cost import Flow, TokenCounts
-from selector.methods.merge.matching import cosines, match
+from selector.methods.merge.matching import cosines, match, mean_key
 
 GROUPS = (8, 4, 2)
 """Groups of each stage; the first are the tubelets of 16 frames."""
@@ -45,8 +46,8 @@ class STAReducer(Reducer):
         """One stage."""
         assert seen.keys is not None
         stage = self.stages.index(layer)
-        unit = cosines(seen.keys.mean(dim=1))[:, x.prefix :]
-        holds = x.values.abs().sum(dim=-1).to(unit.dtype)[:, x.prefix :]
+        unit = cosines(mean_key(seen.keys))[:, x.prefix :]
+        holds = in_full_precision(x.values).abs().sum(dim=-1)[:, x.prefix :]
         kept = keep_of_groups(unit, holds, GROUPS[stage], self.r, backwards=stage % 2 == 1)
         first = torch.arange(x.prefix, device=kept.device).expand(kept.shape[0], -1)
         return reduce(x, Reduction(torch.cat([first, kept + x.prefix], dim=1)))

@@ -20,7 +20,7 @@ from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import KEYS, Evidence, Reducer, Reduction, Tokens, Wanted, reduce
 from selector.methods.base import ClipBatch, Method
 from selector.methods.cost import Flow, TokenCounts
-from selector.methods.merge.matching import Pairs, by_turns, match, most_mergeable, pair
+from selector.methods.merge.matching import Pairs, by_turns, match, mean_key, most_mergeable, pair
 
 MODES = ("merge", "drop", "hybrid", "random-merge", "random-drop")
 """`drop` leaves the sources out; `hybrid` lets a source replace its target where they are less
@@ -74,7 +74,7 @@ class ToMeReducer(Reducer):
             halves = by_turns(x.num, x.values.device)
             return pair(at_random(layer, x, self.seeds), *halves, r, x.prefix)
         assert seen.keys is not None
-        return match(seen.keys.mean(dim=1), r, x.prefix)
+        return match(mean_key(seen.keys), r, x.prefix)
 
     def _decide(self, pairs: Pairs, x: Tokens) -> Reduction:
         by_position = x.prefix > 0  # the prefix must stay in front

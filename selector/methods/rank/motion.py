@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from pipeline.backbones.base import Backbone
+from pipeline.backbones.precision import in_full_precision
 from selector.methods.rank.base import ClipBatch, Ranking, RankingMethod
 from selector.methods.spread import even_lattice
 
@@ -37,7 +38,8 @@ class MotionMethod(RankingMethod):
     def rank(self, batch: ClipBatch) -> Ranking:
         """Euclidean distances, (B, N) float32."""
         grid = batch.backbone.grid
-        embedded = (batch.tokens.on_grid - self._offset).float()
+        values = in_full_precision(batch.tokens.on_grid)
+        embedded = values - self._offset.to(values)  # a model may have moved since
         spans = embedded.reshape(-1, grid.t // self._num_spans, grid.h, grid.w, embedded.shape[-1])
         return Ranking(_pad_first(spans.diff(dim=1).norm(dim=-1)).view(batch.num_clips, -1))
 
@@ -96,7 +98,7 @@ def pixel_change(batch: ClipBatch) -> torch.Tensor:
 
 
 def _change(pixel_values: torch.Tensor, num_tubelets: int, patch_size: int) -> torch.Tensor:
-    frames = pixel_values.float().unflatten(1, (num_tubelets, -1))
+    frames = in_full_precision(pixel_values).unflatten(1, (num_tubelets, -1))
     change = (frames[:, 1:, -1] - frames[:, :-1, 0]).abs().mean(dim=2)  # (B, t-1, H, W)
     patches = change.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
     return patches.mean(dim=(3, 5))

@@ -233,3 +233,10 @@ def test_the_command_line_needs_no_training(checkpoint, tmp_path):
 def test_synthetic_is_a_checkpoint_too():
     model = LiteModel.from_backbone("synthetic", "evs")
     assert model.backbone.digest == load_backbone("synthetic").digest
+
+
+@pytest.mark.parametrize("method", ["motion", "fluxvit", "evs", "uniform", "tome"])
+@torch.no_grad()
+def test_a_model_may_move_after_it_was_made(checkpoint, method):
+    model = LiteModel.from_backbone(checkpoint, method, keep_ratio=0.7).to("meta")
+    assert model(make_pixels(2)).logits.shape == (2, 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import io
 import warnings
@@ -360,6 +361,25 @@ def test_inductor_gives_the_same_logits(model):
     compiled = torch.compile(model, fullgraph=True)
     expected = model(make_pixels(2)).logits
     torch.testing.assert_close(compiled(make_pixels(2)).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_selector_ranks_in_single_precision_under_autocast(model):
+    tokens = model.backbone.embed(make_pixels(3))
+    expected, _ = model.rank(tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = model.rank(tokens)
+    assert torch.equal(found, expected)
+
+
+@torch.no_grad()
+def test_uneven_budgets_are_answered_in_double_precision(model):
+    double = copy.deepcopy(model).double()
+    tokens = double.backbone.embed(make_pixels(3).double())
+    ranking, _ = double.rank(tokens)
+    logits, _ = classify(double, tokens, ranking, torch.tensor([8, 2, 5]))
+    whole = double.backbone.run(tokens)
+    torch.testing.assert_close(logits[:1], whole[:1], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("precision", "error"), [("bf16", 0.03), ("fp16", 0.004)])

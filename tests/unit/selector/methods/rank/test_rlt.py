@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -126,3 +127,17 @@ def test_a_still_clip_is_its_first_tubelet_even_at_no_threshold(backbone, batch)
     expected = torch.zeros(len(batch), 4, 16, dtype=torch.bool)
     expected[:, 0] = True
     assert torch.equal(masks(method, still), expected.flatten(1))
+
+
+@torch.no_grad()
+def test_clips_of_other_counts_are_answered_in_double_precision(batch):
+    backbone = copy.deepcopy(batch.backbone).double()
+    double = make_batch(backbone, range(5))
+    method = make_method(parse_method(f"rlt[tau={TAU}]"), Parts(backbone))
+    prepared, setting = method.prepare(double), method.setting(NO_BUDGET, None)
+    assert len(set(method.num_left(prepared, setting).tolist())) > 1
+    logits = backbone.run(double.tokens, method.reducer(prepared, setting))
+    for clip in range(5):
+        alone = make_batch(backbone, [clip])
+        expected = backbone.run(alone.tokens, method.reducer(method.prepare(alone), setting))
+        torch.testing.assert_close(logits[clip : clip + 1], expected, rtol=0, atol=1e-12)
