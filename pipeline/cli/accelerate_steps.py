@@ -153,7 +153,11 @@ def evaluate(
         num_seeds=1,
     )
     result = run_evaluation(
-        asked, str(task.work / name), task.run, progress_stream=output.progress_stream()
+        asked,
+        str(task.work / name),
+        task.run,
+        progress_stream=output.progress_stream(),
+        judges_all=task.judge_split != task.split,  # else `judged` leaves out what was learnt from
     )
     if result.given_up:
         raise ConfigError(

@@ -211,10 +211,8 @@ class Masks:
         from selector.deploy.mask_picture import mask_panels
 
         lite = self._lite
-        method = lite.config.method
-        if lite.config.selects and lite.config.spread:
-            method += f" (sampled by value, spread {lite.config.spread:g})"
-        panels = mask_panels(result.frames, result.kept, result.scores, result.group, method)
+        named = lite.config.drawn_as
+        panels = mask_panels(result.frames, result.kept, result.scores, result.group, named)
         if video in self._classes:
             class_id = self._classes[video]
             name = printable(lite.id2label[class_id])

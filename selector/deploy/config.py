@@ -55,6 +55,8 @@ class LiteConfig:
     """Folder or hub id of the backbone; None: the one the selector's `config.json` names."""
     revision: str | None = None
     """Hub revision of `backbone`."""
+    backbone_digest: str | None = None
+    """Of `backbone` when the model was written; None where the folder holds the backbone itself."""
     precision: str = "fp32"
     """Of the backbone, unless another one is asked for on loading."""
     sampling: str | None = None
@@ -97,6 +99,12 @@ class LiteConfig:
     def selects(self) -> bool:
         """Whether the selector alone makes clips cheaper."""
         return self.method == LITE
+
+    @property
+    def drawn_as(self) -> str:
+        """What pictures of kept tokens call the method."""
+        sampled = self.selects and self.spread
+        return self.method + f" (sampled by value, spread {self.spread:g})" * bool(sampled)
 
     @property
     def needs_selector(self) -> bool:

@@ -81,4 +81,16 @@ def load_parts(
             f"{error} (the selector in {folder} works on that backbone only; if it lies elsewhere "
             "now, say where)"
         ) from error
+    if backbone is None and not embedded.is_dir() and selector is None:  # which has its own digest
+        _check_same(folder, name, config.backbone_digest, loaded.digest)
     return loaded, selector, config, (name, at)
+
+
+def _check_same(folder: Path, name: str, then: str | None, now: str) -> None:
+    """Refuse a checkpoint that was exchanged since a model was saved that only names it."""
+    if then not in (None, now):
+        raise ConfigError(
+            f"the model in {folder} was made with another checkpoint than {name} is now (digest "
+            f"{now[:12]}, then {then[:12]}): put that one back, say where it is, or make the "
+            "model anew"
+        )

@@ -87,11 +87,11 @@ def save_model(
         source = find_checkpoint(model.backbone_name, model.revision)
         if with_backbone:
             digest = save_backbone(model.backbone, source, new / BACKBONE_NAME, max_shard_size)
-            config = replace(config, backbone=None, revision=None)
+            config = replace(config, backbone=None, revision=None, backbone_digest=None)
         else:
             digest = model.backbone.digest
             name = _name_alone(model, folder)
-            config = replace(config, backbone=name, revision=model.revision)
+            config = replace(config, backbone=name, revision=model.revision, backbone_digest=digest)
         if model.selector is not None:
             _save_selector(model.selector, digest, new / SELECTOR_NAME)
         if model.confidence is not None:

@@ -83,7 +83,6 @@ def prepare(asked: EvalConfig, run: RunConfig) -> tuple[EvaluationInfo, pa.Table
         keep_ratios=keep_ratios,
         left_out=_unreachable(methods, keep_ratios, budgets),
     )
-    _warn_of_learnt(config, plan)
     info = _info(config, plan.num_rows, inputs.label_names, methods, budgets)
     return info, plan
 
@@ -103,6 +102,7 @@ def evaluate(
     *,
     progress_stream: TextIO | None = None,
     worker_class: Callable[..., Any] = EvalWorker,
+    judges_all: bool = True,
 ) -> EvalResult:
     """Begin an evaluation or go on with one, until all its shards are done or given up.
 
@@ -112,12 +112,16 @@ def evaluate(
         run_config: how fast.
         progress_stream: where the progress line goes; None stays silent.
         worker_class: called as `EvalWorker` is.
+        judges_all: False where the caller leaves out the videos that a selector learnt from, and
+            needs no warning of them.
 
     Raises:
         LiteError: see `prepare`, `begun` and `run_shards`.
         KeyboardInterrupt: after the workers were stopped; the same call goes on.
     """
     info, plan = prepare(asked, run_config)
+    if judges_all:
+        _warn_of_learnt(info.config, plan)
     root = out if isinstance(out, Root) else Root(out)
     run_config = with_what_is_seen(run_config, info.config, plan["path"].to_pylist())
     with begun(root, info, plan) as evaluation:

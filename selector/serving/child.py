@@ -58,7 +58,7 @@ def classify(
                 kept=each.kept,
                 scores=each.scores,
                 group=each.group,
-                method=model.config.method,
+                method=model.config.drawn_as,
             )
         )
     return answers

@@ -162,6 +162,7 @@ def test_without_labels_the_full_model_is_the_judge(rendered, tmp_path):
     assert measured["full_top1"] == 1
     assert measured["top1"] == pytest.approx((full == chosen).mean())
     assert "agreement with the full model" in " ".join(result.output.split())
+    assert "may have learnt" not in result.output  # what did is left out here
     assert LiteModel.from_pretrained(out).id2label[0] == "Moving something left"
 
 

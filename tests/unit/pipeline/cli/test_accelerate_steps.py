@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,6 +72,22 @@ def test_a_model_among_the_classes_would_be_one(tmp_path):
         )
     inputs.check_apart("folder", str(tmp_path / "videos"), tmp_path / "videos-model")
     inputs.check_apart("ssv2", str(tmp_path / "videos"), tmp_path / "videos" / "model")
+
+
+@pytest.mark.parametrize(("judge_split", "judges_all"), [("all", False), ("validation", True)])
+def test_nobody_is_told_of_learnt_videos_that_do_not_judge(
+    monkeypatch, tmp_path, judge_split, judges_all
+):
+    seen = {}
+
+    def evaluate(*asked, **options):
+        seen.update(options)
+        return SimpleNamespace(given_up=[], evaluation=None)
+
+    monkeypatch.setattr("selector.evaluation.run.evaluate", evaluate)
+    task = make_task(tmp_path, tmp_path / "work", "b", judge_split=judge_split)
+    steps.evaluate(task, tmp_path, ("uniform",), (1.0, 0.5), "evaluation")
+    assert seen["judges_all"] == judges_all
 
 
 def test_a_group_is_not_learnt_from_and_judged_by(tiny_backbone, tmp_path):

@@ -69,6 +69,21 @@ def test_a_model_saved_without_backbone_names_it(tiny_backbone, tmp_path):
     assert torch.equal(logits(LiteModel.from_pretrained(tmp_path)), logits(model))
 
 
+def test_a_checkpoint_that_was_exchanged_since_is_not_answered_by(tiny_backbone, tmp_path):
+    """No selector's digest is there to see it."""
+    checkpoint = shutil.copytree(tiny_backbone, tmp_path / "checkpoint")
+    model = LiteModel.from_backbone(checkpoint, "uniform")
+    model.save_pretrained(tmp_path / "named", with_backbone=False)
+    model.save_pretrained(tmp_path / "whole")
+    assert torch.equal(logits(LiteModel.from_pretrained(tmp_path / "named")), logits(model))
+    save_videomae(checkpoint, seed=7)
+    with pytest.raises(ConfigError, match="was made with another checkpoint than"):
+        LiteModel.from_pretrained(tmp_path / "named")
+    for place, options in (("named", {"backbone": str(tiny_backbone)}), ("whole", {})):
+        loaded = LiteModel.from_pretrained(tmp_path / place, **options)
+        assert torch.equal(logits(loaded), logits(model))
+
+
 def save_torchvision(folder: Path) -> Path:
     torch.manual_seed(0)
     folder.mkdir()
