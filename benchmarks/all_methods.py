@@ -102,19 +102,26 @@ def difference_to(summary: Summary, against: str) -> Callable[[TableRow], str]:
     return cell
 
 
+def clips_per_s(row: TableRow) -> str:
+    """The cell of its speed, where that was measured."""
+    return "" if row.clips_per_s is None else f"{row.clips_per_s:.0f}"
+
+
 def one_table(summary: Summary) -> None:
     """Print all but the costs in one Markdown table; methods without a budget in a line each."""
-    at = {(row.method, row.keep_ratio): row for row in summary.table if row.method != FULL}
+    left_out = {FULL, *(setting.method for setting in summary.adaptive)}
+    at = {(row.method, row.keep_ratio): row for row in summary.table if row.method not in left_out}
     methods = list(dict.fromkeys(method for method, ratio in at if ratio is not None))
     ratios = sorted({ratio for _, ratio in at if ratio is not None}, reverse=True)
     against_random, against_best = (difference_to(summary, name) for name in ("random", BEST))
     columns: list[tuple[str, float, Callable[[TableRow], str]]] = [
-        *((f"{r:g}", r, lambda row: f"{100 * row.top1:.1f}") for r in ratios),
-        *((f"against random at {r:g}", r, against_random) for r in (0.5, 0.3, 0.1)),
-        *((f"against the best other at {r:g}", r, against_best) for r in (0.5, 0.3)),
-        *((f"clips/s at {r:g}", r, lambda row: f"{row.clips_per_s:.0f}") for r in (0.5, 0.3)),
+        *(("", r, lambda row: f"{100 * row.top1:.1f}") for r in ratios),
+        *(("against random at ", r, against_random) for r in (0.5, 0.3, 0.1)),
+        *(("against the best other at ", r, against_best) for r in (0.5, 0.3)),
+        *(("clips/s at ", r, clips_per_s) for r in (0.5, 0.3)),
     ]
-    print(f"\nIn one\n\n| tokens' cost | {' | '.join(title for title, _, _ in columns)} |")
+    titles = " | ".join(title + f"{ratio:g}".lstrip("0") for title, ratio, _ in columns)
+    print(f"\nIn one\n\n| tokens' cost | {titles} |")
     print("|---" * (len(columns) + 1) + "|")
     for method in methods:
         rows = ((at.get((method, ratio)), cell) for _, ratio, cell in columns)
@@ -190,7 +197,7 @@ def main() -> None:
     pivot(
         summary,
         "Clips per second of one core's processor time, without decoding",
-        lambda row: "" if row.clips_per_s is None else f"{row.clips_per_s:.0f}",
+        clips_per_s,
     )
     one_table(summary)
 
