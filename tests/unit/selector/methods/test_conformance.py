@@ -27,8 +27,8 @@ BACKBONES: dict[str, Callable[[Path], Path]] = {
     "vivit": lambda folder: save_vivit(folder, **SIZES),
     "rotary": lambda folder: save_vjepa2(folder, **SIZES),
 }
-EVERYWHERE = ("mean", "first token", "joint")
-"""A read-out of each kind: all tokens, one of the grid, and one beside it."""
+JOINT = tuple(name for name in BACKBONES if name != "divided")
+"""Where every token attends to every other, so that tokens can merge."""
 BEFORE = (
     "random",
     "uniform",
@@ -56,8 +56,6 @@ LABELLED = (
     "oracle[embeddings,occlusion]",
     "oracle-wrong[embeddings,hirescam]",
 )
-# Of the methods before the blocks, one of each way of looking at a clip.
-SOME_BEFORE = ("random", "lite-spread", "attention", "motion", "evs", "uniform-frame")
 INSIDE = (
     "tome",
     "tome[inflect=-1,prop-attn]",
@@ -122,13 +120,7 @@ class OnBackbones(MethodTests):
 
 
 class TestBefore(OnBackbones):
-    @pytest.fixture(
-        scope="class",
-        params=cases(
-            (BEFORE, ["mean", "joint"]),
-            (SOME_BEFORE, ["first token", "divided", "vivit", "rotary"]),
-        ),
-    )
+    @pytest.fixture(scope="class", params=cases((BEFORE, BACKBONES)))
     @classmethod
     def case(cls, request):
         return request.param
@@ -140,26 +132,21 @@ class TestBefore(OnBackbones):
 class TestOracles(OnBackbones):
     looks_at_labels = True
 
-    @pytest.fixture(scope="class", params=cases((LABELLED, [*EVERYWHERE, "divided"])))
+    @pytest.fixture(scope="class", params=cases((LABELLED, BACKBONES)))
     @classmethod
     def case(cls, request):
         return request.param
 
 
 class TestInside(OnBackbones):
-    @pytest.fixture(
-        scope="class",
-        params=cases((INSIDE, [*EVERYWHERE, "rotary"]), (DROPPING, ["divided", "vivit"])),
-    )
+    @pytest.fixture(scope="class", params=cases((INSIDE, JOINT), (DROPPING, ["divided"])))
     @classmethod
     def case(cls, request):
         return request.param
 
 
 class TestVidTLDR(OnBackbones):
-    @pytest.fixture(
-        scope="class", params=cases((("vid-tldr", "vid-tldr[merge=6:2:1]"), EVERYWHERE))
-    )
+    @pytest.fixture(scope="class", params=cases((("vid-tldr", "vid-tldr[merge=6:2:1]"), JOINT)))
     @classmethod
     def case(cls, request):
         return request.param
@@ -173,7 +160,7 @@ class TestVidTLDR(OnBackbones):
 
 
 class TestSTA(OnBackbones):
-    @pytest.fixture(scope="class", params=cases((["sta"], ["mean", "rotary"])))
+    @pytest.fixture(scope="class", params=cases((["sta"], ["mean", "joint", "vivit", "rotary"])))
     @classmethod
     def case(cls, request):
         return request.param
@@ -200,10 +187,7 @@ def test_sta_cannot_come_after_another(tmp_path):
 
 
 class TestChains(OnBackbones):
-    @pytest.fixture(
-        scope="class",
-        params=cases((CHAINS, [*EVERYWHERE, "rotary"]), (["random+evit"], ["divided"])),
-    )
+    @pytest.fixture(scope="class", params=cases((CHAINS, JOINT), (["random+evit"], ["divided"])))
     @classmethod
     def case(cls, request):
         return request.param
