@@ -6,6 +6,7 @@ left out by their id: its scores are too good on them.
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from selector.methods.registry import parse_method
 from selector.methods.spread import DEFAULT_SPREAD
 from selector.training.files import read_config, selector_digest
 from selector.training.split import may_have_trained
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +130,12 @@ def calibration_rows(
             f"{sampling}: a budget for one does not hold for the other; evaluate with --sampling "
             f"{sampling}"
         )
+    if config.precision != model.precision:  # the answers differ by its rounding alone
+        _log.warning(
+            "%s is in %s, and the model answers in %s unless asked otherwise: what is picked holds "
+            "for %s; evaluate with --precision %s for the other",
+            evaluation.root, config.precision, model.precision, config.precision, model.precision,
+        )  # fmt: skip
     others = [other for other in config.methods if other != method]
     outcomes = read_outcomes(evaluation, others, views_apart=True)
     if outcomes.num_missing:

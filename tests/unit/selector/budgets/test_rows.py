@@ -208,6 +208,15 @@ def test_an_evaluation_of_other_frames_is_refused(tmp_path, where):
     assert len(rows.video_ids) == 400
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_evaluation_in_another_precision_than_the_models_is_said(
+    model, tmp_path, caplog, precision
+):
+    calibration_rows(model, evaluate(tmp_path / "e", model, precision=precision))
+    said = "is in bf16, and the model answers in fp32 unless asked otherwise" in caplog.text
+    assert said == (precision == "bf16")
+
+
 def test_another_methods_failures_cost_no_row_and_ones_own_do(model, tmp_path):
     logits = np.zeros((120, 4, 3))  # full, random (2 seeds), lite
     evaluation = make_evaluation(
