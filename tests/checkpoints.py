@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,22 @@ def _save_processor(folder: Path, size: int, short_side: int | None = None, **fi
         crop_size={"height": size, "width": size},
         **fields,
     ).save_pretrained(folder)
+
+
+KIND_SIZES = {"image_size": 32, "num_frames": 16, "num_hidden_layers": 5}
+"""Eight tubelets, and as many blocks as the methods ask for."""
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "VideoMAE": lambda folder: save_videomae(folder, **KIND_SIZES),
+    "VideoMAE, first token": lambda folder: save_videomae(
+        folder, **KIND_SIZES, use_mean_pooling=False
+    ),
+    "TimeSformer, joint": lambda folder: save_timesformer(
+        folder, **(KIND_SIZES | {"num_frames": 8})
+    ),
+    "TimeSformer, divided": lambda folder: save_timesformer(
+        folder, **(KIND_SIZES | {"num_frames": 8}), attention_type="divided_space_time"
+    ),
+    "ViViT": lambda folder: save_vivit(folder, **KIND_SIZES),
+    "V-JEPA 2": lambda folder: save_vjepa2(folder, **KIND_SIZES),
+}
+"""A checkpoint of every kind that a method may meet, by its name in docs/methods.md."""

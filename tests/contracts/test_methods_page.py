@@ -7,33 +7,19 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.backbones import load_backbone
 from pipeline.backbones.base import Backbone
 from selector.methods.names import LITE
 from selector.methods.registry import METHODS, Parts, parse_method
-from tests.checkpoints import save_timesformer, save_videomae, save_vivit, save_vjepa2
+from tests.checkpoints import KINDS
 from tests.lite_models import make_selector
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
 _TABLE = re.compile(r"(?:^\|[^\n]*\n)+", re.M)
 _WHOM = re.compile(r"<!-- whom -->\n(.*?)<!-- /whom -->\n", re.S)
 
-# Eight tubelets, or frames, and as many blocks as the methods ask for.
-SIZES = {"image_size": 32, "num_frames": 16, "num_hidden_layers": 5}
-FRAMES = SIZES | {"num_frames": 8}
-BACKBONES: dict[str, Callable[[Path], Path]] = {
-    "VideoMAE": lambda folder: save_videomae(folder, **SIZES),
-    "VideoMAE, first token": lambda folder: save_videomae(folder, **SIZES, use_mean_pooling=False),
-    "TimeSformer, joint": lambda folder: save_timesformer(folder, **FRAMES),
-    "TimeSformer, divided": lambda folder: save_timesformer(
-        folder, **FRAMES, attention_type="divided_space_time"
-    ),
-    "ViViT": lambda folder: save_vivit(folder, **SIZES),
-    "V-JEPA 2": lambda folder: save_vjepa2(folder, **SIZES),
-}
 MADE_ELSEWHERE = ("saliency",)
 """Needs an extra package to be made, and serves every backbone, as it looks at pixels alone."""
 
@@ -62,7 +48,7 @@ def whom() -> str:
     alike: dict[tuple[str, ...], list[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         backbones = []
-        for number, save in enumerate(BACKBONES.values()):
+        for number, save in enumerate(KINDS.values()):
             place = Path(folder) / str(number)
             place.mkdir()
             backbones.append(load_backbone(str(save(place))))
@@ -75,7 +61,7 @@ def whom() -> str:
                     reasons.setdefault(why, letter)
                 cells.append("yes" if why is None else f"no ({reasons[why]})")
             alike.setdefault(tuple(cells), []).append(f"`{name}`")
-    rows = [f"| method | {' | '.join(BACKBONES)} |", "|---" * (1 + len(BACKBONES)) + "|"]
+    rows = [f"| method | {' | '.join(KINDS)} |", "|---" * (1 + len(KINDS)) + "|"]
     rows += [f"| {', '.join(names)} | {' | '.join(cells)} |" for cells, names in alike.items()]
     notes = [f"- ({letter}) {why}" for why, letter in reasons.items()]
     return "\n".join([*rows, "", *notes]) + "\n"
