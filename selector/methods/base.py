@@ -130,11 +130,14 @@ class Method(ABC):
             sets nothing, a setting has no `counts`, and `num_left` says what a clip keeps.
         unseen: what it must see beside pixels and tokens, which a model in use does not have; None
             where it can be part of one.
+        limit: what keeps it from becoming as cheap as one likes, for the sentence that refuses a
+            budget; empty where nothing does.
     """
 
     whole_grid: bool = False
     by_content: bool = False
     unseen: str | None = None
+    limit: str = ""
 
     def fits(self, backbone: Backbone) -> str | None:
         """None, or the sentence that says why this method cannot serve a backbone."""
@@ -227,8 +230,8 @@ def cheapest_above(method: Method, flow: Flow, costs: CostModel, gmacs: float) -
     if cost(high) > gmacs:
         raise UnreachableBudgetError(
             f"{method} cannot get down to {gmacs:.4g} GMACs here: its cheapest setting costs "
-            f"{cost(high):.4g}, as much as a keep ratio of {costs.keep_ratio_of(cost(high))}: ask "
-            "for no less than that"
+            f"{cost(high):.4g}, as much as a keep ratio of {costs.keep_ratio_of(cost(high))}"
+            f"{f' ({method.limit})' if method.limit else ''}: ask for no less than that"
         )
     while low < high:
         middle = (low + high) // 2

@@ -105,6 +105,7 @@ class PiToMe(Method):
         proportional: attention weighs a merged token by its size.
     """
 
+    limit = "it merges at most half of a block's tokens"
     plain: bool = False
     proportional: bool = False
 

@@ -50,6 +50,8 @@ def keep_highest(x: Tokens, scores: Tensor, left: int) -> Tokens:
 class PruningMethod(Method):
     """Drops the same share in each of some blocks; its setting is that share."""
 
+    limit = "the blocks before the first that drops run on all tokens"
+
     @abstractmethod
     def pruning_blocks(self, num_layers: int) -> tuple[int, ...]:
         """The blocks that drop tokens."""

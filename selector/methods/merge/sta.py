@@ -104,6 +104,7 @@ class STA(Method):
     """Drops tokens in three stages; its setting is the number that each group loses."""
 
     whole_grid = True
+    limit = "it drops at most half of a group: beyond that its rule is not defined"
 
     def __str__(self) -> str:
         return "sta"

@@ -105,6 +105,7 @@ class ToMe(Method):
         seed: of the random modes.
     """
 
+    limit = "it merges at most half of a block's tokens"
     inflect: float = 0.0
     proportional: bool = False
     mode: str = "merge"

@@ -80,6 +80,7 @@ class VidTLDR(Method):
         shares: what each of the first blocks merges, in proportion, at least 1.
     """
 
+    limit = "it merges at most half of a block's tokens"
     shares: tuple[int, ...] = SHARES
 
     def __str__(self) -> str:

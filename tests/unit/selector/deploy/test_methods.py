@@ -198,7 +198,11 @@ def test_a_budget_out_of_reach_says_how_far_it_goes(checkpoint):
     model = LiteModel.from_backbone(checkpoint, "tome[inflect=1]")
     with pytest.raises(UnreachableBudgetError, match="cannot get down to .* its cheapest") as error:
         model(make_pixels(1), keep_ratio=0.1)
-    least = float(re.search(r"a keep ratio of (\S+):", str(error.value))[1])
+    found = re.search(
+        r"a keep ratio of (\S+) \(it merges at most half of a block's tokens\): ask",
+        str(error.value),
+    )
+    least = float(found[1])
     model(make_pixels(1), keep_ratio=least)
     with pytest.raises(UnreachableBudgetError):
         model(make_pixels(1), keep_ratio=least - 1 / model.backbone.grid.num_tokens)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pipeline.backbones import Backbone, load_backbone
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UnreachableBudgetError
+from selector.methods.cost import CostModel
 from selector.methods.registry import METHODS, Parts, make_method, parse_method
 from tests.checkpoints import KIND_SIZES, KINDS, save_videomae
 from tests.conformance.methods import MethodTests
@@ -169,6 +170,13 @@ def test_sta_says_whom_it_cannot_serve(tmp_path, changes, reason):
     backbone = load_backbone(str(save_videomae(tmp_path, **(KIND_SIZES | changes))))
     with pytest.raises(ConfigError, match=reason):
         make_method(parse_method("sta"), Parts(backbone))
+
+
+def test_sta_says_why_it_gets_no_cheaper(tmp_path):
+    backbone = load_backbone(str(save_videomae(tmp_path, **KIND_SIZES)))
+    sta = make_method(parse_method("sta"), Parts(backbone))
+    with pytest.raises(UnreachableBudgetError, match="at most half of a group.*: ask for no less"):
+        sta.setting(0.05, CostModel(backbone))
 
 
 def test_sta_cannot_come_after_another(tmp_path):
