@@ -89,7 +89,12 @@ class VidTLDR(Method):
         return f"vid-tldr[{shares_name(self.shares)}]"
 
     def fits(self, backbone: Backbone) -> str | None:
-        """Any backbone whose blocks attend over all tokens of a clip."""
+        """Any backbone with as many blocks, which attend over all tokens of a clip."""
+        if len(self.shares) > backbone.num_layers:
+            return (
+                f"{self} merges in the first {len(self.shares)} blocks, and there are "
+                f"{backbone.num_layers}: ask for vid-tldr[blocks={backbone.num_layers}]"
+            )
         return backbone.merging_refused
 
     def prepare(self, batch: ClipBatch) -> int:

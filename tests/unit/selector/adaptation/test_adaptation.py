@@ -256,7 +256,7 @@ def test_any_method_of_the_registry_trains(method, tmp_path, data, tiny_backbone
     assert LiteModel.from_pretrained(tmp_path / "m").config.method == method
 
 
-@pytest.mark.parametrize("method", ["tome", "pitome", "vid-tldr", "lite-spread"])
+@pytest.mark.parametrize("method", ["tome", "pitome", "vid-tldr[blocks=3]", "lite-spread"])
 def test_gradients_flow_through_what_drops_and_merges(method, data, tiny_backbone, selector):
     """Against finite differences, in double precision: which tokens merge stays as it is."""
     backbone = load_backbone(str(tiny_backbone))

@@ -148,6 +148,15 @@ class TestVidTLDR(OnBackbones):
         assert (size >= 1).all()
 
 
+def test_vid_tldr_is_not_cut_to_the_blocks_there_are(tmp_path):
+    backbone = load_backbone(
+        str(save_videomae(tmp_path, **(KIND_SIZES | {"num_hidden_layers": 3})))
+    )
+    with pytest.raises(ConfigError, match=r"first 4 blocks, and there are 3: ask for vid-tldr\[bl"):
+        make_method(parse_method("vid-tldr"), Parts(backbone))
+    make_method(parse_method("vid-tldr[blocks=3]"), Parts(backbone))
+
+
 class TestSTA(OnBackbones):
     @pytest.fixture(
         scope="class",
