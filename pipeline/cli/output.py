@@ -88,7 +88,7 @@ class JsonLines:
     def add(self, value: Any) -> None:
         """Write one, where lines are wanted."""
         if self._stream is not None:
-            with _naming(self._stream.name):
+            with _naming(getattr(self._stream, "name", None)):
                 self._stream.write(without_passwords(strict_json.dumps(value)) + "\n")
                 self._stream.flush()
 
@@ -108,12 +108,13 @@ def json_lines(place: str | None) -> Iterator[JsonLines]:
 
 
 @contextlib.contextmanager
-def _naming(place: str) -> Iterator[None]:
+def _naming(place: str | None) -> Iterator[None]:
     """The system names no file when a disk is full."""
     try:
         yield
     except OSError as error:
-        error.filename = place
+        if place is not None:
+            error.filename = place
         raise
 
 
