@@ -146,8 +146,9 @@ def test_lite_of_another_backbone_is_refused(backbone, tiny_backbone, tmp_path):
 
 def test_every_known_name_is_made_and_says_its_name(backbone, tiny_backbone, tmp_path):
     save_selector(make_selector(backbone, str(tiny_backbone)), tmp_path)
-    heavy = {"saliency", "sta"}  # a detector of its own; clips of 8 tubelets
-    asked = [*(set(METHODS) - heavy), "lite+tome", "tome[inflect=-1,prop-attn]"]
+    others = {"saliency", "sta", "vid-tldr"}  # ask for a detector, 8 tubelets, four blocks
+    asked = [*(set(METHODS) - others), "lite+tome", "tome[inflect=-1,prop-attn]"]
+    asked.append("vid-tldr[blocks=2]")
     for name in parse_methods(",".join(asked), "embeddings", "gradcam"):
         assert str(make_method(name, parts_of(backbone, tmp_path))) == str(name)
 
