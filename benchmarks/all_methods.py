@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pipeline.backbones import Backbone, load_backbone
 from pipeline.config import OracleConfig, RunConfig
@@ -71,13 +71,21 @@ def that_serve(
     return tuple(fit)
 
 
+def lines_of(summary: Summary) -> dict[tuple[str, float | None], TableRow]:
+    """The lines by method and budget, in the table's order, without the adaptive budgets."""
+    adaptive = {setting.method for setting in summary.adaptive}
+    return {(r.method, r.keep_ratio): r for r in summary.table if r.method not in adaptive}
+
+
+def budgets_of(lines: Iterable[tuple[str, float | None]]) -> list[float]:
+    """The dearest first."""
+    return sorted({ratio for _, ratio in lines if ratio is not None}, reverse=True)
+
+
 def pivot(summary: Summary, title: str, cell: Callable[[TableRow], str]) -> None:
     """Print one Markdown table, methods by budgets; the last column is of methods without one."""
-    fixed = {row.method: row for row in reversed(summary.table)}
-    adaptive = {setting.method for setting in summary.adaptive}
-    methods = [method for method in reversed(fixed) if method not in adaptive]
-    at = {(row.method, row.keep_ratio): row for row in summary.table}
-    ratios = sorted({ratio for _, ratio in at if ratio is not None}, reverse=True)
+    at = lines_of(summary)
+    methods, ratios = dict.fromkeys(method for method, _ in at), budgets_of(at)
     print(f"\n{title}\n\n| cost of tokens kept | {' | '.join(f'{r:g}' for r in ratios)} | own |")
     print("|---" * (len(ratios) + 2) + "|")
     for method in methods:
@@ -109,13 +117,11 @@ def clips_per_s(row: TableRow) -> str:
 
 def one_table(summary: Summary) -> None:
     """Print all but the costs in one Markdown table; methods without a budget in a line each."""
-    left_out = {FULL, *(setting.method for setting in summary.adaptive)}
-    at = {(row.method, row.keep_ratio): row for row in summary.table if row.method not in left_out}
-    methods = list(dict.fromkeys(method for method, ratio in at if ratio is not None))
-    ratios = sorted({ratio for _, ratio in at if ratio is not None}, reverse=True)
+    at = {key: row for key, row in lines_of(summary).items() if row.method != FULL}
+    methods = dict.fromkeys(method for method, ratio in at if ratio is not None)
     against_random, against_best = (difference_to(summary, name) for name in ("random", BEST))
     columns: list[tuple[str, float, Callable[[TableRow], str]]] = [
-        *(("", r, lambda row: f"{100 * row.top1:.1f}") for r in ratios),
+        *(("", r, lambda row: f"{100 * row.top1:.1f}") for r in budgets_of(at)),
         *(("against random at ", r, against_random) for r in (0.5, 0.3, 0.1)),
         *(("against the best other at ", r, against_best) for r in (0.5, 0.3)),
         *(("clips/s at ", r, clips_per_s) for r in (0.5, 0.3)),

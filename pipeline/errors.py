@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 
 
 class ClipStatus(StrEnum):
@@ -152,3 +155,14 @@ _SECRETS = re.compile(
 def without_passwords(text: str) -> str:
     """The text with `***` in place of passwords, and of keys in the query part of URLs."""
     return _SECRETS.sub(lambda match: "".join(filter(None, match.groups())) + "***", text)
+
+
+@contextmanager
+def naming(place: str | Path | None) -> Iterator[None]:
+    """Adds the file's name to an error of the system that has none, as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if place is not None and error.errno is not None and error.filename is None:
+            error.filename = str(place)
+        raise

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from pipeline import strict_json
-from pipeline.errors import printable, without_passwords
+from pipeline.errors import naming, printable, without_passwords
 
 if TYPE_CHECKING:
     from pipeline.shards.progress import Progress
@@ -88,7 +88,7 @@ class JsonLines:
     def add(self, value: Any) -> None:
         """Write one, where lines are wanted."""
         if self._stream is not None:
-            with _naming(getattr(self._stream, "name", None)):
+            with naming(getattr(self._stream, "name", None)):
                 self._stream.write(without_passwords(strict_json.dumps(value)) + "\n")
                 self._stream.flush()
 
@@ -103,19 +103,8 @@ def json_lines(place: str | None) -> Iterator[JsonLines]:
     try:
         yield JsonLines(stream)
     finally:
-        with _naming(place):
+        with naming(place):
             stream.close()
-
-
-@contextlib.contextmanager
-def _naming(place: str | None) -> Iterator[None]:
-    """The system names no file when a disk is full."""
-    try:
-        yield
-    except OSError as error:
-        if place is not None:
-            error.filename = place
-        raise
 
 
 def note(line: str) -> None:

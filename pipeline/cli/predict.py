@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pipeline.cli import options, output, predict_masks, predict_windows
 from pipeline.config import DECODERS, PRECISIONS, require_one_of
 from pipeline.errors import ConfigError, DecodeError
-
-if TYPE_CHECKING:
-    pass
 
 
 def register(app: typer.Typer) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import DiskFullError, StoreError, without_passwords
+from pipeline.errors import DiskFullError, StoreError, naming, without_passwords
 from pipeline.store.seal import digest
 
 TEMP_SUFFIX = ".tmp"  # the name starts with "." so that pandas and DuckDB skip it
@@ -183,17 +183,15 @@ def write_file(path: Path, data: bytes | Iterable[bytes]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMP_SUFFIX}")
     try:
-        with temp.open("wb") as file:
+        with naming(path), temp.open("wb") as file:
             for piece in [data] if isinstance(data, bytes) else data:
                 file.write(piece)
                 found.update(piece)
             file.flush()
             os.fsync(file.fileno())
         temp.replace(path)
-    except BaseException as error:
+    except BaseException:
         temp.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            error.filename = str(path)  # the system names no file when a disk is full
         raise
     sync(path.parent)
     return found.hexdigest()

@@ -54,6 +54,10 @@ class Pairs(NamedTuple):
         return torch.cat([rest, self.second], dim=1)
 
 
+MERGE_LIMIT = "it merges at most half of a block's tokens"
+"""As `Method.limit`."""
+
+
 def most_mergeable(num: int, prefix: int) -> int:
     """The most pairs that one matching of `num` tokens by turns can merge, `prefix` untouched."""
     return max(0, (num - prefix) // 2)

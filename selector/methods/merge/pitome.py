@@ -19,7 +19,7 @@ from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import KEYS, Evidence, Reducer, Reduction, Tokens, Wanted, reduce
 from selector.methods.base import ClipBatch, Method
 from selector.methods.cost import Flow, TokenCounts
-from selector.methods.merge.matching import Pairs, cosines, mean_key, pair
+from selector.methods.merge.matching import MERGE_LIMIT, Pairs, cosines, mean_key, pair
 
 STEPS = 1000
 """A setting counts in thousandths of the tokens that each block merges."""
@@ -105,7 +105,7 @@ class PiToMe(Method):
         proportional: attention weighs a merged token by its size.
     """
 
-    limit = "it merges at most half of a block's tokens"
+    limit = MERGE_LIMIT
     plain: bool = False
     proportional: bool = False
 

@@ -20,7 +20,15 @@ from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import KEYS, Evidence, Reducer, Reduction, Tokens, Wanted, reduce
 from selector.methods.base import ClipBatch, Method
 from selector.methods.cost import Flow, TokenCounts
-from selector.methods.merge.matching import Pairs, by_turns, match, mean_key, most_mergeable, pair
+from selector.methods.merge.matching import (
+    MERGE_LIMIT,
+    Pairs,
+    by_turns,
+    match,
+    mean_key,
+    most_mergeable,
+    pair,
+)
 
 MODES = ("merge", "drop", "hybrid", "random-merge", "random-drop")
 """`drop` leaves the sources out; `hybrid` lets a source replace its target where they are less
@@ -105,7 +113,7 @@ class ToMe(Method):
         seed: of the random modes.
     """
 
-    limit = "it merges at most half of a block's tokens"
+    limit = MERGE_LIMIT
     inflect: float = 0.0
     proportional: bool = False
     mode: str = "merge"

@@ -19,7 +19,7 @@ from pipeline.backbones.base import Backbone
 from pipeline.backbones.tokens import PROBABILITIES, Evidence, Reducer, Tokens, Wanted, reduce
 from selector.methods.base import ClipBatch, Method
 from selector.methods.cost import Flow, TokenCounts
-from selector.methods.merge.matching import match, most_mergeable
+from selector.methods.merge.matching import MERGE_LIMIT, match, most_mergeable
 from selector.methods.merge.tome import comparisons
 from selector.methods.names import shares_name
 
@@ -80,7 +80,7 @@ class VidTLDR(Method):
         shares: what each of the first blocks merges, in proportion, at least 1.
     """
 
-    limit = "it merges at most half of a block's tokens"
+    limit = MERGE_LIMIT
     shares: tuple[int, ...] = SHARES
 
     def __str__(self) -> str:
